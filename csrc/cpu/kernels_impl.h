@@ -1,0 +1,26 @@
+// The CPU kernels. Compiled once per instruction set inside a namespace of its own: FASTNST_ISA names it,
+// FASTNST_VECTOR_BYTES is the width of its registers, FASTNST_TILE_ROWS how many rows of a product they hold at once.
+// No include guard: each kernels_*.cpp includes it once.
+
+// The types and the product that the others use come first.
+#include "simd_impl.h"
+
+#include "elementwise_impl.h"
+#include "gram_impl.h"
+#include "variation_impl.h"
+
+namespace fastnst::cpu::FASTNST_ISA {
+
+inline int64_t padded_channels(ScalarType dtype, int64_t channels) {
+  return dtype == ScalarType::Double ? padded<double>(channels) : padded<float>(channels);
+}
+
+#define FASTNST_STRING_(x) #x
+#define FASTNST_STRING(x) FASTNST_STRING_(x)
+constexpr Kernels table = {
+    FASTNST_STRING(FASTNST_ISA), padded_channels,    gram,      backward,          squared_difference,
+    scaled_difference,           pointwise_backward, variation, variation_backward};
+#undef FASTNST_STRING
+#undef FASTNST_STRING_
+
+}  // namespace fastnst::cpu::FASTNST_ISA

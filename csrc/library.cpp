@@ -1,0 +1,36 @@
+// Every op's schema, once, and the entry point of the extension module fastnst._C.
+// Definitions of the ops: fastnst/ops/reference.py. Kernels register themselves in csrc/cpu and csrc/cuda.
+#include <Python.h>
+#include <torch/csrc/stable/library.h>
+
+#include <string>
+
+namespace {
+std::string build_info() { return FASTNST_BUILD; }
+}  // namespace
+
+STABLE_TORCH_LIBRARY(fastnst, m) {
+  m.def("gram(Tensor x, Tensor? weight, float scale) -> Tensor");
+  // The backward of gram, moments and style_loss; `shift` is the gradient of the mean divided by N.
+  m.def("gram_backward(Tensor grad, Tensor x, Tensor? weight, float scale, Tensor? shift) -> Tensor");
+  m.def("moments(Tensor x, float scale) -> (Tensor, Tensor)");
+  m.def("style_loss(Tensor x, Tensor target, Tensor? weight, float scale) -> (Tensor, Tensor)");
+  m.def("content_loss(Tensor x, Tensor target) -> Tensor");
+  m.def("content_loss_backward(Tensor grad, Tensor x, Tensor target) -> Tensor");
+  m.def("total_variation(Tensor x, str kind) -> Tensor");
+  m.def("total_variation_backward(Tensor grad, Tensor x, str kind) -> Tensor");
+  m.def(
+      "tapped_backward_(Tensor(a!) grad, Tensor x, Tensor? residual, Tensor? weight, float style, "
+      "Tensor? target, float content, bool relu) -> ()");
+  m.def("build_info() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastnst, CompositeExplicitAutograd, m) { m.impl("build_info", TORCH_BOX(&build_info)); }
+
+extern "C" {
+// The module itself is empty: importing it loads the library, whose registrations run.
+PyMODINIT_FUNC PyInit__C(void) {
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}
+}

@@ -1,0 +1,266 @@
+"""The command line: what can be asked, and what an error looks like. What is done stands in ``commands.py``.
+
+Nothing heavy is imported before the arguments are understood, so that ``--help`` and a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import textwrap
+import traceback
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from fastnst import __version__
+from fastnst.errors import FastnstError, UsageError, nearest
+from fastnst.settings import OPTIMIZERS, PRECISIONS, PRESETS, Layers, Settings
+
+INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C: 128 + SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
+
+    ``--help`` and ``--version`` raise SystemExit, as argparse does.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
+    try:
+        options = _parse(arguments)
+        with warnings.catch_warnings():
+            if not sys.warnoptions and not options.debug:
+                warnings.simplefilter("ignore")  # those of libraries, which say nothing to whoever styles a picture
+            return _run(options)
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        if "--debug" in arguments:
+            traceback.print_exc()
+        text, code = _explain(error)
+        print(f"fastnst: {text}", file=sys.stderr)
+        return code
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fastnst import commands
+    from fastnst.progress import messages
+
+    with messages(options.quiet):
+        code: int = getattr(commands, options.command)(options)
+    return code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One line for an error, and the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    if isinstance(error, FastnstError):
+        return f"error: {text}", error.exit_code
+    if isinstance(error, MemoryError):
+        return "error: out of memory; use a smaller --size", 1
+    if isinstance(error, OSError) and error.strerror:
+        return f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", 1
+    return f"error: {type(error).__name__}: {text}; run again with --debug for the traceback", 1
+
+
+def _prepare_streams() -> None:
+    """Make closed streams harmless, and let file names that are not text in the terminal's encoding through."""
+    nowhere = Path(os.devnull)
+    sys.stdout = sys.stdout or nowhere.open("w")
+    sys.stderr = sys.stderr or nowhere.open("w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError, so that wrong usage is one line like every other error."""
+
+    def __init__(self, **arguments: object) -> None:
+        settled = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(**{**settled, **arguments})  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def options(self) -> Iterable[str]:
+        """The long options, of this parser alone."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser, commands = _build()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        chosen = commands.get(arguments[0], parser) if arguments else parser
+        hint = nearest(unknown[0].partition("=")[0], chosen.options()) if unknown[0].startswith("-") else ""
+        raise UsageError(f"unrecognised argument {unknown[0]!r}{hint} (see {chosen.prog} --help)")
+    if options.command is None:
+        raise UsageError(f"expected a command: {', '.join(commands)} (see fastnst --help)")
+    return options
+
+
+def _build() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser, and those of its commands by name."""
+    parser = _Parser(prog="fastnst", description="Paint a picture in the style of another.")
+    parser.add_argument("--version", action="version", version=f"fastnst {__version__}")
+    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    parser.set_defaults(command=None, quiet=False, json=False)
+    added = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+    commands = {
+        "stylize": added.add_parser("stylize", help="style one picture", epilog=_presets()),
+        "gallery": added.add_parser("gallery", help="style a folder of pictures", epilog=_presets()),
+        "weights": added.add_parser("weights", help="list, fetch or show the weights of the network"),
+        "info": added.add_parser("info", help="what was built and what serves this machine"),
+        "demo": added.add_parser("demo", help="style the pictures that come with fastnst"),
+    }
+    _stylize(commands["stylize"])
+    _gallery(commands["gallery"])
+    _weights(commands["weights"])
+    _info(commands["info"])
+    _demo(commands["demo"])
+    return parser, commands
+
+
+def _stylize(parser: _Parser) -> None:
+    parser.description = "Paint the picture CONTENT in the style of the picture STYLE."
+    parser.set_defaults(command="stylize")
+    parser.add_argument("content", metavar="CONTENT", help="the picture to paint")
+    parser.add_argument("style", metavar="STYLE", help="the picture whose style to paint it in")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="where to write: .png, .jpg, .webp or .tif; replaced if it is there (default: CONTENT_STYLE.png here)",
+    )
+    parser.add_argument("--force", action="store_true", help="without -o: replace the file if it is there")
+    _add_settings(parser, "default", "write OUT_0050.png and so on beside OUT every N steps over all scales")
+    _add_reporting(parser)
+
+
+def _gallery(parser: _Parser) -> None:
+    parser.description = (
+        "Paint the pictures content_* of the folder DIR in the styles of its pictures style_*. Each pair gets a\n"
+        "folder gen_0, gen_1, ... in OUT; sheet.jpg shows them all. Pairs that are finished are not made again."
+    )
+    parser.set_defaults(command="gallery")
+    parser.add_argument("directory", metavar="DIR", help="a folder with content_* and style_* pictures")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", default="gallery", help="folder to write to (default: gallery)"
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="HOW",
+        default="product",
+        help="product: every content with every style; order: the first with the first and so on; "
+        "shuffle: the same after shuffling by --seed (default: product)",
+    )
+    parser.add_argument("--force", action="store_true", help="make finished pairs again")
+    _add_settings(parser, "tutorial", "write gen_50.jpg and so on every N steps over all scales")
+    _add_reporting(parser)
+
+
+def _weights(parser: _Parser) -> None:
+    parser.description = "The weights of the network: what is known by name, what a file holds."
+    parser.set_defaults(command="weights_list")
+    added = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+    listing = added.add_parser("list", help="the weights known by name (the default)")
+    listing.set_defaults(command="weights_list")
+    fetching = added.add_parser("fetch", help="download weights once and print where they are")
+    fetching.set_defaults(command="weights_fetch")
+    fetching.add_argument("name", metavar="NAME", help="a name of the list")
+    showing = added.add_parser("show", help="what weights hold")
+    showing.set_defaults(command="weights_show")
+    showing.add_argument("name", metavar="NAME|FILE", help="a name of the list, or a file")
+    showing.add_argument("--arch", help="vgg16 or vgg19, for a file that could be either")
+    for one in (listing, fetching, showing):
+        _add_reporting(one)
+
+
+def _info(parser: _Parser) -> None:
+    parser.description = "What was built, which kernels serve this machine, where weights are kept."
+    parser.set_defaults(command="info")
+    _add_reporting(parser)
+
+
+def _demo(parser: _Parser) -> None:
+    parser.description = "Style the photograph that comes with fastnst with the painting that comes with it, offline."
+    parser.set_defaults(command="demo")
+    parser.add_argument("-o", "--output", metavar="DIR", default="demo", help="folder to write to (default: demo)")
+    parser.add_argument("--size", type=int, metavar="N", default=384, help="longest side (default: 384)")
+    parser.add_argument("--steps", type=int, metavar="N", help=f"steps at each scale (default: {Settings.of().steps})")
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    _add_reporting(parser)
+
+
+def _add_reporting(parser: _Parser) -> None:
+    group = parser.add_argument_group("reporting")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress and no warnings")
+    group.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    # SUPPRESS keeps what `fastnst --debug COMMAND` has set
+    debug = "show the traceback of an error"
+    group.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
+
+
+def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
+    """The options that become Settings. None, where not given, leaves the preset's value."""
+    preset_values = Settings.of(preset)
+
+    def add(group: argparse._ArgumentGroup, name: str, kind: type, metavar: str, text: str) -> None:
+        value = getattr(preset_values, name.removeprefix("--").replace("-", "_"))
+        shown = _layers(value) if isinstance(value, tuple) else "none" if value is None else f"{value}"
+        shown = "the bundled VGG-19" if name == "--weights" else shown
+        group.add_argument(name, type=kind, metavar=metavar, help=f"{text} (default: {shown})".replace("%", "%%"))
+
+    group = parser.add_argument_group(f"the result (defaults of preset {preset})")
+    group.add_argument("--preset", metavar="NAME", default=preset, help=f"{', '.join(PRESETS)} (default: {preset})")
+    add(group, "--size", int, "N", "longest side of the result, in pixels")
+    add(group, "--crop", int, "N", "side of a square centre crop, instead of --size")
+    add(group, "--steps", int, "N", "evaluations of loss and gradient at each scale")
+    add(group, "--scales", int, "N", "coarse to fine: each scale has half the side of the next")
+    add(group, "--init", str, "START", "content, noise, style or a picture to start from")
+    add(group, "--seed", int, "N", "of the noise, and of shuffled pairs")
+    add(group, "--snapshot-every", int, "N", f"{snapshots}; 0: none")
+    group = parser.add_argument_group("the loss")
+    add(group, "--content-weight", float, "X", "weight of the content loss")
+    add(group, "--style-weight", float, "X", "weight of the style loss")
+    add(group, "--tv-weight", float, "X", "weight of the total variation")
+    add(group, "--content-layers", str, "LAYERS", "names with an optional weight, such as relu4_2:0.5,conv5_1")
+    add(group, "--style-layers", str, "LAYERS", "the same for the style")
+    add(group, "--style-scale", float, "X", "longest side of the style picture, relative to the content's")
+    add(group, "--pooling", str, "HOW", "max, average or l2")
+    add(group, "--padding", str, "HOW", "zeros or replicate")
+    add(group, "--weights", str, "NAME|FILE", "weights of the network: a name of `fastnst weights list` or a file")
+    group = parser.add_argument_group("the optimiser and the machine")
+    add(group, "--optimizer", str, "NAME", " or ".join(OPTIMIZERS))
+    add(group, "--learning-rate", float, "X", "length of a step")
+    add(group, "--history", int, "N", "steps that L-BFGS remembers")
+    add(group, "--device", str, "NAME", "auto, cpu, cuda, cuda:1, ...")
+    add(group, "--precision", str, "NAME", f"of features: {', '.join(PRECISIONS)}")
+
+
+def _layers(layers: Layers) -> str:
+    """Layers for people: names, and weights where they are not 1."""
+    weights = {weight for _, weight in layers}
+    if len(weights) == 1 and weights != {1.0}:
+        return ", ".join(name for name, _ in layers) + f" (each {weights.pop():.4g})"
+    return ", ".join(name if weight == 1 else f"{name}:{weight:.4g}" for name, weight in layers)
+
+
+def _presets() -> str:
+    """What each preset changes, for the help."""
+    paragraphs = []
+    for name, changes in PRESETS.items():
+        facts = [
+            f"{field.replace('_', '-')} {_layers(value) if isinstance(value, tuple) else value}"
+            for field, value in changes.items()
+            if not (field == "size" and value is None)
+        ]
+        text = f"{name}: {'; '.join(facts) or 'the defaults of `fastnst stylize`'}"
+        paragraphs.append(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="      "))
+    return "presets, by what they change:\n" + "\n".join(paragraphs)

@@ -1,0 +1,36 @@
+"""The errors fastnst raises on purpose: one clear line each, and the exit code the command line gives them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FastnstError(Exception):
+    """Base of every error raised on purpose. ``exit_code`` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class UsageError(FastnstError, ValueError):
+    """A value or name that makes no sense, whatever the files hold (exit code 2)."""
+
+    exit_code = 2
+
+
+class ImageError(FastnstError):
+    """A picture that cannot be read, written or used."""
+
+
+class WeightsError(FastnstError):
+    """A weights file that cannot be found, fetched, verified or read."""
+
+
+class OutOfMemoryError(FastnstError):
+    """The device has too little memory for this size; the message says which size would fit."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``", did you mean X?"`` for the known name closest to ``name``, or an empty string."""
+    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f", did you mean {found[0]}?" if found else ""

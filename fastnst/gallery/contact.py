@@ -1,0 +1,74 @@
+"""The contact sheet of a gallery."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastnst import images
+from fastnst.errors import ImageError
+from fastnst.gallery.folders import Made
+
+log = logging.getLogger("fastnst")
+
+TALLEST, LOWEST = 320, 40  # of a cell, in pixels
+READABLE = 96  # lower cells have no room for a label
+PIXELS = 24e6  # of a whole sheet, about: what viewers open at once
+WIDEST_GRID = 40
+
+
+def write_sheet(path: Path, made: Sequence[Made], *, grid: bool) -> Path:
+    """Write the sheet of finished pairs: with ``grid`` contents down and styles across, else content, style, result."""
+    contents = list(dict.fromkeys(one.pair.content for one in made))
+    styles = list(dict.fromkeys(one.pair.style for one in made))
+    if grid and len(styles) > 1 and max(len(contents), len(styles)) <= WIDEST_GRID:
+        cells, columns = _grid(made, contents, styles), len(styles) + 1
+    else:
+        cells = [cell for one in made for cell in _row(one)]
+        columns = 3 * max(1, round(math.sqrt(len(made) / 3)))
+    height = int(min(TALLEST, max(LOWEST, math.sqrt(PIXELS / len(cells)))))
+    labels = [label for _, label in cells] if height >= READABLE else None
+    pictures = [_read(file, height) for file, _ in cells]
+    return images.save(path, images.sheet(pictures, columns=columns, height=height, gap=height // 24, labels=labels))
+
+
+_Cell = tuple["Path | None", str]
+
+
+def _row(one: Made) -> list[_Cell]:
+    folder = one.pair.folder
+    return [
+        (folder / "content.jpg", one.pair.content.stem),
+        (folder / "style.jpg", one.pair.style.stem),
+        (one.picture, folder.name),
+    ]
+
+
+def _grid(made: Sequence[Made], contents: Sequence[Path], styles: Sequence[Path]) -> list[_Cell]:
+    results = {(one.pair.content, one.pair.style): one for one in made}
+    style_of = {one.pair.style: one for one in made}
+    content_of = {one.pair.content: one for one in made}
+    cells: list[_Cell] = [(None, "")]
+    cells += [(style_of[style].pair.folder / "style.jpg", style.stem) for style in styles]
+    for content in contents:
+        cells.append((content_of[content].pair.folder / "content.jpg", content.stem))
+        for style in styles:
+            one = results.get((content, style))
+            cells.append((None, "") if one is None else (one.picture, one.pair.folder.name))
+    return cells
+
+
+def _read(file: Path | None, height: int) -> Tensor:
+    """A picture at a cell's height; white where there is none."""
+    if file is not None:
+        try:
+            pixels = images.load(file).pixels
+            return images.resize(pixels, height, max(1, round(pixels.shape[3] * height / pixels.shape[2])))
+        except ImageError as error:
+            log.warning("%s; left out of the sheet", error)
+    return torch.ones(1, 3, height, height)

@@ -1,0 +1,136 @@
+"""Making pairs: the network, pictures and style targets they share, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastnst import images, vgg
+from fastnst.errors import FastnstError
+from fastnst.gallery.folders import Digests, Made, WriteError, whole_folder, writing
+from fastnst.gallery.pairs import Pair
+from fastnst.images import Picture
+from fastnst.optimize import Step
+from fastnst.settings import Settings
+from fastnst.transfer import Stylizer
+
+log = logging.getLogger("fastnst")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The pair being made: the ``number``-th, from 1, of ``count`` that were not there yet."""
+
+    pair: Pair
+    number: int
+    count: int
+
+
+Watch = Callable[[Turn, Step], "bool | None"]
+
+
+class Workshop:
+    """What pairs share. Raises, as a Stylizer does, for settings that cannot be met by any picture."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stylizer = Stylizer(settings)
+        if settings.crop is not None:
+            self.stylizer.check(settings.crop, settings.crop)
+        elif settings.size is not None:
+            vgg.check_size(self.stylizer.network.chain, settings.size, settings.size)
+        self._digests = Digests()
+        self._broken: dict[Path, str] = {}
+        self._content: tuple[Path, Picture] | None = None
+        self._styles: dict[tuple[Path, int], Picture] = {}
+
+    def attempt(self, turn: Turn, watch: Watch | None) -> Made | str:
+        """Make a pair, or say what was wrong with it. Raises WriteError."""
+        pair = turn.pair
+        for path in (pair.content, pair.style):
+            if path in self._broken:
+                return self._broken[path]
+        try:
+            content = self._load_content(pair.content)
+            style = self._load_style(pair.style, content)
+        except _Unusable as error:
+            self._broken[error.path] = str(error)
+            log.warning("%s; skipped", error)
+            return str(error)
+        try:
+            return self._make(turn, content, style, watch)
+        except WriteError:
+            raise
+        except FastnstError as error:
+            log.warning("%s: %s; skipped", pair.name, error)
+            return str(error)
+
+    def _load_content(self, path: Path) -> Picture:
+        """The last one is kept: pairs of every content with every style have it in common with the next."""
+        if self._content is None or self._content[0] != path:
+            self._content = (path, _usable(path, lambda: self.stylizer.load(path)))
+        return self._content[1]
+
+    def _load_style(self, path: Path, content: Picture) -> Picture:
+        """The same object for the same size, by which the stylizer knows its targets."""
+        key = (path, max(content.pixels.shape[-2:]))
+        if key not in self._styles:
+            self._styles[key] = _usable(path, lambda: self.stylizer.load_style(path, content))
+        return self._styles[key]
+
+    def _make(self, turn: Turn, content: Picture, style: Picture, watch: Watch | None) -> Made:
+        settings, pair = self.settings, turn.pair
+        facts = settings.to_dict()
+        with whole_folder(pair.folder) as folder:
+            _save(folder / "content.jpg", content)
+            _save(folder / "style.jpg", style)
+
+            def callback(step: Step) -> bool | None:
+                if settings.snapshot_every and step.count % settings.snapshot_every == 0 and not step.last:
+                    pixels = images.resize(step.image, *content.pixels.shape[-2:])
+                    _save(folder / f"gen_{step.count}.jpg", Picture(pixels, content.alpha), facts)
+                return watch(turn, step) if watch is not None else None
+
+            start = self.stylizer.load_start(content)
+            result = self.stylizer.run(content, style, start=start, callback=callback)
+            if result.stopped == "interrupt":
+                raise KeyboardInterrupt
+            steps = sum(map(len, result.trace))
+            picture = _save(folder / f"gen_{steps}.jpg", Picture(result.image, result.alpha), facts)
+            record = {
+                "content": {"name": pair.content.name, "sha256": self._digests[pair.content]},
+                "style": {"name": pair.style.name, "sha256": self._digests[pair.style]},
+                "result": picture.name,
+                "steps": steps,
+                "seconds": result.seconds,
+                "losses": dataclasses.asdict(result.trace[-1][-1]),
+                "settings": facts,
+            }
+            with writing(folder / "pair.json"):
+                (folder / "pair.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        return Made(pair, pair.folder / picture.name, record, kept=False)
+
+
+class _Unusable(FastnstError):
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def _usable(path: Path, load: Callable[[], Picture]) -> Picture:
+    try:
+        return load()
+    except MemoryError:
+        raise _Unusable(path, f"{path}: out of memory") from None
+    except FastnstError as error:
+        raise _Unusable(path, str(error)) from error
+
+
+def _save(path: Path, picture: Picture, settings: dict[str, Any] | None = None) -> Path:
+    with writing(path):
+        return images.save(path, picture.pixels, alpha=picture.alpha, settings=settings)

@@ -1,0 +1,161 @@
+"""Colour profiles (ICC): pictures are converted to sRGB when read and carry an sRGB profile when written.
+
+8-bit pictures are converted by LittleCMS through Pillow. LittleCMS is offered 8 bits only there, so 16-bit pictures are
+converted here when their profile is a matrix and tone curves (every common RGB working space is), and through 8 bits
+when it is made of tables. Tags and formulas: ICC.1:2022, sections 9 and 10, and annex F for the matrix model.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+_LEVELS = 65536
+
+
+@cache
+def srgb_profile() -> bytes:
+    """An sRGB profile to embed, the same bytes on every day: LittleCMS writes the time of making into it."""
+    made = bytearray(_srgb().tobytes())
+    made[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+    return bytes(made)
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert an 8-bit ``image`` without alpha to mode RGB in sRGB. A profile that is broken or of another colour
+    space than the image is ignored, as if it were absent; so is one that changes nothing, to keep the pixels exact."""
+    if image.mode == "LAB":
+        return _applied(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+    if image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("RGB")
+    parsed = _parsed(profile, image.mode)
+    if parsed is not None:
+        try:
+            return _applied(image, parsed)
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass
+    return image.convert("RGB")
+
+
+def to_srgb_16(pixels: NDArray[np.uint16], profile: bytes | None) -> NDArray[np.float32]:
+    """Convert 16-bit ``pixels`` [H, W, 3] or [H, W, 1] to float32 RGB [H, W, 3] in 0..1, sRGB."""
+    channels = pixels.shape[2]
+    parsed = _parsed(profile, "L" if channels == 1 else "RGB")
+    if profile is None or parsed is None:
+        return _three(pixels.astype(np.float32) / np.float32(_LEVELS - 1))
+    curves = _curves(profile, parsed, channels)
+    if curves is None:
+        return _through_8_bits(pixels, profile)
+    linear = np.stack([curve[pixels[..., i]] for i, curve in enumerate(curves)], axis=-1)
+    if channels == 3:
+        linear = linear @ (np.linalg.inv(_colorants(_srgb())) @ _colorants(parsed)).T.astype(np.float32)
+    return _three(_encoded(linear))
+
+
+def _three(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+
+def _through_8_bits(pixels: NDArray[np.uint16], profile: bytes) -> NDArray[np.float32]:
+    eight = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    converted = to_srgb(Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight), profile)
+    values = np.asarray(converted, np.float32)
+    values /= 255
+    return values
+
+
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def _parsed(profile: bytes | None, mode: str) -> ImageCms.ImageCmsProfile | None:
+    """The profile, or None when it is absent, broken, meant for another mode or the same as sRGB."""
+    if not profile:
+        return None
+    try:
+        parsed = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = {"L": "GRAY"}.get(mode, mode)
+        if parsed.profile.xcolor_space.strip() != space:
+            return None
+        probe = _probe(mode)
+        change = np.asarray(_applied(probe, parsed), np.int16) - np.asarray(probe.convert("RGB"), np.int16)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    # Profiles that mean sRGB differ by one level from one another, by rounding in their tables.
+    return None if mode != "CMYK" and np.abs(change).max() <= 1 else parsed
+
+
+def _probe(mode: str) -> Image.Image:
+    """A small picture whose colours cover the whole space of ``mode``."""
+    steps = np.linspace(0, 255, 9).round().astype(np.uint8)
+    if mode == "L":
+        return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    grid = np.stack(np.meshgrid(*[steps] * 3, indexing="ij"), axis=-1).reshape(27, 27, 3)
+    return Image.fromarray(grid).convert(mode)
+
+
+def _applied(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    return ImageCms.ImageCmsTransform(profile, _srgb(), image.mode, "RGB").apply(image)
+
+
+def _colorants(profile: ImageCms.ImageCmsProfile) -> NDArray[np.float64]:
+    """The matrix from linear RGB to XYZ (D50)."""
+    core: Any = profile.profile
+    return np.stack([core.red_colorant[0], core.green_colorant[0], core.blue_colorant[0]], axis=1)
+
+
+def _encoded(linear: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sRGB transfer function, IEC 61966-2-1; colours outside sRGB are clipped."""
+    linear = linear.clip(0, 1)
+    curved = np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055)
+    encoded: NDArray[np.float32] = np.where(linear <= 0.0031308, np.float32(12.92) * linear, curved)
+    return encoded.clip(0, 1)
+
+
+def _curves(profile: bytes, parsed: ImageCms.ImageCmsProfile, channels: int) -> list[NDArray[np.float32]] | None:
+    """The tone curves of a grey or a matrix profile, each a table of 65536 values; None for every other profile."""
+    if channels == 3 and None in (
+        parsed.profile.red_colorant,
+        parsed.profile.green_colorant,
+        parsed.profile.blue_colorant,
+    ):
+        return None
+    try:
+        tags = _tags(profile)
+        if b"A2B0" in tags:
+            return None
+        return [_curve(tags[name]) for name in ([b"kTRC"] if channels == 1 else [b"rTRC", b"gTRC", b"bTRC"])]
+    except (KeyError, struct.error, ValueError, IndexError):
+        return None
+
+
+def _tags(profile: bytes) -> dict[bytes, bytes]:
+    (count,) = struct.unpack_from(">I", profile, 128)
+    entries = [struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(min(count, 100))]
+    return {name: profile[start : start + length] for name, start, length in entries}
+
+
+def _curve(tag: bytes) -> NDArray[np.float32]:
+    x = np.linspace(0, 1, _LEVELS)
+    if tag[:4] == b"curv":
+        (count,) = struct.unpack_from(">I", tag, 8)
+        values = np.frombuffer(tag, ">u2", count, 12)
+        if count > 1:
+            return np.interp(x, np.linspace(0, 1, count), values / 65535).astype(np.float32)
+        return (x ** (values[0] / 256 if count else 1.0)).astype(np.float32)
+    if tag[:4] != b"para":
+        raise ValueError("neither a table nor a formula")
+    (kind,) = struct.unpack_from(">H", tag, 8)
+    g, *rest = [v / 65536 for v in struct.unpack_from(f">{(1, 3, 4, 5, 7)[kind]}i", tag, 12)]
+    # Table 68 of ICC.1:2022: every kind is (a x + b)^g + e from d on, and c x + f below d.
+    a, b, c, d, e, f = rest + [1.0, 0.0, 0.0, 0.0, 0.0, 0.0][len(rest) :]
+    if kind in (1, 2):
+        c, d, e, f = 0.0, -b / a if a else 0.0, c, c
+    y: NDArray[np.float64] = np.where(x >= d, (a * x + b).clip(0) ** g + e, c * x + f)
+    return y.clip(0, 1).astype(np.float32)

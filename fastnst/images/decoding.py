@@ -1,0 +1,252 @@
+"""Image files and Pillow images to float arrays: formats, depth, orientation, colour and alpha.
+
+Pillow keeps colour in 8 bits a channel: its unpackers for 16-bit RGB take the upper byte of each sample. 16-bit colour
+PNG and TIFF are therefore decoded twice, the second time naming the other byte order, which yields the lower bytes.
+Other deep colour files (JPEG 2000, AVIF, PPM, planar TIFF) come in with 8 bits.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
+
+from fastnst.errors import ImageError
+from fastnst.images import colour
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "PSD")
+"""The formats tried, by Pillow's names. Some of Pillow's others start programs (EPS) or match anything (TGA)."""
+
+_TIFF_WIDTH, _TIFF_LENGTH, _TIFF_BITS = 256, 257, 258
+_TIFF_PLANAR = 284
+
+
+class Decoded(NamedTuple):
+    """Colour [H, W, 3], as uint8 or as float32 in 0..1, and alpha [H, W], float32 in 0..1, or None."""
+
+    rgb: NDArray[np.uint8] | NDArray[np.float32]
+    alpha: NDArray[np.float32] | None
+
+
+def decode_file(path: Path, max_pixels: int | None) -> Decoded:
+    """Decode the first frame of a file. Raises ImageError, naming the file, for all that can be wrong with it."""
+    with opened(path) as stream, damage(path):
+        image = identify(stream, path)
+        check_size(str(path), image.width, image.height, max_pixels)
+        deep = _layout_16(image, path)
+        if deep is None:
+            _load(image)
+            return decode_image(image, str(path))
+        upper = _bytes_as(image, deep.upper)
+        profile, key = image.info.get("icc_profile"), image.info.get("transparency")
+        if deep.lower is None:
+            samples = upper.view(">u2").astype(np.uint16)
+        else:
+            samples = upper.astype(np.uint16) * np.uint16(256)
+            samples += _bytes_as(identify(stream, path), deep.lower)
+        return _decode_16(samples, profile, key, premultiplied=deep.premultiplied)
+
+
+def decode_image(image: Image.Image, name: str) -> Decoded:
+    """Decode what Pillow holds in a loaded image, which may be rotated in place."""
+    _make_upright(image)
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I"):
+        samples = _sixteen(np.asarray(image), name)[..., None]
+        return _decode_16(samples, profile, image.info.get("transparency"), premultiplied=False)
+    if image.mode == "F":
+        grey = np.asarray(image, np.float32)
+        check_range(grey, name)
+        return Decoded(np.repeat(grey.clip(0, 1)[..., None], 3, axis=2), None)
+    bare, opacity = _split(image)
+    rgb = np.asarray(colour.to_srgb(bare, profile))
+    return Decoded(rgb, None if opacity is None else np.asarray(opacity, np.float32) / np.float32(255))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading; ImageError if it is missing, empty, not a file or not to be read."""
+    try:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise ImageError(f"{path}: is a folder; expected an image file")
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageError(f"{path}: is not a regular file; expected an image file")
+        if found.st_size == 0:
+            raise ImageError(f"{path}: is empty; expected an image file")
+        stream = path.open("rb")
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file; expected an image file") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: no permission to read it; expected a readable image file") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be opened ({_line(error)}); expected an image file") from error
+    with stream:
+        yield stream
+
+
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises on a damaged file into an ImageError."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: {_line(error)}") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, ...
+        raise ImageError(f"{path}: is damaged or cut short ({_line(error)}); expected a whole image file") from error
+
+
+def identify(stream: BinaryIO, path: Path) -> ImageFile.ImageFile:
+    """Read the header. Like ``Image.open``, but the limit on pixels is ours to check: Pillow's is a global variable
+    and a warning, neither of which can be changed for one call while other threads run."""
+    stream.seek(0)
+    prefix = stream.read(16).ljust(16, b"\0")  # some of Pillow's tests for a format expect all 16 bytes
+    reason = f"is not an image of a known format; expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    for name in FORMATS:
+        if name not in Image.OPEN:
+            Image.init()
+        if name not in Image.OPEN:
+            continue
+        factory, accept = Image.OPEN[name]
+        accepted = accept is None or accept(prefix)
+        if isinstance(accepted, str):
+            reason = f"is {name}, which this Pillow was built without; expected another format"
+        elif accepted:
+            stream.seek(0)
+            try:
+                return factory(stream, "")
+            except (SyntaxError, IndexError, TypeError, ValueError, KeyError, OSError, struct.error) as error:
+                reason = (
+                    f"is {name}, but damaged or of a kind that is not read ({_line(error)}); expected a plain {name}"
+                )
+    raise ImageError(f"{path}: {reason}")
+
+
+def check_size(name: str, width: int, height: int, max_pixels: int | None) -> None:
+    """Refuse pictures under 2 x 2 and, before they are decoded, those above the limit (by default Pillow's)."""
+    limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+    if limit is not None and width * height > limit:
+        raise ImageError(
+            f"{name}: {width} x {height} is {width * height} pixels, above the limit of {limit}; "
+            "raise max_pixels if the file can be trusted"
+        )
+    if min(width, height) < 2:
+        raise ImageError(f"{name}: is {width} x {height} pixels; expected at least 2 x 2")
+
+
+def check_range(values: NDArray[np.float32], name: str) -> None:
+    """Refuse values that are not finite or, but for rounding, outside 0..1."""
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(low + high):
+        raise ImageError(f"{name}: holds values that are not finite (NaN or infinite); expected 0..1")
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise ImageError(f"{name}: holds values from {low:g} to {high:g}; expected floats in 0..1")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:
+        # Pillow's TIFF reader would check the global limit once more before reserving this memory itself.
+        image.im = Image.new(image.mode, (tags[_TIFF_WIDTH], tags[_TIFF_LENGTH])).im
+    image.load()
+
+
+def _make_upright(image: Image.Image) -> None:
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # a broken EXIF block says nothing about orientation
+        return
+
+
+def _sixteen(values: NDArray[np.generic], name: str) -> NDArray[np.uint16]:
+    if values.dtype != np.uint16 and (values.min() < 0 or values.max() > 65535):
+        raise ImageError(f"{name}: holds integers from {values.min()} to {values.max()}; expected at most 16 bits")
+    return values.astype(np.uint16)
+
+
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The colour of an 8-bit image, and its alpha as an image of mode L or None."""
+    keyed = "transparency" in image.info
+    if image.mode in ("LA", "La") or (keyed and image.mode in ("L", "1")):
+        full, bare = image.convert("LA"), "L"
+    elif image.mode in ("RGBA", "RGBa", "PA") or (keyed and image.mode in ("RGB", "P")):
+        full, bare = image.convert("RGBA"), "RGB"
+    elif image.mode == "1":
+        return image.convert("L"), None
+    else:
+        return image, None
+    return full.convert(bare), full.getchannel("A")
+
+
+class _Layout(NamedTuple):
+    """How to get 16-bit colour out of Pillow: its raw modes for the upper and the lower bytes of each sample (None:
+    one pass gives both), and whether the colour is multiplied by the alpha."""
+
+    upper: str
+    lower: str | None
+    premultiplied: bool
+
+
+def _layout_16(image: ImageFile.ImageFile, path: Path) -> _Layout | None:
+    """The layout of a 16-bit colour file; None for every other file."""
+    rawmodes = {tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0]) for tile in image.tile}
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_TIFF_PLANAR) == 2:
+        if len(image.tile) > 1 and 16 in tags.get(_TIFF_BITS, ()):
+            # Pillow would take the samples of such strips for 8-bit ones and return noise.
+            raise ImageError(
+                f"{path}: is a TIFF of 16-bit channels stored apart (planar); expected interleaved channels"
+            )
+        return None
+    if len(rawmodes) != 1:
+        return None
+    bands, _, order = rawmodes.pop().partition(";16")
+    if order == "N":
+        order = "L" if sys.byteorder == "little" else "B"
+    if bands == "LA" and order == "B":
+        return _Layout("RGBA", None, False)  # four bytes a pixel, unpacked as they are
+    if bands not in ("RGB", "RGBA", "RGBX", "RGBa") or order not in ("B", "L"):
+        return None
+    other = "L" if order == "B" else "B"
+    unpacked = "RGBA" if bands == "RGBa" else bands
+    return _Layout(f"{unpacked};16{order}", f"{unpacked};16{other}", bands == "RGBa")
+
+
+def _bytes_as(image: ImageFile.ImageFile, rawmode: str) -> NDArray[np.uint8]:
+    """Decode with another raw mode than the file's own; upright, [H, W, bands]."""
+    image.tile = [
+        tile._replace(args=rawmode if isinstance(tile.args, str) else (rawmode, *(tile.args or ())[1:]))
+        for tile in image.tile
+    ]
+    _load(image)
+    _make_upright(image)
+    return np.asarray(image)
+
+
+def _decode_16(samples: NDArray[np.uint16], profile: bytes | None, key: object, *, premultiplied: bool) -> Decoded:
+    """Colour and alpha of ``samples`` [H, W, 1 to 4]; ``key`` is PNG's transparent colour, if any."""
+    bands = samples.shape[2]
+    colours = samples[..., : bands - 1 if bands in (2, 4) else bands]
+    alpha = None
+    if bands in (2, 4):
+        alpha = samples[..., -1].astype(np.float32) / np.float32(65535)
+    elif isinstance(key, (tuple, int)):
+        alpha = (samples != np.array(key)).any(axis=2).astype(np.float32)
+    if premultiplied and alpha is not None:
+        straight = colours / np.maximum(alpha, np.float32(1 / 65535))[..., None]
+        colours = (straight + 0.5).clip(0, 65535).astype(np.uint16)
+    return Decoded(colour.to_srgb_16(colours, profile), alpha)

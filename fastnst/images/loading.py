@@ -1,0 +1,179 @@
+"""``load``: one picture from a file, a Pillow image, an array or a tensor, resized and cropped on the way."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastnst.errors import ImageError, UsageError
+from fastnst.images import decoding
+from fastnst.images.decoding import Decoded
+from fastnst.images.scaling import cover, fit, lanczos, resize, whole
+
+_HALF_LEVEL = 0.5 / 255
+"""Alpha below which colour counts as unseen: its quotient by alpha would be noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture as the library works on it.
+
+    ``pixels`` is float32 [1, 3, H, W], RGB, sRGB, 0..1, on the CPU. ``alpha`` is float32 [1, 1, H, W], 0..1, kept aside
+    for ``save``; None when there is none or nothing is transparent. ``path`` is the file it came from, if any.
+
+    Colours are not multiplied by alpha. Under fully transparent pixels, where files hold anything, stands the mean of
+    the visible colours (weighted by alpha): it adds no colour of its own to a style.
+    """
+
+    pixels: Tensor
+    alpha: Tensor | None = None
+    path: Path | None = None
+
+
+Source = str | os.PathLike[str] | PIL.Image.Image | NDArray[Any] | Tensor | Picture
+
+
+def load(
+    source: Source,
+    *,
+    size: int | None = None,
+    crop: int | tuple[int, int] | None = None,
+    max_pixels: int | None = None,
+) -> Picture:
+    """Load a picture.
+
+    ``source`` is a path (PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000, PSD; the first frame), a Pillow image,
+    an array [H, W] or [H, W, 1 to 4] (grey, grey + alpha, RGB, RGB + alpha; uint8, uint16 or float in 0..1), a float
+    tensor [3, H, W] or [1, 3, H, W] in 0..1, or a Picture. EXIF orientation is applied and colour is converted to sRGB
+    by the embedded profile. 16-bit PNG and TIFF files keep their 16 bits; a Pillow image has 8 bits of colour at most.
+
+    ``size`` resizes so that the longest side has that many pixels. ``crop`` (a side, or height and width) resizes so
+    that the picture just covers the crop and cuts out its centre. Both enlarge too; both are Lanczos.
+    ``max_pixels`` replaces ``PIL.Image.MAX_IMAGE_PIXELS`` as the limit of what is decoded from a file.
+
+    Raises ImageError for a file that is missing, unreadable, damaged, too large or under 2 x 2 pixels, and for values
+    that are not finite or not in 0..1; UsageError for an argument that makes no sense.
+    """
+    if size is not None and crop is not None:
+        raise UsageError("load: expected size or crop, got both")
+    if size is not None:
+        whole("size", size)
+    if max_pixels is not None:
+        whole("max_pixels", max_pixels)
+    box = None if crop is None else _crop_size(crop)
+    picture = source if isinstance(source, Picture) else _decoded(source, max_pixels)
+    height, width = picture.pixels.shape[-2:]
+    if size is not None:
+        return _resized(picture, *fit(height, width, size))
+    if box is not None:
+        return _cut(_resized(picture, *cover(height, width, box)), *box)
+    return picture
+
+
+def _crop_size(crop: int | tuple[int, int]) -> tuple[int, int]:
+    sides = crop if isinstance(crop, (tuple, list)) else (crop, crop)
+    if len(sides) != 2:
+        raise UsageError(f"crop: expected a side or (height, width), got {crop!r}")
+    return whole("crop", sides[0]), whole("crop", sides[1])
+
+
+def _decoded(source: object, max_pixels: int | None) -> Picture:
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(os.fsdecode(source))
+        return _picture(decoding.decode_file(path, max_pixels), path)
+    if isinstance(source, PIL.Image.Image):
+        name = "the Pillow image"
+        decoding.check_size(name, source.width, source.height, max_pixels)
+        try:
+            return _picture(decoding.decode_image(source.copy(), name), None)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ImageError(f"{name}: cannot be decoded ({error})") from error
+    if isinstance(source, Tensor):
+        return _picture(_from_tensor(source), None)
+    if isinstance(source, np.ndarray):
+        return _picture(_from_array(source), None)
+    raise UsageError(
+        f"load: expected a path, a Pillow image, an array, a tensor or a Picture, got {type(source).__name__}"
+    )
+
+
+def _from_tensor(source: Tensor) -> Decoded:
+    shape = tuple(source.shape)
+    if not source.is_floating_point() or shape[:-2] not in ((3,), (1, 3)):
+        raise UsageError(
+            f"load: expected a float tensor [3, H, W] or [1, 3, H, W] in 0..1, got {source.dtype} of shape {shape}"
+        )
+    planes = source.detach().to("cpu", torch.float32).reshape(3, *shape[-2:])
+    return _checked(planes.permute(1, 2, 0).numpy(), "the tensor")
+
+
+def _from_array(source: NDArray[Any]) -> Decoded:
+    array = source[..., None] if source.ndim == 2 else source
+    scale = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(source.dtype.newbyteorder("="))
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or (scale is None and source.dtype.kind != "f"):
+        raise UsageError(
+            "load: expected an array [H, W] or [H, W, 1 to 4] of uint8, uint16 or floats in 0..1, "
+            f"got {source.dtype} of shape {source.shape}"
+        )
+    values = array.astype(np.float32)
+    return _checked(values if scale is None else values / np.float32(scale), "the array")
+
+
+def _checked(values: NDArray[np.float32], name: str) -> Decoded:
+    """Colour and alpha of float values [H, W, 1 to 4]."""
+    decoding.check_size(name, values.shape[1], values.shape[0], max_pixels=values.size)
+    decoding.check_range(values, name)
+    values = values.clip(0, 1)
+    bands = values.shape[2]
+    alpha = values[..., -1] if bands in (2, 4) else None
+    return Decoded(np.repeat(values[..., :1], 3, axis=2) if bands < 3 else values[..., :3], alpha)
+
+
+def _picture(decoded: Decoded, path: Path | None) -> Picture:
+    rgb, alpha = decoded
+    planes = np.empty((3, *rgb.shape[:2]), np.float32)
+    for band, plane in enumerate(planes):
+        np.divide(rgb[..., band], 255 if rgb.dtype == np.uint8 else 1, out=plane, dtype=np.float32)
+    pixels = torch.from_numpy(planes)[None]
+    if alpha is None or alpha.min() == 1:
+        return Picture(pixels, None, path)
+    kept = torch.from_numpy(np.array(alpha, np.float32))[None, None]
+    if not kept.any():
+        raise ImageError(f"{path or 'the picture'}: is fully transparent; expected something to see")
+    return Picture(torch.where(kept > 0, pixels, _mean_colour(pixels, kept)), kept, path)
+
+
+def _mean_colour(pixels: Tensor, alpha: Tensor) -> Tensor:
+    """The mean of the visible colours, [1, 3, 1, 1]; black if none is visible."""
+    total = (pixels * alpha).sum((2, 3), keepdim=True, dtype=torch.float64)
+    return (total / alpha.sum(dtype=torch.float64).clamp_min(1e-6)).float()
+
+
+def _resized(picture: Picture, height: int, width: int) -> Picture:
+    """Resize colour and alpha. Colour counts as much as it is visible, so that none seeps in from under the alpha."""
+    pixels, alpha = picture.pixels, picture.alpha
+    if tuple(pixels.shape[-2:]) == (height, width):
+        return picture
+    if alpha is None:
+        return Picture(resize(pixels, height, width), None, picture.path)
+    weight = lanczos(alpha, height, width)
+    colours = lanczos(pixels * alpha, height, width) / weight.clamp_min(_HALF_LEVEL)
+    colours = torch.where(weight > _HALF_LEVEL, colours.clamp(0, 1), _mean_colour(pixels, alpha))
+    return Picture(colours, weight.clamp(0, 1), picture.path)
+
+
+def _cut(picture: Picture, height: int, width: int) -> Picture:
+    top, left = (picture.pixels.shape[2] - height) // 2, (picture.pixels.shape[3] - width) // 2
+
+    def centre(planes: Tensor) -> Tensor:
+        return planes[:, :, top : top + height, left : left + width].contiguous()
+
+    return Picture(centre(picture.pixels), None if picture.alpha is None else centre(picture.alpha), picture.path)

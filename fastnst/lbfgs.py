@@ -1,0 +1,85 @@
+"""L-BFGS for images: one evaluation and one update a step, no line search, history in one buffer.
+
+Nocedal and Wright, "Numerical Optimization", 2006, algorithm 7.4 (two-loop recursion), with the initial Hessian scaled
+by s.y / y.y (eq. 7.20). As in neural-style, a step has the full length of the direction times the learning rate.
+
+The first step has no curvature to go by. Customarily it is scaled to a total change of 1, spread over a million pixels;
+with bfloat16 features so small a change is lost in rounding, and the curvature taken from it is noise. Here the mean
+change of a pixel in the first step is ``FIRST_CHANGE`` grey levels of 255.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FIRST_CHANGE = 0.5
+# A pair (s, y) whose curvature is not clearly positive is left out.
+LEAST_CURVATURE = 1e-10
+
+
+class LBFGS:
+    """State of one minimisation.
+
+    Args:
+        image: the tensor that :meth:`step` will update in place; it fixes size, dtype and device of the buffers.
+        learning_rate: factor of each step.
+        history: number of pairs kept; memory is ``2 * history + 3`` images.
+    """
+
+    def __init__(self, image: Tensor, learning_rate: float = 1.0, history: int = 20) -> None:
+        self.learning_rate = learning_rate
+        self.changes = image.new_zeros(history, image.numel())  # s: how the image changed
+        self.bends = image.new_zeros(history, image.numel())  # y: how the gradient changed
+        self.curvatures: list[float] = [0.0] * history  # s.y
+        self.count = 0  # pairs taken so far; the newest is at (count - 1) % history
+        self.scale = 1.0
+        self.gradient: Tensor | None = None
+        self.direction: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, image: Tensor, gradient: Tensor) -> None:
+        """Update ``image`` in place, given the gradient there."""
+        flat = gradient.reshape(-1)
+        if self.gradient is None or self.direction is None:
+            self.gradient, self.direction = flat.clone(), flat.neg()
+            size = flat.abs().mean().item()
+            self.direction.mul_(self.learning_rate * FIRST_CHANGE / size if size > 0 else 0.0)
+        else:
+            self._learn(flat)
+            self.gradient.copy_(flat)
+            self._turn(flat)
+            self.direction.mul_(self.learning_rate)
+        image.view(-1).add_(self.direction)
+
+    def _learn(self, flat: Tensor) -> None:
+        """Take in the last change of the image and what it did to the gradient."""
+        assert self.gradient is not None
+        assert self.direction is not None
+        slot = self.count % len(self.curvatures)
+        change, bend = self.changes[slot], self.bends[slot]
+        torch.sub(flat, self.gradient, out=bend)
+        curvature, square = self.direction.dot(bend).item(), bend.dot(bend).item()
+        if curvature > LEAST_CURVATURE * square and square > 0:
+            change.copy_(self.direction)
+            self.curvatures[slot] = curvature
+            self.scale = curvature / square
+            self.count += 1
+        elif self.count >= len(self.curvatures):
+            # The pair that stood here is overwritten and the new one is no good: its place counts nothing.
+            self.curvatures[slot] = 0.0
+
+    def _turn(self, flat: Tensor) -> None:
+        """The two-loop recursion: direction = -H gradient."""
+        direction = torch.neg(flat, out=self.direction)
+        history = len(self.curvatures)
+        newest_first = [i % history for i in range(self.count - 1, max(self.count - history, 0) - 1, -1)]
+        used = [slot for slot in newest_first if self.curvatures[slot] > 0]
+        taken = {}
+        for slot in used:
+            taken[slot] = self.changes[slot].dot(direction).item() / self.curvatures[slot]
+            direction.add_(self.bends[slot], alpha=-taken[slot])
+        direction.mul_(self.scale)
+        for slot in reversed(used):
+            along = self.bends[slot].dot(direction).item() / self.curvatures[slot]
+            direction.add_(self.changes[slot], alpha=taken[slot] - along)

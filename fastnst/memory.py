@@ -1,0 +1,124 @@
+"""What a run needs and what the machine has: so that too large a size is refused with one that fits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import torch
+
+from fastnst.errors import OutOfMemoryError
+from fastnst.images import fit
+from fastnst.settings import Settings
+from fastnst.vgg import Layer
+
+# Beside the kept activations: the gradient that comes down, the map it makes, and the convolution's workspace.
+WORKING_MAPS = 3.5
+# Measured with bench/e2e/race.py: what torch, the weights and the pictures take before the first step.
+BASELINE = 450 * 2**20
+# Where an allocation failed although the estimate fitted, a size is advised that needs this much of the estimate.
+AFTER_FAILURE = 0.75
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings) -> int:
+    """Bytes that a run at this size is expected to hold at its peak, the process itself included."""
+    tapped = settings.layer_names()
+    maps = [
+        layer.channels * (height // layer.stride) * (width // layer.stride) * dtype.itemsize
+        for layer in chain
+        if layer.kind == "relu" or layer.name in tapped
+    ]
+    targets = [
+        layer.channels * (height // layer.stride) * (width // layer.stride) * dtype.itemsize
+        for layer in chain
+        if layer.name in dict(settings.content_layers)
+    ]
+    images = 2 * settings.history + 10 if settings.optimizer == "lbfgs" else 10
+    return int(BASELINE + sum(maps) + sum(targets) + WORKING_MAPS * max(maps) + images * 3 * height * width * 4)
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes the device can still give this process, itself included; None where nobody can say."""
+    if device.type == "cuda":
+        # What PyTorch's allocator keeps from earlier work is still to be had.
+        return int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device)) + BASELINE
+    if device.type != "cpu":
+        return None
+    own = int(psutil.Process().memory_info().rss)
+    return min(int(psutil.virtual_memory().available), _container_limit()) + own
+
+
+def _container_limit() -> int:
+    """What the control group of a container leaves over; the machine's memory alone would overstate it."""
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        if limit == "max":
+            return 2**62
+        used = int((CGROUP / "memory.current").read_text())
+        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        # Pages of files that nobody reads count as used, but are given up when memory is asked for.
+        return int(limit) - used + int(counts.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return 2**62
+
+
+def check_fits(
+    chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings, device: torch.device
+) -> None:
+    """Raise OutOfMemoryError, naming a size that fits, where the run would need more than the device has."""
+    have = available(device)
+    need = needed(chain, height, width, dtype, settings)
+    if have is None or need <= have:
+        return
+    raise _too_large(chain, height, width, dtype, settings, have, f"needs about {_gb(need)}, {_gb(have)} is free")
+
+
+def failed(
+    chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings, device: torch.device
+) -> OutOfMemoryError:
+    """The error for a run in which an allocation failed although ``check_fits`` let it pass."""
+    most = int(needed(chain, height, width, dtype, settings) * AFTER_FAILURE)
+    have = available(device)
+    have = most if have is None else min(have, most)
+    return _too_large(chain, height, width, dtype, settings, have, "an allocation failed")
+
+
+def _too_large(
+    chain: Sequence[Layer],
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    settings: Settings,
+    have: int,
+    what: str,
+) -> OutOfMemoryError:
+    """The error for a size that does not fit: what happened, and the largest size that would."""
+    advice = "use a smaller --size"
+    size = max(height, width) - 1
+    while size >= 32:
+        if needed(chain, *fit(height, width, size), dtype, settings) <= have:
+            advice = f"--size {size} would fit"
+            break
+        size = size * 99 // 100
+    return OutOfMemoryError(f"out of memory at {width}x{height}: {what}; {advice}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception is an allocation that failed; PyTorch has no class of its own for that on the CPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and (
+        "not enough memory" in str(error) or "can't allocate memory" in str(error) or "bad_alloc" in str(error)
+    )
+
+
+def resident() -> int:
+    """Bytes this process holds now."""
+    return int(psutil.Process(os.getpid()).memory_info().rss)
+
+
+def _gb(size: int) -> str:
+    return f"{max(size, 0) / 2**30:.1f} GB"

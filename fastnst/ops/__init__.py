@@ -1,0 +1,52 @@
+"""Fused ops for style transfer; each also stands in ``torch.ops.fastnst``.
+
+Features are ``[B, C, ...positions]``. Losses and Gram matrices are float32 whatever the features' precision, also
+inside autocast, and float64 for float64 features. Results are the same bit for bit on repeat and for any number of
+threads. CPU tensors run on our kernels; so do CUDA tensors for the ops :func:`kernels` lists; any other tensor runs on
+:mod:`fastnst.ops.reference`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from fastnst.ops import _library, reference
+from fastnst.ops.content_loss import content_loss
+from fastnst.ops.gram import gram
+from fastnst.ops.moments import moments
+from fastnst.ops.style_loss import style_loss, style_loss_and_residual
+from fastnst.ops.tapped_backward import tapped_backward_
+from fastnst.ops.total_variation import total_variation
+
+__all__ = [
+    "content_loss",
+    "gram",
+    "kernels",
+    "moments",
+    "reference",
+    "style_loss",
+    "style_loss_and_residual",
+    "tapped_backward_",
+    "total_variation",
+]
+
+NAMES = ("gram", "moments", "style_loss", "content_loss", "total_variation", "tapped_backward_")
+
+
+def kernels(device: str = "cpu") -> dict[str, str]:
+    """For each op, what serves a tensor on ``device``: ``"avx512"``, ``"avx2"``, ``"portable"``, ``"cuda"`` or
+    ``"reference"`` (plain PyTorch)."""
+    kind = torch.device(device).type
+    key = {"cpu": "CPU", "cuda": "CUDA"}.get(kind, kind.upper())
+    name = str(torch.ops.fastnst.cpu_kernels()) if kind == "cpu" else kind
+
+    def served(op: str) -> bool:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(f"fastnst::{op}", key)
+
+    return {op: name if served(op) else "reference" for op in NAMES}
+
+
+def build_info() -> dict[str, str | None]:
+    """What the compiled modules were built from: torch version, CUDA architectures, and why CUDA is absent if it is."""
+    cuda = None if _library.cuda_error else str(torch.ops.fastnst.cuda_architectures())
+    return {"built_with": str(torch.ops.fastnst.build_info()), "cuda": cuda, "no_cuda_because": _library.cuda_error}

@@ -1,0 +1,114 @@
+"""Loads the compiled modules and ties each op's schema to its reference, fake kernel and derivative."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastnst.ops.reference import accumulate_dtype
+
+try:
+    importlib.import_module("fastnst._C")
+except ImportError as error:
+    raise ImportError(
+        f"fastnst: the compiled module fastnst._C did not load ({error}). Install fastnst with pip, which compiles it; "
+        'in a checkout: pip install --no-build-isolation -e ".[test]"'
+    ) from error
+
+cuda_error: str | None = None
+"""Why CUDA tensors run on the reference instead of our CUDA kernels; None when the CUDA module is loaded."""
+if importlib.util.find_spec("fastnst._C_cuda") is None:
+    cuda_error = "built for CPU only"
+elif torch.version.cuda is None:
+    cuda_error = f"torch {torch.__version__} is not a CUDA build"
+else:
+    importlib.import_module("fastnst._C_cuda")
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+_library = torch.library.Library("fastnst", "IMPL")
+
+
+def define(
+    name: str,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    *,
+    save: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
+) -> None:
+    """Register what Python knows of ``torch.ops.fastnst.<name>``, whose schema is in csrc/library.cpp.
+
+    ``reference`` serves every device that has no kernel of ours; ``save(ctx, inputs, output)`` and ``backward`` are the
+    two halves of the derivative. An op without them does not take part in autograd.
+    """
+    _library.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"fastnst::{name}", fake)
+    if backward is not None:
+        torch.library.register_autograd(f"fastnst::{name}", backward, setup_context=save)
+
+
+def check_features(op: str, name: str, x: object) -> Tensor:
+    """Raise unless ``x`` is a floating tensor of shape (B, C, ...)."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: expected {name} to be a torch.Tensor, got {type(x).__name__}")
+    if x.dim() < 2:
+        raise ValueError(f"{op}: expected {name} of shape (B, C, ...), got {tuple(x.shape)}")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"{op}: expected {name} of dtype float32, float64, bfloat16 or float16, got {x.dtype}")
+    return x
+
+
+def check_scale(op: str, name: str, value: object) -> float:
+    """Raise unless ``value`` is a number; return it as a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{op}: expected {name} to be a number, got {type(value).__name__}")
+    return float(value)
+
+
+def check_device(op: str, name: str, other: Tensor, x: Tensor) -> None:
+    """Raise unless the two tensors are on one device."""
+    if other.device != x.device:
+        raise ValueError(f"{op}: expected {name} on {x.device} like x, got {other.device}")
+
+
+def position_weight(op: str, x: Tensor, weight: Tensor | None) -> Tensor | None:
+    """Check a weight that broadcasts to [B, ...positions]; return it as [B, N] in the accumulate dtype."""
+    if weight is None:
+        return None
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{op}: expected weight to be a torch.Tensor or None, got {type(weight).__name__}")
+    if weight.is_complex():
+        raise TypeError(f"{op}: expected weight of a real dtype, got {weight.dtype}")
+    if weight.requires_grad:
+        raise ValueError(f"{op}: weight has no derivative here; pass weight.detach()")
+    check_device(op, "weight", weight, x)
+    full = (x.shape[0], *x.shape[2:])
+    if not _broadcasts(weight.shape, full):
+        raise ValueError(
+            f"{op}: expected weight to broadcast to {full}, one value per position, got {tuple(weight.shape)}"
+        )
+    return weight.to(accumulate_dtype(x.dtype)).expand(full).reshape(x.shape[0], x.shape[2:].numel())
+
+
+def batch_matrix(op: str, name: str, x: Tensor, matrix: object) -> Tensor:
+    """Check a matrix that broadcasts to [B, C, C]; return it so, in the accumulate dtype."""
+    if not isinstance(matrix, Tensor):
+        raise TypeError(f"{op}: expected {name} to be a torch.Tensor, got {type(matrix).__name__}")
+    if not matrix.is_floating_point():
+        raise TypeError(f"{op}: expected {name} of a floating dtype, got {matrix.dtype}")
+    full = (x.shape[0], x.shape[1], x.shape[1])
+    if matrix.dim() not in (2, 3) or matrix.shape[-2:] != full[1:] or not _broadcasts(matrix.shape, full):
+        raise ValueError(f"{op}: expected {name} of shape {full} or {full[1:]}, got {tuple(matrix.shape)}")
+    check_device(op, name, matrix, x)
+    return matrix.to(accumulate_dtype(x.dtype)).expand(full)
+
+
+def _broadcasts(shape: Sequence[int], full: Sequence[int]) -> bool:
+    padded = (*(1,) * (len(full) - len(shape)), *shape)
+    return len(padded) == len(full) and all(a in (1, b) for a, b in zip(padded, full, strict=True))

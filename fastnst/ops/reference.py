@@ -1,0 +1,157 @@
+"""The definition of every op in plain PyTorch: what the kernels must equal, and what runs where there is no kernel.
+
+Shapes: a feature map F is ``[B, C, ...positions]`` with N positions in all; Gram matrices and residuals are
+``[B, C, C]``. Accumulation is float32, or float64 for float64 features, also inside autocast.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of losses, Gram matrices and targets for features of ``dtype``."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def without_autocast(function: F) -> F:
+    """Run ``function`` with autocast off: its matrix products are meant to be float32 or float64."""
+
+    @functools.wraps(function)
+    def wrapper(x: Tensor, *args: object) -> object:
+        with torch.autocast(x.device.type, enabled=False):
+            return function(x, *args)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def _matrix(x: Tensor) -> Tensor:
+    """[B, C, ...] -> [B, C, N] in the accumulate dtype."""
+    shape = (*x.shape[:2], x.shape[2:].numel())
+    return x.reshape(shape).to(accumulate_dtype(x.dtype))
+
+
+def _gradient(x: Tensor, out: Tensor) -> Tensor:
+    """``out`` in the dtype, shape and memory layout of a gradient of ``x``, which the fake kernels promise."""
+    return torch.empty_like(x).copy_(out.reshape(x.shape))
+
+
+@without_autocast
+def gram(x: Tensor, weight: Tensor | None, scale: float) -> Tensor:
+    """scale * F diag(w) F^T."""
+    f = _matrix(x)
+    left = f if weight is None else f * weight[:, None, :]
+    g = scale * (left @ f.mT)
+    return 0.5 * (g + g.mT)
+
+
+@without_autocast
+def gram_backward(grad: Tensor, x: Tensor, weight: Tensor | None, scale: float, shift: Tensor | None) -> Tensor:
+    """scale * (D + D^T) F diag(w) + shift."""
+    out = scale * ((grad + grad.mT) @ _matrix(x))
+    if weight is not None:
+        out = out * weight[:, None, :]
+    if shift is not None:
+        out = out + shift[:, :, None]
+    return _gradient(x, out)
+
+
+@without_autocast
+def moments(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Mean over positions [B, C] and scale * F F^T."""
+    f = _matrix(x)
+    return f.sum(2) / max(f.shape[2], 1), gram(x, None, scale)
+
+
+@without_autocast
+def style_loss(x: Tensor, target: Tensor, weight: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """sum (G - A)^2 over the batch, and the residual R = G - A."""
+    residual = gram(x, weight, scale) - target
+    return residual.square().sum(), residual
+
+
+@without_autocast
+def content_loss(x: Tensor, target: Tensor) -> Tensor:
+    """sum (F - P)^2."""
+    dtype = accumulate_dtype(x.dtype)
+    return (x.to(dtype) - target.to(dtype)).square().sum()
+
+
+@without_autocast
+def content_loss_backward(grad: Tensor, x: Tensor, target: Tensor) -> Tensor:
+    """2 g (F - P)."""
+    dtype = accumulate_dtype(x.dtype)
+    return _gradient(x, 2 * grad * (x.to(dtype) - target.to(dtype)))
+
+
+def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Right and down differences, zero across the border, in the accumulate dtype."""
+    x = x.to(accumulate_dtype(x.dtype))
+    right = torch.cat([x[..., :, 1:] - x[..., :, :-1], torch.zeros_like(x[..., :, :1])], 3)
+    down = torch.cat([x[..., 1:, :] - x[..., :-1, :], torch.zeros_like(x[..., :1, :])], 2)
+    return right, down
+
+
+@without_autocast
+def total_variation(x: Tensor, kind: str) -> Tensor:
+    """Sum over pixels of |r| + |d|, sqrt(r^2 + d^2) or r^2 + d^2."""
+    right, down = _differences(x)
+    if kind == "anisotropic":
+        return (right.abs() + down.abs()).sum()
+    energy = right.square() + down.square()
+    if kind == "squared":
+        return energy.sum()
+    # Zero differences count zero and have a zero derivative, which sqrt alone would make infinite.
+    flat = energy == 0
+    return torch.where(flat, 0, torch.where(flat, 1, energy).sqrt()).sum()
+
+
+@without_autocast
+def total_variation_backward(grad: Tensor, x: Tensor, kind: str) -> Tensor:
+    """The derivative of :func:`total_variation`, zero where a difference is zero."""
+    right, down = _differences(x)
+    if kind == "anisotropic":
+        by_right, by_down = right.sign(), down.sign()
+    elif kind == "squared":
+        by_right, by_down = 2 * right, 2 * down
+    else:
+        length = (right.square() + down.square()).sqrt()
+        safe = torch.where(length == 0, 1, length)
+        by_right, by_down = right / safe, down / safe
+    out = -by_right - by_down
+    out[..., :, 1:] += by_right[..., :, :-1]
+    out[..., 1:, :] += by_down[..., :-1, :]
+    return _gradient(x, grad * out)
+
+
+@without_autocast
+def tapped_backward_(
+    grad: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    style: float,
+    target: Tensor | None,
+    content: float,
+    relu: bool,
+) -> None:
+    """In place: grad = mask(F > 0) * (grad + style R F diag(w) + content (F - P))."""
+    dtype = accumulate_dtype(x.dtype)
+    out = grad.to(dtype)
+    if residual is not None:
+        pull = residual @ _matrix(x)
+        if weight is not None:
+            pull = pull * weight[:, None, :]
+        out = out + style * pull.reshape(x.shape)
+    if target is not None:
+        out = out + content * (x.to(dtype) - target.to(dtype))
+    if relu:
+        out = torch.where(x > 0, out, 0)
+    grad.copy_(out)

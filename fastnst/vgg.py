@@ -1,0 +1,170 @@
+"""VGG-16 and VGG-19 as data: names of layers, which convolutions they need, and a plain forward pass.
+
+Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015, columns D
+and E. Layers are named as in Gatys et al.: ``conv1_1``, ``relu1_1``, ..., ``pool1``, ..., ``relu5_1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastnst.errors import UsageError, WeightsError, nearest
+from fastnst.weights import Weights
+
+BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+CHANNELS = (64, 128, 256, 512, 512)
+POOLINGS = ("max", "average", "l2")
+PADDINGS = ("zeros", "replicate")
+L2_EPSILON = 1e-8  # keeps the derivative of the root finite where all four values are zero
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step of the chain: ``kind`` is conv, relu or pool; ``channels`` what it puts out; ``stride`` its pixels."""
+
+    name: str
+    kind: str
+    channels: int
+    stride: int
+
+
+def layers(arch: str) -> tuple[Layer, ...]:
+    """The chain of ``"vgg16"`` or ``"vgg19"``, first layer first."""
+    if arch not in BLOCKS:
+        raise UsageError(f"unknown network {arch!r}{nearest(arch, BLOCKS)} (known: {', '.join(BLOCKS)})")
+    chain = []
+    for block, (count, channels) in enumerate(zip(BLOCKS[arch], CHANNELS, strict=True), start=1):
+        for i in range(1, count + 1):
+            chain.append(Layer(f"conv{block}_{i}", "conv", channels, 2 ** (block - 1)))
+            chain.append(Layer(f"relu{block}_{i}", "relu", channels, 2 ** (block - 1)))
+        chain.append(Layer(f"pool{block}", "pool", channels, 2**block))
+    return tuple(chain)
+
+
+def chain_to(arch: str, names: Iterable[str]) -> tuple[Layer, ...]:
+    """The chain up to the deepest of ``names``; an unknown name raises UsageError and suggests the nearest."""
+    chain = layers(arch)
+    index = {layer.name: i for i, layer in enumerate(chain)}
+    deepest = -1
+    for name in names:
+        if name not in index:
+            raise UsageError(f"unknown layer {name!r} of {arch}{nearest(name, index)}")
+        deepest = max(deepest, index[name])
+    return chain[: deepest + 1]
+
+
+def convolutions(chain: Iterable[Layer]) -> tuple[str, ...]:
+    """The names of the convolutions in ``chain``."""
+    return tuple(layer.name for layer in chain if layer.kind == "conv")
+
+
+def smallest_side(chain: Iterable[Layer]) -> int:
+    """The least height and width at which every layer of ``chain`` still has a position."""
+    return max((layer.stride for layer in chain), default=1)
+
+
+class VGG:
+    """A frozen VGG up to the deepest layer asked for, with its weights on one device in one dtype.
+
+    Args:
+        weights: from :func:`fastnst.weights.load`.
+        names: the layers that will be asked for; nothing deeper is kept.
+        pooling: ``"max"``, ``"average"`` or ``"l2"`` (root mean square of the four values).
+        padding: ``"zeros"`` or ``"replicate"``.
+        device, dtype: where and in what precision the convolutions run; weights are kept channels_last.
+
+    Raises:
+        UsageError: an unknown layer, pooling or padding. WeightsError: a needed convolution is missing.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        names: Iterable[str],
+        *,
+        pooling: str = "max",
+        padding: str = "zeros",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        for what, value, known in (("pooling", pooling, POOLINGS), ("padding", padding, PADDINGS)):
+            if value not in known:
+                raise UsageError(f"unknown {what} {value!r}{nearest(value, known)} (known: {', '.join(known)})")
+        self.arch = weights.arch
+        self.chain = chain_to(weights.arch, names)
+        missing = [name for name in convolutions(self.chain) if name not in weights.convs]
+        if missing:
+            held = [name for name in convolutions(layers(weights.arch)) if name in weights.convs]
+            raise WeightsError(
+                f"weights {weights.name}: lacks {', '.join(missing)}; it holds {', '.join(held) or 'no convolution'}"
+            )
+        self.pooling, self.padding = pooling, padding
+        self.device, self.dtype = torch.device(device), dtype
+        self.convs: Mapping[str, tuple[Tensor, Tensor]] = {
+            name: (
+                weights.convs[name][0].to(self.device, dtype, memory_format=torch.channels_last),
+                weights.convs[name][1].to(self.device, dtype),
+            )
+            for name in convolutions(self.chain)
+        }
+        self.mean = torch.tensor(weights.mean, device=self.device).reshape(1, 3, 1, 1)
+        self.scale = torch.tensor(weights.scale, device=self.device).reshape(1, 3, 1, 1)
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """Pixels ``[B, 3, H, W]``, RGB, 0..255, to the network's input in its dtype, channels_last."""
+        centred = (image - self.mean.to(image.dtype)) * self.scale.to(image.dtype)
+        return centred.to(self.dtype, memory_format=torch.channels_last)
+
+    def convolve(self, x: Tensor, name: str) -> Tensor:
+        """The convolution ``name`` with its bias, sizes kept by the padding."""
+        weight, bias = self.convs[name]
+        if self.padding == "replicate":
+            return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
+        return F.conv2d(x, weight, bias, padding=1)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """2 x 2 pooling with stride 2; an odd last row or column is dropped."""
+        if self.pooling == "max":
+            return F.max_pool2d(x, 2)
+        if self.pooling == "average":
+            return F.avg_pool2d(x, 2)
+        return F.avg_pool2d(x.square(), 2).add(L2_EPSILON).sqrt()
+
+    def features(self, image: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """The named layers' outputs for pixels ``[B, 3, H, W]``, RGB, 0..255; differentiable by autograd.
+
+        Without ``names``: the deepest layer alone. Raises UsageError where the image is too small for it.
+        """
+        wanted = set(names) if names is not None else {self.chain[-1].name}
+        unknown = wanted - {layer.name for layer in self.chain}
+        if unknown:
+            raise UsageError(f"layer {min(unknown)!r} is not among the layers this network was built for")
+        chain = chain_to(self.arch, wanted)
+        check_size(chain, image.shape[-2], image.shape[-1])
+        x = self.prepare(image)
+        found = {}
+        for layer in chain:
+            if layer.kind == "conv":
+                x = self.convolve(x, layer.name)
+            elif layer.kind == "relu":
+                x = F.relu(x)
+            else:
+                x = self.pool(x)
+            if layer.name in wanted:
+                found[layer.name] = x
+        return found
+
+
+def check_size(chain: tuple[Layer, ...], height: int, width: int) -> None:
+    """Raise UsageError where an image of this size has no position left at the deepest layer."""
+    least = smallest_side(chain)
+    if min(height, width) < least:
+        raise UsageError(
+            f"image of {width}x{height} pixels is too small for layer {chain[-1].name}: it needs at least {least} "
+            "on the shorter side (raise --size or choose shallower layers)"
+        )

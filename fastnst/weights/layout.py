@@ -1,0 +1,78 @@
+"""VGG's convolutions and the input conventions of its published weights, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+_CHANNELS = (64, 128, 256, 512, 512)
+
+ARCHS = tuple(_BLOCKS)
+TITLES = {"vgg16": "VGG-16", "vgg19": "VGG-19"}
+
+
+def conv_shapes(arch: str) -> dict[str, tuple[int, int, int, int]]:
+    """Return ``{"conv1_1": (64, 3, 3, 3), ...}``: weight shapes [out, in, 3, 3] of ``arch``, shallowest first."""
+    shapes = {}
+    inputs = 3
+    for block, (convs, outputs) in enumerate(zip(_BLOCKS[arch], _CHANNELS, strict=True), 1):
+        for number in range(1, convs + 1):
+            shapes[f"conv{block}_{number}"] = (outputs, inputs, 3, 3)
+            inputs = outputs
+    return shapes
+
+
+def features_index(arch: str) -> dict[int, str]:
+    """Return ``{0: "conv1_1", 2: "conv1_2", 5: "conv2_1", ...}``: where torchvision's ``features`` keeps each one."""
+    index = {}
+    position = 0
+    for block, convs in enumerate(_BLOCKS[arch], 1):
+        for number in range(1, convs + 1):
+            index[position] = f"conv{block}_{number}"
+            position += 2  # the convolution and its ReLU
+        position += 1  # the pooling
+    return index
+
+
+def detect_arch(names: Iterable[str]) -> str | None:
+    """Tell VGG-16 from VGG-19 by the convolutions present; None where both have them (up to conv3_3)."""
+    present = set(names)
+    if not present <= set(conv_shapes("vgg16")):
+        return "vgg19"
+    return "vgg16" if any(name >= "conv4_1" for name in present) and "conv3_4" not in present else None
+
+
+def span(names: Iterable[str]) -> str:
+    """Describe the convolutions present: ``"conv1_1 to conv5_1"`` where none is left out, else all their names."""
+    ordered = sorted(names)
+    for arch in ARCHS:
+        if ordered == list(conv_shapes(arch))[: len(ordered)] and len(ordered) > 1:
+            return f"{ordered[0]} to {ordered[-1]}"
+    return ", ".join(ordered)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What a network expects: ``input = (pixel_0_255 - mean) * scale``, mean and scale in RGB order.
+
+    ``bgr`` says that the first convolution as published takes blue first; the readers turn it to RGB.
+    """
+
+    bgr: bool
+    mean: tuple[float, float, float]
+    scale: tuple[float, float, float]
+
+
+_CAFFE_MEAN = (123.68, 116.779, 103.939)  # Simonyan & Zisserman's training mean, RGB
+_MEAN_01, _STD_01 = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, RGB in 0..1
+
+CONVENTIONS = {
+    "caffe": Convention(True, _CAFFE_MEAN, (1.0, 1.0, 1.0)),
+    "caffe-rgb": Convention(False, _CAFFE_MEAN, (1.0, 1.0, 1.0)),
+    "torchvision": Convention(
+        False,
+        (255 * _MEAN_01[0], 255 * _MEAN_01[1], 255 * _MEAN_01[2]),
+        (1 / (255 * _STD_01[0]), 1 / (255 * _STD_01[1]), 1 / (255 * _STD_01[2])),
+    ),
+}

@@ -1,0 +1,67 @@
+"""One reader per file format: chosen by the file's suffix, confirmed by its first bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastnst.errors import WeightsError
+from fastnst.weights.readers import keras, matconvnet, npz, safetensors_file, torch_file
+from fastnst.weights.readers.common import Content, is_zip_with
+
+_READERS = {
+    "PyTorch": torch_file.read,
+    "safetensors": safetensors_file.read,
+    "HDF5": keras.read,
+    "MATLAB": matconvnet.read,
+    "NumPy": npz.read,
+}
+_SUFFIXES = {
+    ".pth": "PyTorch",
+    ".pt": "PyTorch",
+    ".safetensors": "safetensors",
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+    ".mat": "MATLAB",
+    ".npz": "NumPy",
+}
+
+
+def read(path: Path) -> Content:
+    """Read a weights file; WeightsError says what is wrong with it."""
+    if not path.exists():
+        raise WeightsError(f"{path}: no such file")
+    if path.is_dir():
+        raise WeightsError(f"{path}: a folder; give the weights file itself")
+    by_name = _SUFFIXES.get(path.suffix.lower())
+    if by_name is None:
+        raise WeightsError(f"{path}: unknown kind of weights file; fastnst reads {', '.join(_SUFFIXES)}")
+    try:
+        by_content = _sniff(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if by_content != by_name:
+        raise WeightsError(
+            f"{path}: named {path.suffix}, but its content is {by_content or 'no weights fastnst knows'}"
+        )
+    return _READERS[by_name](path)
+
+
+def _sniff(path: Path) -> str | None:
+    """Tell the format by the first bytes, and for zip files by what is inside."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    if not start:
+        raise WeightsError(f"{path}: an empty file")
+    if start.startswith(b"PK\x03\x04"):
+        if is_zip_with(path, "data.pkl"):
+            return "PyTorch"
+        return "NumPy" if is_zip_with(path, ".npy") else None
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "HDF5"
+    if start.startswith(b"MATLAB 7.3"):
+        raise WeightsError(f"{path}: a MATLAB 7.3 file; save it again with save(..., '-v7')")
+    if start.startswith(b"MATLAB 5.0"):
+        return "MATLAB"
+    if start[8:9] == b"{":  # eight bytes of length, then JSON
+        return "safetensors"
+    return "PyTorch" if start.startswith(b"\x80") else None  # a pickle, as torch.save wrote before 1.6
