@@ -6,6 +6,7 @@ Nothing heavy is imported before the arguments are understood, so that ``--help`
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
@@ -42,8 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         text, code = _explain(error)
-        print(f"fastnst: {text}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"fastnst: {text}", file=sys.stderr)
         return code
+    finally:
+        _flush()
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -57,9 +61,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _explain(error: BaseException) -> tuple[str, int]:
     """One line for an error, and the exit code."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", INTERRUPTED
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    if isinstance(error, KeyboardInterrupt):
+        return f"interrupted; {text}" if text else "interrupted", INTERRUPTED
     if isinstance(error, FastnstError):
         return f"error: {text}", error.exit_code
     if isinstance(error, MemoryError):
@@ -67,6 +71,16 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:
         return f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", 1
     return f"error: {type(error).__name__}: {text}; run again with --debug for the traceback", 1
+
+
+def _flush() -> None:
+    """Empty stdout now: at exit, Python would complain of a reader that has gone."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        from fastnst.progress import discard
+
+        discard(sys.stdout)
 
 
 def _prepare_streams() -> None:

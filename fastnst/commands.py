@@ -22,8 +22,6 @@ from fastnst.weights.layout import CONVENTIONS, conv_shapes, span
 
 log = logging.getLogger("fastnst")
 
-INTERRUPTED = 130
-
 
 def stylize(options: argparse.Namespace) -> int:
     """Style one picture."""
@@ -85,6 +83,8 @@ def gallery(options: argparse.Namespace) -> int:
         if not report.made:
             raise ImageError(f"{options.directory}: none of its {count} pairs could be made")
         log.warning("%d of %d pairs could not be made", count, count + len(report.made))
+    if report.stopped and not report.made:
+        raise KeyboardInterrupt
     return _ending(report.stopped)
 
 
@@ -177,7 +177,10 @@ def _settings(options: argparse.Namespace) -> Settings:
     changes = {name: value for name, value in vars(options).items() if name in fields and name != "preset"}
     for name in ("content_layers", "style_layers"):
         if changes[name] is not None:
-            changes[name] = parse_layers(changes[name])
+            try:
+                changes[name] = parse_layers(changes[name])
+            except UsageError as error:
+                raise UsageError(f"--{name.replace('_', '-')}: {error}") from None
     start = changes["init"]
     if start is not None and start not in STARTS and not Path(start).exists():
         raise UsageError(
@@ -225,10 +228,9 @@ def _facts(result: transfer.Result) -> dict[str, Any]:
 
 
 def _ending(stopped: str | None) -> int:
-    if stopped != "interrupt":
-        return 0
-    log.error("interrupted; what there is has been saved")
-    return INTERRUPTED
+    if stopped == "interrupt":
+        raise KeyboardInterrupt("what there is has been saved")
+    return 0
 
 
 def _megabytes(size: object) -> str:

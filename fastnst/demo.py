@@ -69,7 +69,7 @@ def plot_losses(path: Path, trace: Sequence[Sequence[Losses]]) -> Path:
     numbers = range(1, len(steps) + 1)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(numbers, [losses.total for losses in steps], label="total", color="black")
+    axes.plot(numbers, [losses.total for losses in steps], label="total", color="0.75", linewidth=5)
     axes.plot(numbers, [sum(losses.style.values()) for losses in steps], label="style")
     axes.plot(numbers, [sum(losses.content.values()) for losses in steps], label="content")
     # The content loss of the content itself is 0, which a logarithm has no place for.

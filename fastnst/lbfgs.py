@@ -4,8 +4,8 @@ Nocedal and Wright, "Numerical Optimization", 2006, algorithm 7.4 (two-loop recu
 by s.y / y.y (eq. 7.20). As in neural-style, a step has the full length of the direction times the learning rate.
 
 The first step has no curvature to go by. Customarily it is scaled to a total change of 1, spread over a million pixels;
-with bfloat16 features so small a change is lost in rounding, and the curvature taken from it is noise. Here the mean
-change of a pixel in the first step is ``FIRST_CHANGE`` grey levels of 255.
+the curvature taken from so small a change says little of the way ahead, and with bfloat16 features it is lost in
+rounding. Here the mean change of a pixel in the first step is ``FIRST_CHANGE`` grey levels of 255.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FIRST_CHANGE = 0.5
+FIRST_CHANGE = 4.0
+# No step changes a pixel by more than this on average: the losses are of fourth order, and a direction taken where they
+# are nearly straight can be a thousand times too long.
+MOST_CHANGE = 8.0
 # A pair (s, y) whose curvature is not clearly positive is left out.
 LEAST_CURVATURE = 1e-10
 
@@ -49,7 +52,8 @@ class LBFGS:
             self._learn(flat)
             self.gradient.copy_(flat)
             self._turn(flat)
-            self.direction.mul_(self.learning_rate)
+            size = self.direction.abs().mean().item()
+            self.direction.mul_(min(self.learning_rate, MOST_CHANGE / size if size > 0 else 1.0))
         image.view(-1).add_(self.direction)
 
     def _learn(self, flat: Tensor) -> None:

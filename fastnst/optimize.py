@@ -36,8 +36,9 @@ class Step:
     """What a callback learns of one step. Scales and steps count from 1.
 
     ``losses`` are those of the image the step started from; ``image`` is the image after it, ``[1, 3, H, W]`` in 0..1,
-    made when asked for: ask inside the callback, later the run has gone on. ``seconds`` and ``remaining`` are for the whole run, ``memory`` is what the process holds, in
-    bytes (on CUDA: the peak of the device). ``retries`` counts how often this step was taken back and shortened.
+    made when asked for (ask inside the callback: later the run has gone on). ``seconds`` and ``remaining`` are for the
+    whole run, ``memory`` is what the process holds, in bytes (on CUDA: the peak of the device). ``retries`` counts how
+    often this step was taken back and shortened.
     """
 
     scale: int
@@ -146,7 +147,8 @@ def optimize(
     length, with a warning through the logger ``fastnst``. Ctrl-C and a callback that returns True end the run early;
     the result is then the image so far.
 
-    Raises FastnstError where the start image has no finite loss or shortening a step does not help.
+    Where no shorter step helps either, as at a minimum, the run ends with the last good image and ``stopped`` is
+    ``"stalled"``. Raises FastnstError where the start image has no finite loss.
     """
     image = image.detach().clone()
     good = image.clone()
@@ -163,7 +165,9 @@ def optimize(
                 if number == 1:
                     raise FastnstError("the loss of the start image is not finite; check the weights of the losses")
                 if retries > MOST_RETRIES:
-                    raise FastnstError(f"step {number} has no finite loss however short; try a smaller learning rate")
+                    log.warning("step %d: no step from loss %.4g helps, however short; stopped there", number, last)
+                    run.stopped = "stalled"
+                    return run
                 image.copy_(torch.where(image.isfinite(), image, good).sub_(good).mul_(0.5).add_(good))
                 losses, gradient = objective.value_and_grad(image)
             if retries:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
+from fastnst.errors import FastnstError
+
 if TYPE_CHECKING:
     from fastnst.optimize import Step
 
@@ -54,8 +56,10 @@ def say(text: str) -> None:
     try:
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         discard(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise FastnstError(f"stdout: cannot be written ({error.strerror})") from error
 
 
 def discard(stream: TextIO) -> None:
@@ -90,6 +94,12 @@ class _Bar:
         self._bar: tqdm[Any] | None = None
 
     def show(self, fraction: float, text: str) -> None:
+        try:
+            self._show(fraction, text)
+        except OSError:  # nobody reads it any more: no reason to stop the work
+            self._quiet, self._bar = True, None
+
+    def _show(self, fraction: float, text: str) -> None:
         if self._bar is None:
             # Not on a terminal, each refresh stays in a log: few will do.
             interval = 0.1 if sys.stderr.isatty() else 10.0

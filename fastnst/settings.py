@@ -39,10 +39,11 @@ class Settings:
     arch: str = "vgg19"
     weights: str | None = None  # a name of the catalogue or a file; None: the bundled VGG-19
     content_layers: Layers = (("relu4_2", 1.0),)
-    style_layers: Layers = tuple((name, 1.0) for name in STYLE_LAYERS)
-    content_weight: float = 1.0
+    # Shallow layers raised, deep ones lowered: strokes and palette come through, and shapes of the style stay out.
+    style_layers: Layers = tuple(zip(STYLE_LAYERS, (15.0, 5.0, 1.0, 0.3, 0.3), strict=True))
+    content_weight: float = 8.0
     style_weight: float = 1000.0
-    tv_weight: float = 0.0
+    tv_weight: float = 0.1
     content_form: str = "mean"
     style_form: str = "channels"
     tv_kind: str = "anisotropic"
@@ -51,7 +52,7 @@ class Settings:
     optimizer: str = "lbfgs"
     learning_rate: float = 1.0
     history: int = 20
-    steps: int = 150  # evaluations of loss and gradient, at each scale
+    steps: int = 100  # evaluations of loss and gradient, at each scale
     scales: int = 2  # coarse to fine: each scale has half the side of the next
     size: int | None = 512  # longest side; None keeps the content's own
     crop: int | None = None  # side of a square centre crop, instead of `size`
@@ -173,6 +174,8 @@ def _check_integer(name: str, value: object, least: int) -> None:
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "gatys": {
+        "content_weight": 1.0,
+        "tv_weight": 0.0,
         "style_layers": _layers(*STYLE_LAYERS, weight=1 / 5),
         "content_form": "half_sum",
         "style_form": "gatys",
@@ -181,6 +184,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "init": "noise",
     },
     "johnson": {
+        "style_layers": _layers(*STYLE_LAYERS),
         "content_weight": 5.0,
         "style_weight": 100.0,
         "tv_weight": 1e-3,
@@ -200,6 +204,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         ),
         "content_weight": 1e3,
         "style_weight": 1e-3,
+        "tv_weight": 0.0,
         "content_form": "half_mean",
         "style_form": "raw",
         "pooling": "average",

@@ -29,7 +29,7 @@ SMALLEST_SCALE = 64
 @dataclass(frozen=True)
 class Result:
     """A styled picture: ``image [1, 3, H, W]`` in 0..1, the content's ``alpha`` if it had one, the losses of each step
-    at each scale, and ``stopped``: None, ``"callback"`` or ``"interrupt"``."""
+    at each scale, and ``stopped``: None, ``"callback"``, ``"interrupt"`` or ``"stalled"`` (no step helped any more)."""
 
     image: Tensor
     alpha: Tensor | None
@@ -176,7 +176,7 @@ class Stylizer:
                 raise memory.failed(self.network.chain, height, width, self.dtype, settings, self.device) from error
             image = run.image
             trace.append(tuple(run.trace))
-            if run.stopped:
+            if run.stopped in ("callback", "interrupt"):
                 break
         assert image is not None
         assert run is not None

@@ -112,8 +112,9 @@ class VGG:
             )
             for name in convolutions(self.chain)
         }
-        self.mean = torch.tensor(weights.mean, device=self.device).reshape(1, 3, 1, 1)
-        self.scale = torch.tensor(weights.scale, device=self.device).reshape(1, 3, 1, 1)
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        self.mean = torch.tensor(weights.mean, dtype=exact, device=self.device).reshape(1, 3, 1, 1)
+        self.scale = torch.tensor(weights.scale, dtype=exact, device=self.device).reshape(1, 3, 1, 1)
 
     def prepare(self, image: Tensor) -> Tensor:
         """Pixels ``[B, 3, H, W]``, RGB, 0..255, to the network's input in its dtype, channels_last."""

@@ -86,25 +86,33 @@ struct Scratch {
   T* data;
 };
 
-// tile[i][j] = sum over k < depth of a[i * a_row + k * a_k] * b[k * b_k + j], in registers from start to end.
+// Terms are summed in runs this long, and then the runs: where all terms are alike (a flat part of a picture) rounding
+// errors all have one sign and grow with the length, to 4e-6 of a float sum over 256 and 5e-7 over 8 runs of 32.
+constexpr int64_t kRun = 32;
+
+// tile[i][j] = sum over k < depth of a[i * a_row + k * a_k] * b[k * b_k + j], each run in registers from start to end.
 // b and tile are aligned to a register.
 template <typename T>
 inline void product_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_k, const T* b, int64_t b_k, T* tile) {
-  Vector<T> acc[kTileRows][2] = {};
-  for (int64_t k = 0; k < depth; ++k) {
-    const Vector<T> b0 = *reinterpret_cast<const Vector<T>*>(b + k * b_k);
-    const Vector<T> b1 = *reinterpret_cast<const Vector<T>*>(b + k * b_k + kLanes<T>);
+  for (int64_t begin = 0; begin == 0 || begin < depth; begin += kRun) {
+    Vector<T> acc[kTileRows][2] = {};
+    const int64_t end = std::min(begin + kRun, depth);
+    for (int64_t k = begin; k < end; ++k) {
+      const Vector<T> b0 = *reinterpret_cast<const Vector<T>*>(b + k * b_k);
+      const Vector<T> b1 = *reinterpret_cast<const Vector<T>*>(b + k * b_k + kLanes<T>);
+#pragma GCC unroll 8
+      for (int64_t i = 0; i < kTileRows; ++i) {
+        const T x = a[i * a_row + k * a_k];
+        acc[i][0] += x * b0;
+        acc[i][1] += x * b1;
+      }
+    }
 #pragma GCC unroll 8
     for (int64_t i = 0; i < kTileRows; ++i) {
-      const T x = a[i * a_row + k * a_k];
-      acc[i][0] += x * b0;
-      acc[i][1] += x * b1;
+      Vector<T>* to = reinterpret_cast<Vector<T>*>(tile + i * kTileColumns<T>);
+      to[0] = begin ? to[0] + acc[i][0] : acc[i][0];
+      to[1] = begin ? to[1] + acc[i][1] : acc[i][1];
     }
-  }
-#pragma GCC unroll 8
-  for (int64_t i = 0; i < kTileRows; ++i) {
-    *reinterpret_cast<Vector<T>*>(tile + i * kTileColumns<T>) = acc[i][0];
-    *reinterpret_cast<Vector<T>*>(tile + i * kTileColumns<T> + kLanes<T>) = acc[i][1];
   }
 }
 

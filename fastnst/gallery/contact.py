@@ -18,6 +18,7 @@ log = logging.getLogger("fastnst")
 
 TALLEST, LOWEST = 320, 40  # of a cell, in pixels
 READABLE = 96  # lower cells have no room for a label
+LONGEST = 3  # times its height; a longer picture shows its middle
 PIXELS = 24e6  # of a whole sheet, about: what viewers open at once
 WIDEST_GRID = 40
 
@@ -68,6 +69,8 @@ def _read(file: Path | None, height: int) -> Tensor:
     if file is not None:
         try:
             pixels = images.load(file).pixels
+            spare = max(0, pixels.shape[3] - LONGEST * pixels.shape[2])
+            pixels = pixels[..., spare // 2 : pixels.shape[3] - (spare - spare // 2)]
             return images.resize(pixels, height, max(1, round(pixels.shape[3] * height / pixels.shape[2])))
         except ImageError as error:
             log.warning("%s; left out of the sheet", error)

@@ -101,13 +101,15 @@ def _difference(
     pair: Pair, record: Mapping[str, Any], wanted: Mapping[str, Any], digests: Mapping[Path, str | None]
 ) -> str | None:
     recipe = _recipe(record["settings"])
-    for name in sorted({*wanted, *recipe}):
-        if wanted.get(name) != recipe.get(name):
-            return f"{name} was {recipe.get(name)}, is {wanted.get(name)}"
+    reasons = [
+        f"{name} was {recipe.get(name)}, is {wanted.get(name)}"
+        for name in sorted({*wanted, *recipe})
+        if wanted.get(name) != recipe.get(name)
+    ]
     for part, path in (("content", pair.content), ("style", pair.style)):
         if record[part].get("sha256") != digests[path]:
-            return f"{path.name} has changed"
-    return None
+            reasons.append(f"{path.name} has changed")
+    return "; ".join(reasons) or None
 
 
 def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,30 +90,37 @@ class Workshop:
             _save(folder / "content.jpg", content)
             _save(folder / "style.jpg", style)
 
+            count = 0
+
             def callback(step: Step) -> bool | None:
-                if settings.snapshot_every and step.count % settings.snapshot_every == 0 and not step.last:
+                nonlocal count
+                count = step.count
+                if settings.snapshot_every and count % settings.snapshot_every == 0 and not step.last:
                     pixels = images.resize(step.image, *content.pixels.shape[-2:])
-                    _save(folder / f"gen_{step.count}.jpg", Picture(pixels, content.alpha), facts)
+                    _save(folder / f"gen_{count}.jpg", Picture(pixels, content.alpha), facts)
                 return watch(turn, step) if watch is not None else None
 
             start = self.stylizer.load_start(content)
             result = self.stylizer.run(content, style, start=start, callback=callback)
             if result.stopped == "interrupt":
                 raise KeyboardInterrupt
-            steps = sum(map(len, result.trace))
-            picture = _save(folder / f"gen_{steps}.jpg", Picture(result.image, result.alpha), facts)
-            record = {
-                "content": {"name": pair.content.name, "sha256": self._digests[pair.content]},
-                "style": {"name": pair.style.name, "sha256": self._digests[pair.style]},
-                "result": picture.name,
-                "steps": steps,
-                "seconds": result.seconds,
-                "losses": dataclasses.asdict(result.trace[-1][-1]),
-                "settings": facts,
-            }
+            # not the number of steps in the trace: a scale that stalled has fewer than its share of the count
+            picture = _save(folder / f"gen_{count}.jpg", Picture(result.image, result.alpha), facts)
+            record = json.dumps(
+                {
+                    "content": {"name": pair.content.name, "sha256": self._digests[pair.content]},
+                    "style": {"name": pair.style.name, "sha256": self._digests[pair.style]},
+                    "result": picture.name,
+                    "steps": sum(map(len, result.trace)),
+                    "seconds": result.seconds,
+                    "losses": dataclasses.asdict(result.trace[-1][-1]),
+                    "settings": facts,
+                },
+                indent=1,
+            )
             with writing(folder / "pair.json"):
-                (folder / "pair.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-        return Made(pair, pair.folder / picture.name, record, kept=False)
+                (folder / "pair.json").write_text(record, encoding="utf-8")
+        return Made(pair, pair.folder / picture.name, json.loads(record), kept=False)
 
 
 class _Unusable(FastnstError):

@@ -19,6 +19,7 @@ except ImportError as error:
         f"fastnst: the compiled module fastnst._C did not load ({error}). Install fastnst with pip, which compiles it; "
         'in a checkout: pip install --no-build-isolation -e ".[test]"'
     ) from error
+torch.ops.fastnst.cpu_kernels()  # a FASTNST_CPU that makes no sense is an error here, not inside a parallel loop
 
 cuda_error: str | None = None
 """Why CUDA tensors run on the reference instead of our CUDA kernels; None when the CUDA module is loaded."""

@@ -68,6 +68,8 @@ def tapped_backward_(
         _library.check_scale(op, "content", content),
         relu,
     )
+    if not torch.compiler.is_compiling() and not grad.is_inference():
+        torch.autograd.graph.increment_version(grad)  # the op writes behind autograd's back
     return grad
 
 

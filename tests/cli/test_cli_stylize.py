@@ -1,0 +1,269 @@
+"""``fastnst stylize``: what is written, what is said and where."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_pictures import FAST, LAYERS, save_picture
+from PIL import Image
+from tqdm import tqdm
+
+from fastnst import cli, commands, images, transfer
+from fastnst.objective import Objective
+from fastnst.progress import messages
+from fastnst.settings import PRESETS, Settings
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.width, image.height
+
+
+def parsed(*arguments: str) -> Settings:
+    return commands._settings(cli._parse(["stylize", "a", "b", *arguments]))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_the_result_is_written_and_its_path_is_all_of_stdout(
+    run: Run, here: Path, content: Path, style: Path, suffix: str
+) -> None:
+    code, out, err = run("stylize", content, style, "-o", f"out.{suffix}", *FAST)
+    assert (code, out) == (0, f"out.{suffix}\n")
+    assert images.load(here / f"out.{suffix}").pixels.shape == (1, 3, 36, 48)
+    assert [path.name for path in here.iterdir()] == [f"out.{suffix}"]
+    assert "step 2/2  loss" in err
+    assert "left" in err
+
+
+def test_quiet_says_nothing_but_the_path(run: Run, content: Path, style: Path) -> None:
+    code, out, err = run("stylize", content, style, "-o", "out.png", "--preset", "tutorial", *FAST, "--quiet")
+    assert (code, out, err) == (0, "out.png\n", "")
+
+
+def test_a_preset_that_falls_back_on_other_weights_says_so(run: Run, content: Path, style: Path) -> None:
+    code, _, err = run("stylize", content, style, "-o", "out.png", "--preset", "tutorial", *FAST)
+    assert code == 0
+    assert err.startswith("fastnst: warning: no VGG-16 weights given")
+
+
+def test_json_is_one_object_with_the_facts_of_the_run(run: Run, content: Path, style: Path) -> None:
+    code, out, _ = run("stylize", content, style, "-o", "out.png", *FAST, "--json", "--tv-weight", "0.5")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["paths"] == ["out.png"]
+    assert (facts["size"], facts["steps"], facts["stopped"]) == ([48, 36], 2, None)
+    losses = facts["losses"]
+    assert set(losses["style"]) == {"relu1_1", "relu2_1"}
+    assert set(losses["content"]) == {"relu2_1"}
+    parts = [*losses["style"].values(), *losses["content"].values(), losses["tv"]]
+    assert losses["total"] == pytest.approx(sum(parts))
+    assert losses["tv"] > 0
+    assert facts["settings"]["tv_weight"] == 0.5
+    assert facts["seconds"] > 0
+    assert facts["peak_memory"] > 2**20
+
+
+def test_the_settings_are_in_the_file(run: Run, here: Path, content: Path, style: Path) -> None:
+    run("stylize", content, style, "-o", "out.png", *FAST, "--seed", "7")
+    written = images.read_settings(here / "out.png")
+    assert written == json.loads(json.dumps(parsed(*FAST, "--seed", "7").to_dict()))
+
+
+def test_without_o_the_name_is_made_of_both_and_not_replaced_unforced(
+    run: Run, here: Path, content: Path, style: Path
+) -> None:
+    assert run("stylize", content, style, *FAST)[:2] == (0, "photo_painting.png\n")
+    before = (here / "photo_painting.png").read_bytes()
+    code, out, err = run("stylize", content, style, *FAST, "--steps", "3")
+    assert (code, out) == (2, "")
+    assert "--force" in err
+    assert (here / "photo_painting.png").read_bytes() == before
+    assert run("stylize", content, style, *FAST, "--steps", "3", "--force")[0] == 0
+    assert (here / "photo_painting.png").read_bytes() != before
+
+
+def test_o_replaces_a_file(run: Run, here: Path, content: Path, style: Path) -> None:
+    (here / "out.png").write_text("old")
+    assert run("stylize", content, style, "-o", "out.png", *FAST)[0] == 0
+    assert size(here / "out.png") == (48, 36)
+
+
+def test_an_input_is_never_replaced(run: Run, content: Path, style: Path) -> None:
+    for picture in (content, style):
+        before = picture.read_bytes()
+        code, _, err = run("stylize", content, style, "-o", picture, *FAST)
+        assert code == 2
+        assert "is the input" in err
+        assert picture.read_bytes() == before
+
+
+def test_snapshots_count_steps_over_all_scales_and_have_the_final_size(
+    run: Run, here: Path, content: Path, style: Path
+) -> None:
+    options = ("--crop", "128", "--scales", "2", "--steps", "2", "--snapshot-every", "1", *LAYERS)
+    code, out, err = run("stylize", content, style, "-o", "out.jpg", *options)
+    names = ["out_0001.jpg", "out_0002.jpg", "out_0003.jpg", "out_0004.jpg", "out.jpg"]
+    assert (code, out.split()) == (0, names)
+    assert {size(here / name) for name in names} == {(128, 128)}
+    assert (here / "out_0002.jpg").read_bytes() != (here / "out_0003.jpg").read_bytes()
+    assert "scale 2/2 step 2/2" in err
+
+
+def test_transparency_is_put_back(run: Run, tmp_path: Path, here: Path, style: Path) -> None:
+    content = save_picture(tmp_path / "clear.png", 48, 48, channels=4)
+    assert run("stylize", content, style, "-o", "out.png", *FAST, "--snapshot-every", "1")[0] == 0
+    for name in ("out.png", "out_0001.png"):
+        with Image.open(here / name) as image:
+            assert image.getpixel((2, 2))[3] == 0
+            assert image.getpixel((45, 2))[3] == 255
+
+
+def test_a_start_picture_is_used_at_the_contents_size(run: Run, tmp_path: Path, content: Path, style: Path) -> None:
+    start = save_picture(tmp_path / "start.png", 30, 90, seed=5)
+    outcomes = [
+        run("stylize", content, style, "-o", "out.png", *FAST, "--json", "--steps", "1", "--init", init)
+        for init in (str(start), "content")
+    ]
+    totals = [json.loads(out)["losses"]["content"]["relu2_1"] for _, out, _ in outcomes]
+    assert totals[0] > 0
+    assert totals[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "field", "value"),
+    [
+        ("--size", "300", "size", 300),
+        ("--crop", "200", "crop", 200),
+        ("--steps", "7", "steps", 7),
+        ("--scales", "3", "scales", 3),
+        ("--seed", "9", "seed", 9),
+        ("--optimizer", "adam", "optimizer", "adam"),
+        ("--learning-rate", "0.5", "learning_rate", 0.5),
+        ("--history", "5", "history", 5),
+        ("--content-weight", "2", "content_weight", 2.0),
+        ("--style-weight", "1e3", "style_weight", 1000.0),
+        ("--tv-weight", "1e-3", "tv_weight", 1e-3),
+        ("--content-layers", "relu3_1:2", "content_layers", (("relu3_1", 2.0),)),
+        ("--style-layers", "relu1_1, pool2:0.5", "style_layers", (("relu1_1", 1.0), ("pool2", 0.5))),
+        ("--style-scale", "1.5", "style_scale", 1.5),
+        ("--init", "noise", "init", "noise"),
+        ("--pooling", "l2", "pooling", "l2"),
+        ("--padding", "replicate", "padding", "replicate"),
+        ("--weights", "net.pth", "weights", "net.pth"),
+        ("--device", "cpu", "device", "cpu"),
+        ("--precision", "float32", "precision", "float32"),
+        ("--snapshot-every", "10", "snapshot_every", 10),
+        ("--preset", "johnson", "style_form", "johnson"),
+    ],
+)
+def test_an_option_becomes_a_setting(option: str, text: str, field: str, value: object) -> None:
+    assert getattr(parsed(option, text), field) == value
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_is_not_given_is_the_presets(preset: str) -> None:
+    assert parsed("--preset", preset) == Settings.of(preset)
+    assert parsed("--preset", preset, "--seed", "3") == dataclasses.replace(Settings.of(preset), seed=3)
+
+
+@pytest.mark.parametrize(("command", "preset"), [("stylize", "default"), ("gallery", "tutorial")])
+def test_the_help_shows_the_presets_defaults(command: str, preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    for name in ("steps", "optimizer", "pooling", "learning_rate", "style_weight"):
+        option = name.replace("_", "-")
+        line = text[text.rindex(f" --{option} ") :]
+        assert f"(default: {getattr(Settings.of(preset), name)})" in line[: line.index(")") + 1]
+    for name in PRESETS:
+        assert f" {name}: " in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("fastnst 0.")
+
+
+def test_messages_stand_on_lines_of_their_own_beside_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("fastnst")
+    with messages(quiet=False), tqdm(total=2, file=sys.stderr) as bar:
+        bar.update()
+        log.warning("first\nsecond")
+        log.info("told")
+    with messages(quiet=True):
+        log.warning("unheard")
+    log.warning("unheard too")
+    lines = capsys.readouterr().err.replace("\r", "\n").split("\n")
+    assert "fastnst: warning: first second" in lines
+    assert "fastnst: told" in lines
+    assert not any("unheard" in line for line in lines)
+
+
+def test_ctrl_c_while_loading_writes_nothing(
+    run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer.Stylizer, "load_style", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert run("stylize", content, style, "-o", "out.png", *FAST) == (130, "", "fastnst: interrupted\n")
+    assert list(here.iterdir()) == []
+
+
+def test_ctrl_c_before_the_first_step_keeps_the_old_result(
+    run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    (here / "out.png").write_text("old")
+    monkeypatch.setattr(Objective, "value_and_grad", interrupted)
+    assert run("stylize", content, style, "-o", "out.png", *FAST) == (130, "", "fastnst: interrupted\n")
+    assert (here / "out.png").read_text() == "old"
+
+
+def test_ctrl_c_between_scales_saves_the_coarse_scale_at_full_size(
+    run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = Objective, []
+
+    def second_interrupts(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(transfer, "Objective", second_interrupts)
+    options = ("--crop", "128", "--scales", "2", "--steps", "2", *LAYERS)
+    code, out, err = run("stylize", content, style, "-o", "out.png", *options)
+    assert (code, out) == (130, "out.png\n")
+    assert err.endswith("fastnst: interrupted; what there is has been saved\n")
+    assert size(here / "out.png") == (128, 128)
+
+
+def test_ctrl_c_while_saving_does_not_cost_the_result(
+    run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def interrupted(self: Path, data: bytes) -> int:
+        half = write(self, data[: len(data) // 2])
+        signal.raise_signal(signal.SIGINT)
+        with self.open("ab") as file:
+            return half + file.write(data[len(data) // 2 :])
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    code, out, _ = run("stylize", content, style, "-o", "out.png", *FAST)
+    assert (code, out) == (130, "out.png\n")
+    assert size(here / "out.png") == (48, 36)
+    assert [path.name for path in here.iterdir()] == ["out.png"]

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from loop_oracles import CONTENT, STYLE, variation
+from torch import Tensor, nn
+
+from fastnst import losses
+from fastnst.errors import UsageError
+from fastnst.losses import ContentLoss, StyleLoss, TotalVariationLoss
+
+
+def features(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).relu()
+
+
+def gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_(True)
+    (found,) = torch.autograd.grad(loss(x), x)
+    return found
+
+
+def test_every_form_has_its_formula_here() -> None:
+    assert set(losses.STYLE_FORMS) == set(STYLE)
+    assert set(losses.CONTENT_FORMS) == set(CONTENT)
+
+
+@pytest.mark.parametrize("form", STYLE)
+def test_style_loss_is_the_formula_of_its_form(form: str) -> None:
+    style, x = features(1, 6, 7, 9), features(1, 6, 5, 4, seed=1)
+    module = StyleLoss(style, form, weight=3.0)
+    torch.testing.assert_close(module(x), 3.0 * STYLE[form](x, style), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        gradient(module, x), gradient(lambda y: 3.0 * STYLE[form](y, style), x), rtol=1e-11, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("form", CONTENT)
+def test_content_loss_is_the_formula_of_its_form(form: str) -> None:
+    content, x = features(1, 6, 5, 4), features(1, 6, 5, 4, seed=1)
+    module = ContentLoss(content, form, weight=3.0)
+    torch.testing.assert_close(module(x), 3.0 * CONTENT[form](x, content), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        gradient(module, x), gradient(lambda y: 3.0 * CONTENT[form](y, content), x), rtol=1e-12, atol=1e-15
+    )
+
+
+@pytest.mark.parametrize("kind", ["anisotropic", "isotropic", "squared"])
+def test_total_variation_loss_is_its_formula(kind: str) -> None:
+    x = features(1, 3, 9, 7)
+    torch.testing.assert_close(TotalVariationLoss(kind, 0.5)(x), 0.5 * variation(x, kind), rtol=1e-13, atol=0)
+
+
+def test_gatys_form_is_the_papers_value_for_pictures_of_one_size() -> None:
+    style, x = features(1, 4, 5, 6), features(1, 4, 5, 6, seed=1)
+    f, s = x[0].flatten(1), style[0].flatten(1)
+    paper = ((f @ f.T - s @ s.T) ** 2).sum() / (4 * 4**2 * 30**2)
+    torch.testing.assert_close(StyleLoss(style, "gatys")(x), paper, rtol=1e-13, atol=0)
+
+
+def test_johnson_form_is_mse_of_gram_matrices_over_their_elements() -> None:
+    style, x = features(1, 4, 5, 6), features(1, 4, 3, 8, seed=1)
+
+    def gram(y: Tensor) -> Tensor:
+        flat = y.view(y.shape[1], -1)
+        return torch.mm(flat, flat.t()).div(y.nelement())
+
+    exact = nn.MSELoss()(gram(x), gram(style))
+    torch.testing.assert_close(StyleLoss(style, "johnson")(x), exact, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("form", STYLE)
+def test_a_batch_is_the_sum_of_its_pictures(form: str) -> None:
+    style, x = features(1, 4, 5, 6), features(3, 4, 5, 6, seed=1)
+    each = sum(StyleLoss(style, form)(x[i : i + 1]) for i in range(3))
+    torch.testing.assert_close(StyleLoss(style, form)(x), each)
+
+
+def test_equal_features_lose_nothing_and_pull_nowhere() -> None:
+    x = features(1, 4, 5, 6)
+    for module in (StyleLoss(x), ContentLoss(x)):
+        assert module(x).item() == 0
+        assert not gradient(module, x).any()
+
+
+def test_permuted_positions_keep_the_style_and_change_the_content() -> None:
+    x = features(1, 4, 5, 6)
+    moved = x.flatten(2)[..., torch.randperm(30, generator=torch.Generator().manual_seed(0))].view_as(x)
+    assert StyleLoss(x)(moved).item() < 1e-28
+    assert ContentLoss(x)(moved).item() > 0.1
+
+
+class Trained(nn.Module):
+    """A small network with losses inside, as in training code."""
+
+    def __init__(self, style: Tensor, content: Tensor) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        self.style, self.content, self.smooth = (
+            StyleLoss(style, "johnson", 50.0),
+            ContentLoss(content),
+            TotalVariationLoss(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        loss: Tensor = self.style(y) + self.content(y) + 1e-4 * self.smooth(y)
+        return loss
+
+
+def trained(seed: int = 0) -> Trained:
+    torch.manual_seed(seed)
+    return Trained(features(1, 4, 6, 6, seed=seed).float(), features(2, 4, 8, 8, seed=seed + 1).float())
+
+
+def test_a_training_loop_through_the_modules_learns() -> None:
+    module, x = trained(), features(2, 3, 8, 8, seed=2).float()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    history = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = module(x)
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert history[-1] < 0.8 * history[0]
+
+
+def test_targets_are_buffers_that_travel_in_the_state() -> None:
+    one, other, x = trained(0), trained(5), features(2, 3, 8, 8, seed=2).float()
+    assert {"style.target", "content.target"} <= set(one.state_dict())
+    assert {name for name, _ in one.named_parameters()} == {"layer.weight", "layer.bias"}
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one(x), other(x))
+
+
+def test_modules_are_pickled_and_copied() -> None:
+    module, x = trained(), features(2, 3, 8, 8, seed=2).float()
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    for again in (torch.load(buffer, weights_only=False), copy.deepcopy(module)):
+        assert torch.equal(again(x), module(x))
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-6), (torch.bfloat16, 0.05), (torch.float16, 0.01)])
+def test_modules_move_to_a_dtype(dtype: torch.dtype, bound: float) -> None:
+    module, x = trained(), features(2, 3, 8, 8, seed=2).float()
+    exact = module(x).item()
+    moved = module.to(dtype)(x.to(dtype))
+    assert abs(moved.item() - exact) < bound * abs(exact)
+
+
+def test_a_target_takes_no_part_in_autograd() -> None:
+    x = features(1, 4, 5, 6).requires_grad_(True)
+    assert not StyleLoss(x).target.requires_grad
+    assert not ContentLoss(x).target.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            losses.style_form,
+            r"unknown style form 'jonson', did you mean johnson\? \(known: gatys, channels, johnson, raw\)",
+        ),
+        (losses.content_form, r"unknown content form 'jonson' \(known: half_sum, mean, half_mean\)"),
+        (lambda name: StyleLoss(torch.zeros(1, 2, 3, 3), name), "unknown style form 'jonson'"),
+        (lambda name: ContentLoss(torch.zeros(1, 2, 3, 3), name), "unknown content form 'jonson'"),
+    ],
+)
+def test_an_unknown_form_is_refused(make: Callable[[str], object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make("jonson")

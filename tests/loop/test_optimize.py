@@ -1,0 +1,442 @@
+"""The loop on toy objectives: no network, so that every iterate can be checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import math
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastnst import lbfgs, optimize
+from fastnst.errors import FastnstError
+from fastnst.objective import Losses
+from fastnst.optimize import Clock, Run, Step
+from fastnst.settings import Settings
+
+SHAPE = (1, 3, 4, 5)
+
+
+def noise(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+class Bowl:
+    """A convex function without a closed-form minimiser: sum a (x - c)^2 / 2 + log cosh(x - c)."""
+
+    def __init__(self, shape: tuple[int, ...] = SHAPE) -> None:
+        self.centre = noise(1, shape) * 5
+        self.stiffness = noise(2, shape).abs() + 0.1
+        self.images: list[Tensor] = []
+
+    def value(self, image: Tensor) -> Tensor:
+        offset = image - self.centre
+        return (0.5 * self.stiffness * offset**2 + offset.cosh().log()).sum()
+
+    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
+        self.images.append(image.clone())
+        offset = image - self.centre
+        total = self.value(image).item()
+        return Losses(total=total, content={"relu1_1": total}), self.stiffness * offset + offset.tanh()
+
+
+class Script:
+    """Total losses from a list, one per evaluation, and a gradient that is the same everywhere."""
+
+    def __init__(self, totals: Sequence[float | BaseException], gradient: float = 1.0) -> None:
+        self.totals, self.gradient = list(totals), gradient
+        self.images: list[Tensor] = []
+
+    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
+        self.images.append(image.clone())
+        total = self.totals[len(self.images) - 1]
+        if isinstance(total, BaseException):
+            raise total
+        return Losses(total=total), torch.full_like(image, self.gradient)
+
+
+def adam(**changes: Any) -> Settings:
+    return Settings.of(optimizer="adam", **{"learning_rate": 0.5, "steps": 10, **changes})
+
+
+def newton(**changes: Any) -> Settings:
+    return Settings.of(optimizer="lbfgs", **{"steps": 10, **changes})
+
+
+def zeros() -> Tensor:
+    return torch.zeros(SHAPE, dtype=torch.float64)
+
+
+BOTH = pytest.mark.parametrize("make", [adam, newton])
+
+
+# The optimisers against PyTorch's.
+
+
+def test_adam_is_pytorchs_bit_for_bit() -> None:
+    start, objective = noise(), Bowl()
+    run = optimize.optimize(objective, start, adam(steps=20, learning_rate=0.3))
+
+    image = start.clone()
+    other = torch.optim.Adam([image], lr=0.3)
+    for _ in range(20):
+        _, image.grad = Bowl().value_and_grad(image)
+        other.step()
+    assert torch.equal(run.image, image)
+
+
+@pytest.mark.parametrize("history", [20, 3, 1])
+@pytest.mark.parametrize("rate", [1.0, 0.7])
+def test_lbfgs_is_pytorchs_run_in_one_go(monkeypatch: pytest.MonkeyPatch, history: int, rate: float) -> None:
+    start = noise()
+    # PyTorch's first step changes all pixels together by 1, ours by FIRST_CHANGE each on average; the rest is unbounded.
+    monkeypatch.setattr(lbfgs, "FIRST_CHANGE", 1 / start.numel())
+    monkeypatch.setattr(lbfgs, "MOST_CHANGE", math.inf)
+    for steps in (1, 2, 3, 5, 15):
+        run = optimize.optimize(Bowl(), start, newton(steps=steps, history=history, learning_rate=rate))
+        image = start.clone().requires_grad_(True)
+        other = torch.optim.LBFGS([image], rate, steps, 10**6, 0, 0, history)
+        bowl = Bowl()
+
+        def closure(image: Tensor = image, bowl: Bowl = bowl, other: torch.optim.LBFGS = other) -> Tensor:
+            other.zero_grad()
+            loss = bowl.value(image)
+            loss.backward()
+            return loss
+
+        other.step(closure)
+        assert (run.image - image.detach()).norm() <= 1e-11 * image.detach().norm()
+
+
+def test_the_first_lbfgs_step_has_a_length_of_its_own_down_the_gradient() -> None:
+    for scale in (1e-6, 1.0, 1e6):
+        image = zeros()
+        lbfgs.LBFGS(image, 0.5).step(image, noise() * scale)
+        assert image.abs().mean().item() == pytest.approx(0.5 * lbfgs.FIRST_CHANGE)
+        torch.testing.assert_close(image / image.norm(), -noise() / noise().norm())
+
+
+def test_no_lbfgs_step_changes_a_pixel_by_more_than_the_most_on_average() -> None:
+    image = zeros()
+    optimizer = lbfgs.LBFGS(image)
+    gradient = noise()
+    optimizer.step(image, gradient)
+    before = image.clone()
+    optimizer.step(image, 0.999 * gradient)  # almost straight: the next step would be a thousand times longer
+    change = image - before
+    assert change.abs().mean().item() == pytest.approx(lbfgs.MOST_CHANGE)
+    torch.testing.assert_close(change / change.norm(), -gradient / gradient.norm())
+
+
+def test_lbfgs_solves_a_quadratic_in_as_many_steps_as_it_has_curvatures() -> None:
+    curvatures = torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64).view(1, 3, 1, 1).expand(SHAPE)
+    image = noise()
+    optimizer = lbfgs.LBFGS(image)
+    for _ in range(25):
+        optimizer.step(image, curvatures * (image - 2))
+    torch.testing.assert_close(image, torch.full_like(image, 2))
+
+
+def test_lbfgs_leaves_out_pairs_without_positive_curvature() -> None:
+    image = noise()
+    optimizer = lbfgs.LBFGS(image)
+    for _ in range(3):
+        optimizer.step(image, -image.clone())  # a hill: the gradient changes against the step
+        assert optimizer.count == 0
+    before = image.clone()
+    optimizer.step(image, torch.ones_like(image))
+    assert torch.isfinite(image).all()
+    assert not torch.equal(image, before)
+
+
+def test_lbfgs_at_rest_stays() -> None:
+    image = noise()
+    before, optimizer = image.clone(), lbfgs.LBFGS(image)
+    for _ in range(3):
+        optimizer.step(image, torch.zeros_like(image))
+    assert torch.equal(image, before)
+
+
+# The loop.
+
+
+@BOTH
+def test_the_loss_goes_down_and_the_argument_stays(make: Callable[..., Settings]) -> None:
+    start = noise()
+    before = start.clone()
+    run = optimize.optimize(Bowl(), start, make(steps=30))
+    assert torch.equal(start, before)
+    assert run.stopped is None
+    assert len(run.trace) == 30
+    assert run.trace[-1].total < 0.5 * run.trace[0].total
+    assert Bowl().value(run.image) < run.trace[-1].total
+
+
+@BOTH
+def test_one_evaluation_is_made_per_step(make: Callable[..., Settings]) -> None:
+    objective = Bowl()
+    run = optimize.optimize(objective, noise(), make(steps=7))
+    assert len(objective.images) == 7
+    assert [losses.total for losses in run.trace] == [Bowl().value(image).item() for image in objective.images]
+
+
+@BOTH
+def test_a_run_is_the_same_bit_for_bit_on_repeat(make: Callable[..., Settings]) -> None:
+    first, second = (optimize.optimize(Bowl(), noise(), make()) for _ in range(2))
+    assert torch.equal(first.image, second.image)
+    assert first.trace == second.trace
+
+
+def test_a_callback_learns_of_every_step() -> None:
+    steps: list[Step] = []
+    pictures: list[Tensor] = []
+
+    def callback(step: Step) -> None:
+        steps.append(step)
+        pictures.append(step.image)
+
+    run = optimize.optimize(Bowl(), noise() * 100, adam(steps=4), callback=callback, scale=2, scales=3)
+    assert [(s.scale, s.scales, s.step, s.steps, s.retries) for s in steps] == [(2, 3, n, 4, 0) for n in range(1, 5)]
+    assert [s.count for s in steps] == [5, 6, 7, 8]
+    assert not any(s.last for s in steps)
+    assert [s.losses for s in steps] == run.trace
+    assert all(s.memory > 2**20 and s.seconds >= 0 and s.remaining >= 0 for s in steps)
+    assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(steps))
+    assert steps[-1].remaining == 0
+    assert torch.equal(pictures[-1], optimize.to_picture(run.image))
+    assert not torch.equal(pictures[0], pictures[-1])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        steps[0].step = 9  # type: ignore[misc]
+
+
+def test_the_image_of_a_step_is_a_picture_made_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Tensor] = []
+    real = optimize.to_picture
+
+    def counted(image: Tensor) -> Tensor:
+        made.append(image)
+        return real(image)
+
+    monkeypatch.setattr(optimize, "to_picture", counted)
+    start = torch.tensor([-1e3, 51.0, 1e3]).view(1, 3, 1, 1)
+
+    def callback(step: Step) -> None:
+        if step.step == 2:
+            assert step.image.flatten().tolist() == [0.0, pytest.approx(0.2), 1.0]
+
+    optimize.optimize(Script([1.0] * 3, 0.0), start, adam(steps=3), callback=callback)
+    assert len(made) == 1
+
+
+def test_a_callback_that_keeps_the_picture_does_not_see_it_change() -> None:
+    kept: list[Tensor] = []
+
+    def callback(step: Step) -> None:
+        kept.append(step.image)
+
+    optimize.optimize(Bowl(), zeros() + 100, adam(steps=3), callback=callback)
+    assert len({tuple(image.flatten().tolist()) for image in kept}) == 3
+
+
+@BOTH
+def test_a_callback_that_returns_true_stops_the_run(make: Callable[..., Settings]) -> None:
+    run = optimize.optimize(Bowl(), noise(), make(steps=10), callback=lambda step: step.step == 3)
+    assert run.stopped == "callback"
+    assert len(run.trace) == 3
+    assert torch.equal(run.image, optimize.optimize(Bowl(), noise(), make(steps=3)).image)
+
+
+def test_an_error_of_a_callback_is_not_hidden() -> None:
+    def callback(step: Step) -> None:
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        optimize.optimize(Bowl(), noise(), adam(), callback=callback)
+
+
+# Ctrl-C.
+
+
+def interrupted_in_callback(make: Callable[..., Settings], at: int) -> tuple[Run, list[Tensor]]:
+    objective = Bowl()
+
+    def callback(step: Step) -> None:
+        if step.step == at:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause() if hasattr(signal, "pause") else None
+
+    return optimize.optimize(objective, noise(), make(), callback=callback), objective.images
+
+
+@BOTH
+def test_ctrl_c_in_a_callback_keeps_the_last_image_that_was_evaluated(make: Callable[..., Settings]) -> None:
+    run, images = interrupted_in_callback(make, 3)
+    assert run.stopped == "interrupt"
+    assert len(run.trace) == 3
+    assert torch.equal(run.image, images[2])
+
+
+@BOTH
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_ctrl_c_in_an_evaluation_keeps_the_last_image_that_was_evaluated(
+    make: Callable[..., Settings], at: int
+) -> None:
+    objective = Script([*[1.0] * (at - 1), KeyboardInterrupt()])
+    run = optimize.optimize(objective, noise(), make())
+    assert run.stopped == "interrupt"
+    assert len(run.trace) == at - 1
+    assert torch.equal(run.image, objective.images[max(at - 2, 0)])
+
+
+def test_ctrl_c_while_a_step_is_taken_back_keeps_the_good_image() -> None:
+    objective = Script([1.0, 1.0, math.nan, KeyboardInterrupt()])
+    run = optimize.optimize(objective, noise(), adam())
+    assert run.stopped == "interrupt"
+    assert torch.equal(run.image, objective.images[1])
+
+
+# Steps that go wrong.
+
+
+@BOTH
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_step_without_a_finite_loss_is_taken_back_and_halved(
+    make: Callable[..., Settings], bad: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    objective = Script([5.0, 4.0, bad, bad, 3.0, 2.0, 1.0])
+    steps: list[Step] = []
+    with caplog.at_level(logging.WARNING, "fastnst"):
+        run = optimize.optimize(objective, noise(), make(steps=5), callback=steps.append)
+    good, wrong, half, quarter = objective.images[1:5]
+    torch.testing.assert_close(half - good, (wrong - good) / 2)
+    torch.testing.assert_close(quarter - good, (wrong - good) / 4)
+    assert [losses.total for losses in run.trace] == [5.0, 4.0, 3.0, 2.0, 1.0]
+    assert [step.retries for step in steps] == [0, 0, 2, 0, 0]
+    (record,) = caplog.records
+    assert record.getMessage() == f"step 3: loss {bad:.4g} after 4; taken back and retried at 1/4 of its length"
+    assert run.stopped is None
+
+
+@BOTH
+def test_a_gradient_that_is_not_finite_is_taken_back_too(make: Callable[..., Settings]) -> None:
+    class Broken(Script):
+        def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
+            losses, gradient = super().value_and_grad(image)
+            if len(self.images) == 2:
+                gradient[0, 0, 0, 0] = math.nan
+            return losses, gradient
+
+    objective = Broken([1.0] * 4)
+    run = optimize.optimize(objective, noise(), make(steps=3))
+    assert len(run.trace) == 3
+    assert run.image.isfinite().all()
+
+
+def test_adam_goes_on_at_half_its_rate() -> None:
+    objective = Script([5.0, 4.0, math.nan, 3.0, 2.0])
+    optimize.optimize(objective, zeros(), adam(steps=4, learning_rate=1.0))
+    first, second, wrong, third, fourth = (image.mean().item() for image in objective.images)
+    # A gradient that never changes makes every step of Adam as long as its rate.
+    assert [second - first, wrong - second, third - second] == pytest.approx([-1.0, -1.0, -0.5])
+    assert fourth - third == pytest.approx(-0.5)
+
+
+def test_lbfgs_forgets_its_curvature_after_a_bad_step() -> None:
+    objective = Script([5.0, 4.0, math.nan, 3.0, 2.0])
+    optimize.optimize(objective, zeros(), newton(steps=4))
+    third, fourth = (image.mean().item() for image in objective.images[3:])
+    assert fourth - third == pytest.approx(-lbfgs.FIRST_CHANGE)  # as the first step of a new run
+
+
+def test_lbfgs_takes_back_a_step_that_explodes(caplog: pytest.LogCaptureFixture) -> None:
+    objective = Script([5.0, 51.0, 50.0, 4.0])
+    run = optimize.optimize(objective, noise(), newton(steps=3))
+    assert [losses.total for losses in run.trace] == [5.0, 50.0, 4.0]
+    assert "step 2: loss 51 after 5; taken back and retried at 1/2 of its length" in caplog.text
+
+
+def test_adam_may_climb() -> None:
+    run = optimize.optimize(Script([5.0, 5000.0, 4.0]), noise(), adam(steps=3))
+    assert [losses.total for losses in run.trace] == [5.0, 5000.0, 4.0]
+
+
+def test_a_real_explosion_of_lbfgs_is_survived(caplog: pytest.LogCaptureFixture) -> None:
+    class Cliff:
+        """Almost flat where it starts, so that the curvature learnt there sends the image far up a steep wall."""
+
+        def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
+            return Losses(total=(image**6 + 1).sum().item()), 6 * image**5
+
+    run = optimize.optimize(Cliff(), zeros() + 40, newton(steps=80, learning_rate=30.0))
+    assert "taken back" in caplog.text
+    assert run.trace[-1].total < run.trace[0].total
+    assert run.image.isfinite().all()
+
+
+def test_a_step_that_overflows_is_taken_back(caplog: pytest.LogCaptureFixture) -> None:
+    class Overflow(Script):
+        def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
+            losses, gradient = super().value_and_grad(image)
+            finite = bool(image.isfinite().all())
+            return (losses if finite else Losses(total=math.nan)), gradient
+
+    settings = newton(steps=2, learning_rate=3e38)
+    run = optimize.optimize(Overflow([1.0] * 9), noise().float(), settings)
+    assert len(run.trace) == 2
+    assert "step 2: loss nan after 1; taken back" in caplog.text
+
+
+@BOTH
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_start_without_a_finite_loss_is_an_error(make: Callable[..., Settings], bad: float) -> None:
+    with pytest.raises(FastnstError, match="the loss of the start image is not finite"):
+        optimize.optimize(Script([bad] * 99), noise(), make())
+
+
+@BOTH
+def test_where_no_step_helps_the_run_ends_with_the_last_good_image_and_says_so(
+    make: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    objective = Script([2.0, 1.0, *[math.nan] * 99])
+    run = optimize.optimize(objective, noise(), make())
+    assert run.stopped == "stalled"
+    assert torch.equal(run.image, objective.images[1])
+    assert [losses.total for losses in run.trace] == [2.0, 1.0]
+    assert len(objective.images) == 3 + optimize.MOST_RETRIES
+    assert caplog.messages == ["step 3: no step from loss 1 helps, however short; stopped there"]
+
+
+# Time.
+
+
+def test_the_clock_counts_work_over_all_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 110.0)
+    clock = Clock(total=100.0, start=100.0)
+    assert clock.advance(25.0) == (10.0, 30.0)
+    assert clock.advance(25.0) == (10.0, 10.0)
+    assert clock.advance(60.0) == (10.0, 0.0)
+
+
+def test_remaining_time_covers_the_scales_to_come() -> None:
+    steps: list[Step] = []
+    small, large = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 4, 4)
+    clock = Clock(total=float(2 * (small.numel() + large.numel())))
+    for scale, image in enumerate((small, large), 1):
+        script = Script([1.0] * 2)
+        optimize.optimize(script, image, adam(steps=2), callback=steps.append, clock=clock, scale=scale, scales=2)
+    done = [12, 24, 72, 120]
+    ratios = [step.remaining / step.seconds for step in steps]
+    assert ratios == pytest.approx([(120 - work) / work for work in done])
+
+
+def test_pictures_are_clamped_on_the_cpu_in_float32() -> None:
+    picture = optimize.to_picture(torch.tensor([-5.0, 0.0, 127.5, 255.0, 300.0], dtype=torch.float64))
+    assert picture.dtype == torch.float32
+    assert picture.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]

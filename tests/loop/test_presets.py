@@ -1,0 +1,183 @@
+"""Each preset against the published definition, written down from its source and not from the settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from loop_oracles import (
+    CAFFE_MEAN,
+    GATYS_STYLE,
+    TUTORIAL_STYLE,
+    Term,
+    evaluate,
+    gatys_style,
+    half_mean_content,
+    half_sum_content,
+    johnson_style,
+    mean_content,
+    pixels,
+    plain_features,
+    plain_network,
+    raw_style,
+)
+from torch import Tensor
+
+from fastnst import weights
+from fastnst.errors import WeightsError
+from fastnst.objective import Objective, style_targets
+from fastnst.settings import PRESETS, Settings
+from fastnst.transfer import Stylizer
+from fastnst.vgg import VGG
+from fastnst.weights import Weights
+
+Terms = list[tuple[float, str, Term]]
+
+
+def gatys() -> Terms:
+    """alpha L_content + beta L_style with alpha / beta = 1e-3, w_l = 1/5 (Gatys, Ecker and Bethge 2015)."""
+    return [(1.0, "relu4_2", half_sum_content), *((1e3 / 5, name, gatys_style) for name in GATYS_STYLE)]
+
+
+def johnson() -> Terms:
+    """-content_weight 5, -style_weight 100; the total variation of 1e-3 is added by the caller."""
+    return [(5.0, "relu4_2", mean_content), *((100.0, name, johnson_style) for name in GATYS_STYLE)]
+
+
+def tutorial() -> Terms:
+    """1e3 mean(1/2 d^2) on conv3_3 after its ReLU, 1e-3 sum over nine maps of 1/7 mean((Gs - Gg)^2)."""
+    return [(1e3, "relu3_3", half_mean_content), *((1e-3 / 7, name, raw_style) for name in TUTORIAL_STYLE)]
+
+
+DEFINITIONS: dict[str, tuple[str, str, str, Callable[[], Terms], float]] = {
+    "gatys": ("vgg19", "relu5_1", "max", gatys, 0.0),
+    "johnson": ("vgg19", "relu5_1", "max", johnson, 1e-3),
+    "tutorial": ("vgg16", "relu3_3", "average", tutorial, 0.0),
+}
+
+
+@pytest.fixture(scope="module", params=DEFINITIONS)
+def both(request: pytest.FixtureRequest, bundled64: Weights, vgg16_64: Weights) -> tuple[Any, Any, Any]:
+    """The preset's losses and gradient, and those of its definition: total, parts, gradient."""
+    arch, deepest, pooling, terms, tv = DEFINITIONS[request.param]
+    given = vgg16_64 if arch == "vgg16" else bundled64
+    content, style, image = (pixels(18, 25, seed) for seed in range(3))
+
+    settings = Settings.of(request.param)
+    network = VGG(
+        given, settings.layer_names(), pooling=settings.pooling, padding=settings.padding, dtype=torch.float64
+    )
+    objective = Objective(network, content, style_targets(network, style, settings), settings)
+
+    plain = plain_network(given.convs, arch, deepest, pooling)
+
+    def features(x: Tensor) -> dict[str, Tensor]:
+        return plain_features(plain, x, CAFFE_MEAN)
+
+    variations = [(tv, "anisotropic")] if tv else []
+    return objective.value_and_grad(image), evaluate(features, image, content, style, terms(), variations), settings
+
+
+def test_the_total_loss_is_the_published_one(both: Any) -> None:
+    (losses, _), (total, _, _), _ = both
+    assert losses.total == pytest.approx(total, rel=1e-12)
+
+
+def test_every_part_is_the_published_one(both: Any) -> None:
+    (losses, _), (_, parts, _), _ = both
+    found = {("style", name): value for name, value in losses.style.items()}
+    found |= {("content", name): value for name, value in losses.content.items()}
+    found |= {("tv", ""): losses.tv} if losses.tv else {}
+    assert found == pytest.approx(parts, rel=1e-11)
+
+
+def test_the_gradient_is_that_of_the_published_loss(both: Any) -> None:
+    (_, gradient), (_, _, exact), _ = both
+    assert (gradient - exact).norm() <= 1e-12 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("preset", "loop"),
+    [
+        # Gatys et al.: L-BFGS from white noise.
+        ("gatys", {"optimizer": "lbfgs", "init": "noise", "scales": 1, "steps": 500, "padding": "zeros"}),
+        # The options of neural_style.lua: -num_iterations 1000, -init random (0.001 randn), -image_size 512.
+        (
+            "johnson",
+            {
+                "optimizer": "lbfgs",
+                "learning_rate": 1.0,
+                "history": 100,
+                "init": "noise",
+                "noise": 0.001,
+                "scales": 1,
+                "steps": 1000,
+                "size": 512,
+                "style_scale": 1.0,
+                "padding": "zeros",
+            },
+        ),
+        (
+            "tutorial",
+            {
+                "arch": "vgg16",
+                "optimizer": "adam",
+                "learning_rate": 5.0,
+                "init": "content",
+                "scales": 1,
+                "steps": 500,
+                "snapshot_every": 50,
+                "size": None,
+                "crop": 224,
+                "tv_weight": 0.0,
+                "padding": "zeros",
+                "pooling": "average",
+            },
+        ),
+    ],
+)
+def test_the_loop_is_the_published_one(preset: str, loop: dict[str, object]) -> None:
+    settings = Settings.of(preset)
+    assert {name: getattr(settings, name) for name in loop} == loop
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_runs_on_the_bundled_weights(preset: str, monkeypatch: Any, bundled: Weights) -> None:
+    monkeypatch.setattr(weights, "load", lambda spec, **_: bundled)
+    stylizer = Stylizer(Settings.of(preset, device="cpu"))
+    assert set(stylizer.network.convs) <= set(bundled.convs)
+
+
+def test_tutorial_runs_offline_on_the_first_seven_convolutions_and_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastnst.weights.download.pip_download", lambda *_, **__: pytest.fail("downloads"))
+    with caplog.at_level(logging.WARNING, "fastnst"):
+        stylizer = Stylizer(Settings.of("tutorial", device="cpu"))
+    (record,) = caplog.records
+    assert record.name == "fastnst"
+    assert "no VGG-16 weights given: using the same layers of the bundled VGG-19" in record.getMessage()
+    first_seven = ["conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"]
+    assert list(stylizer.network.convs) == first_seven
+    bundled = weights.load()
+    assert all(torch.equal(stylizer.network.convs[n][0].float(), bundled.convs[n][0]) for n in first_seven) or (
+        stylizer.dtype == torch.bfloat16
+    )
+
+
+def test_presets_on_given_vgg16_weights_warn_of_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, vgg16: Weights
+) -> None:
+    monkeypatch.setattr(weights, "load", lambda spec, **_: vgg16)
+    with caplog.at_level(logging.WARNING, "fastnst"):
+        assert Stylizer(Settings.of("tutorial", weights="mine.pth", device="cpu")).network.arch == "vgg16"
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("layer", ["pool3", "relu4_1"])
+def test_layers_where_the_two_networks_part_need_vgg16_weights(layer: str) -> None:
+    with pytest.raises(WeightsError, match=f"layer {layer} of VGG-16 has no equal in the bundled VGG-19"):
+        Stylizer(Settings.of("tutorial", device="cpu", content_layers=((layer, 1.0),)))

@@ -1,0 +1,258 @@
+"""Input that makes no sense: one line that names the op, the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastnst import ops
+
+F = torch.ones(2, 3, 4, 5)
+G = torch.ones(2, 3, 3)
+META = torch.device("meta")
+
+# What every op that takes features says of x, and what the optional arguments of several ops say.
+FEATURES: list[tuple[str, Any, type[Exception], str]] = [
+    ("no tensor", [[1.0]], TypeError, "expected x to be a torch.Tensor, got list"),
+    ("None", None, TypeError, "expected x to be a torch.Tensor, got NoneType"),
+    ("one axis", torch.ones(64), ValueError, "expected x of shape (B, C, ...), got (64,)"),
+    ("no axis", torch.tensor(1.0), ValueError, "expected x of shape (B, C, ...), got ()"),
+    (
+        "integers",
+        torch.ones(1, 2, 3, dtype=torch.int64),
+        TypeError,
+        "expected x of dtype float32, float64, bfloat16 or float16, got torch.int64",
+    ),
+    (
+        "complex",
+        torch.ones(1, 2, 3, 3, dtype=torch.complex64),
+        TypeError,
+        "expected x of dtype float32, float64, bfloat16 or float16, got torch.complex64",
+    ),
+    (
+        "float8",
+        torch.ones(1, 2, 3, 3).to(torch.float8_e4m3fn),
+        TypeError,
+        "expected x of dtype float32, float64, bfloat16 or float16, got torch.float8_e4m3fn",
+    ),
+]
+WEIGHTS: list[tuple[str, Any, type[Exception], str]] = [
+    ("no tensor", 2.0, TypeError, "expected weight to be a torch.Tensor or None, got float"),
+    (
+        "too few",
+        torch.ones(2, 4, 4),
+        ValueError,
+        "expected weight to broadcast to (2, 4, 5), one value per position, got (2, 4, 4)",
+    ),
+    (
+        "too many axes",
+        torch.ones(1, 2, 4, 5),
+        ValueError,
+        "expected weight to broadcast to (2, 4, 5), one value per position, got (1, 2, 4, 5)",
+    ),
+    (
+        "requires grad",
+        torch.ones(4, 5, requires_grad=True),
+        ValueError,
+        "weight has no derivative here; pass weight.detach()",
+    ),
+    (
+        "complex",
+        torch.ones(4, 5, dtype=torch.complex64),
+        TypeError,
+        "expected weight of a real dtype, got torch.complex64",
+    ),
+    ("device", torch.ones(4, 5, device=META), ValueError, "expected weight on cpu like x, got meta"),
+]
+SCALES: list[tuple[Any, str]] = [("1", "str"), (None, "NoneType"), (True, "bool"), (torch.tensor(1.0), "Tensor")]
+
+
+def matrices(name: str) -> list[tuple[str, Any, type[Exception], str]]:
+    return [
+        ("no tensor", 3, TypeError, f"expected {name} to be a torch.Tensor, got int"),
+        ("C", torch.ones(4, 4), ValueError, f"expected {name} of shape (2, 3, 3) or (3, 3), got (4, 4)"),
+        ("B", torch.ones(3, 3, 3), ValueError, f"expected {name} of shape (2, 3, 3) or (3, 3), got (3, 3, 3)"),
+        ("row", torch.ones(1, 3), ValueError, f"expected {name} of shape (2, 3, 3) or (3, 3), got (1, 3)"),
+        ("axes", torch.ones(1, 2, 3, 3), ValueError, f"expected {name} of shape (2, 3, 3) or (3, 3), got (1, 2, 3, 3)"),
+        (
+            "integers",
+            torch.ones(3, 3, dtype=torch.int64),
+            TypeError,
+            f"expected {name} of a floating dtype, got torch.int64",
+        ),
+        ("device", torch.ones(3, 3, device=META), ValueError, f"expected {name} on cpu like x, got meta"),
+    ]
+
+
+def pairs(name: str) -> list[tuple[str, Any, type[Exception], str]]:
+    return [
+        ("no tensor", "P", TypeError, f"expected {name} to be a torch.Tensor, got str"),
+        ("shape", F[:, :2], ValueError, f"expected {name} of shape (2, 3, 4, 5) like x, got (2, 2, 4, 5)"),
+        ("axes", F[0], ValueError, f"expected {name} of shape (2, 3, 4, 5) like x, got (3, 4, 5)"),
+        ("dtype", F.half(), TypeError, f"expected {name} of dtype torch.float32 like x, got torch.float16"),
+        ("device", F.to(META), ValueError, f"expected {name} on cpu like x, got meta"),
+    ]
+
+
+def with_argument(op: str, argument: str, rows: list[tuple[str, Any, type[Exception], str]]) -> list[Any]:
+    """Calls of ``op`` that are right but for one argument."""
+    right: dict[str, dict[str, Any]] = {
+        "gram": {"x": F},
+        "moments": {"x": F},
+        "style_loss": {"x": F, "target": G},
+        "content_loss": {"x": F, "target": F},
+        "total_variation": {"x": F},
+        "tapped_backward_": {"grad": F.clone(), "x": F},
+    }
+    function: Callable[..., object] = getattr(ops, op)
+    return [
+        pytest.param(op, function, {**right[op], argument: value}, error, message, id=f"{op}-{argument}-{what}")
+        for what, value, error, message in rows
+    ]
+
+
+TABLE = [
+    *(row for op in ("gram", "moments", "style_loss", "total_variation") for row in with_argument(op, "x", FEATURES)),
+    *with_argument("tapped_backward_", "x", FEATURES),
+    *with_argument("content_loss", "x", [row for row in FEATURES if "axis" not in row[0]]),
+    *(row for op in ("gram", "style_loss", "tapped_backward_") for row in with_argument(op, "weight", WEIGHTS)),
+    *with_argument("style_loss", "target", matrices("target")),
+    *with_argument("tapped_backward_", "residual", matrices("residual")),
+    *with_argument("content_loss", "target", pairs("target")),
+    *with_argument("tapped_backward_", "target", pairs("target")),
+    *with_argument("tapped_backward_", "grad", pairs("grad")),
+    *(
+        row
+        for op, argument in (
+            ("gram", "scale"),
+            ("moments", "scale"),
+            ("style_loss", "scale"),
+            ("tapped_backward_", "style"),
+            ("tapped_backward_", "content"),
+        )
+        for row in with_argument(
+            op,
+            argument,
+            [(kind, value, TypeError, f"expected {argument} to be a number, got {kind}") for value, kind in SCALES],
+        )
+    ),
+    *with_argument(
+        "tapped_backward_",
+        "grad",
+        [
+            ("None", None, TypeError, "expected grad to be a torch.Tensor, got NoneType"),
+            (
+                "strides",
+                F.to(memory_format=torch.channels_last),
+                ValueError,
+                "expected grad with strides (60, 20, 5, 1) like x, got (60, 1, 15, 3)",
+            ),
+        ],
+    ),
+    *with_argument(
+        "tapped_backward_",
+        "x",
+        [
+            (
+                "holes",
+                torch.ones(2, 3, 4, 10)[..., ::2],
+                ValueError,
+                "expected x contiguous or channels_last, got strides (120, 40, 10, 2)",
+            )
+        ],
+    ),
+    *with_argument(
+        "total_variation",
+        "x",
+        [("three axes", F[0], ValueError, "expected x of shape (B, C, H, W), got (3, 4, 5)")],
+    ),
+    *with_argument(
+        "total_variation",
+        "kind",
+        [
+            (
+                "near",
+                "isotropc",
+                ValueError,
+                "unknown kind 'isotropc', did you mean isotropic? (known: anisotropic, isotropic, squared)",
+            ),
+            ("far", "huber", ValueError, "unknown kind 'huber' (known: anisotropic, isotropic, squared)"),
+            ("None", None, ValueError, "unknown kind None (known: anisotropic, isotropic, squared)"),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("op", "function", "arguments", "error", "message"), TABLE)
+def test_a_wrong_argument_is_named(
+    op: str, function: Callable[..., object], arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as raised:
+        function(**arguments)
+    assert str(raised.value) == f"{op}: {message}"
+
+
+RIGHT_RAW: dict[str, tuple[Any, ...]] = {
+    "gram": (F, None, 1.0),
+    "gram_backward": (G, F, None, 1.0, None),
+    "moments": (F, 1.0),
+    "style_loss": (F, G, None, 1.0),
+    "content_loss": (F, F),
+    "content_loss_backward": (torch.tensor(1.0), F, F),
+    "total_variation": (F, "isotropic"),
+    "total_variation_backward": (torch.tensor(1.0), F, "isotropic"),
+    "tapped_backward_": (F.clone(), F, G, None, 1.0, F, 1.0, True),
+}
+FEW = torch.ones(1)
+WRONG_RAW: list[tuple[str, int, Tensor | str, str]] = [
+    ("gram", 0, torch.ones(3), "gram: expected x of shape (B, C, ...), got (3,)"),
+    ("gram", 0, torch.ones(2, 3, dtype=torch.int32), "gram: expected x of dtype"),
+    ("gram", 1, FEW, "gram: expected weight of shape (2, 20), one value per position, got (1,)"),
+    ("gram", 1, torch.ones(2, 20).half(), "gram: expected weight of dtype float32"),
+    ("gram_backward", 0, FEW, "gram_backward: expected grad of shape (2, 3, 3), got (1,)"),
+    ("gram_backward", 0, G.double(), "gram_backward: expected grad of dtype"),
+    ("gram_backward", 1, FEW, "gram_backward: expected x of shape (B, C, ...), got (1,)"),
+    ("gram_backward", 2, FEW, "gram_backward: expected weight of shape (2, 20)"),
+    ("gram_backward", 4, FEW, "gram_backward: expected shift of shape (2, 3), got (1,)"),
+    ("gram_backward", 4, torch.ones(2, 3).double(), "gram_backward: expected shift of dtype"),
+    ("moments", 0, FEW, "moments: expected x of shape (B, C, ...), got (1,)"),
+    ("style_loss", 0, FEW, "style_loss: expected x of shape (B, C, ...), got (1,)"),
+    ("style_loss", 1, G[0], "style_loss: expected target of shape (2, 3, 3), got (3, 3)"),
+    ("style_loss", 1, G.half(), "style_loss: expected target of dtype"),
+    ("style_loss", 2, FEW, "style_loss: expected weight of shape (2, 20)"),
+    ("content_loss", 0, F.long(), "content_loss: expected x of dtype"),
+    ("content_loss", 1, FEW, "content_loss: expected target of shape (2, 3, 4, 5) like x, got (1,)"),
+    ("content_loss", 1, F.half(), "content_loss: expected target of the dtype of x"),
+    ("content_loss_backward", 0, torch.ones(2), "content_loss_backward: expected grad to be one value"),
+    ("content_loss_backward", 0, torch.tensor(1.0).double(), "content_loss_backward: expected grad to be one value"),
+    ("content_loss_backward", 2, FEW, "content_loss_backward: expected target of shape"),
+    ("total_variation", 0, F[0], "total_variation: expected x of shape (B, C, H, W), got (3, 4, 5)"),
+    ("total_variation", 0, F.bool(), "total_variation: expected x of dtype"),
+    ("total_variation", 1, "huber", "total_variation: expected kind anisotropic, isotropic or squared, got huber"),
+    ("total_variation_backward", 0, torch.ones(0), "total_variation_backward: expected grad to be one value"),
+    ("total_variation_backward", 1, FEW, "total_variation: expected x of shape (B, C, H, W), got (1,)"),
+    ("tapped_backward_", 0, FEW, "tapped_backward_: expected grad of shape (2, 3, 4, 5) like x, got (1,)"),
+    ("tapped_backward_", 0, F.double(), "tapped_backward_: expected grad of the dtype of x"),
+    ("tapped_backward_", 0, torch.ones(2, 3, 5, 4).mT, "tapped_backward_: expected grad and x without holes"),
+    ("tapped_backward_", 1, FEW, "tapped_backward_: expected x of shape (B, C, ...), got (1,)"),
+    ("tapped_backward_", 2, G[:1], "tapped_backward_: expected residual of shape (2, 3, 3), got (1, 3, 3)"),
+    ("tapped_backward_", 3, FEW, "tapped_backward_: expected weight of shape (2, 20)"),
+    ("tapped_backward_", 5, F[:1], "tapped_backward_: expected target of shape"),
+]
+
+
+@pytest.mark.parametrize(("op", "position", "value", "message"), WRONG_RAW)
+def test_a_registered_op_called_wrongly_says_so_instead_of_reading_past_the_end(
+    op: str, position: int, value: Tensor | str, message: str
+) -> None:
+    arguments = list(RIGHT_RAW[op])
+    call = getattr(torch.ops.fastnst, op)
+    call(*arguments)
+    arguments[position] = value
+    with pytest.raises(RuntimeError) as raised:
+        call(*arguments)
+    assert message in str(raised.value)

@@ -1,0 +1,43 @@
+"""Each table of CPU kernels, forced through FASTNST_CPU, keeps the bounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("kernel_table_check.py")
+WIDTHS = {"DEFAULT": 0, "AVX2": 1, "AVX512": 2}
+
+
+def run(table: str, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "FASTNST_CPU": table}
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("table", "width"), [("portable", 0), ("avx2", 1), ("avx512", 2)])
+def test_every_kernel_table_keeps_the_bounds(table: str, width: int) -> None:
+    if WIDTHS.get(torch.backends.cpu.get_cpu_capability(), 0) < width:
+        pytest.skip(f"this processor has no {table}")
+    done = run(table, str(SCRIPT))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["kernels"] == table
+    assert {name: error for name, error in report["errors"].items() if error > 1} == {}
+
+
+def test_an_unknown_kernel_table_is_an_error_that_names_the_known() -> None:
+    done = run("avx1024", "-c", "from fastnst import ops")
+    assert done.returncode == 1
+    expected = "RuntimeError: FASTNST_CPU=avx1024: expected portable, avx2 or avx512, and an instruction set"
+    assert expected in done.stderr
+
+
+def test_an_empty_name_leaves_the_choice_to_the_processor() -> None:
+    done = run("", "-c", "from fastnst import ops; print(ops.kernels()['gram'])")
+    assert done.stdout.strip() in ("portable", "avx2", "avx512")
