@@ -37,7 +37,8 @@ def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, 
         if layer.name in dict(settings.content_layers)
     ]
     images = 2 * settings.history + 10 if settings.optimizer == "lbfgs" else 10
-    return int(BASELINE + sum(maps) + sum(targets) + WORKING_MAPS * max(maps, default=0) + images * 3 * height * width * 4)
+    held = sum(maps) + sum(targets) + WORKING_MAPS * max(maps, default=0) + images * 3 * height * width * 4
+    return int(BASELINE + held)
 
 
 def available(device: torch.device) -> int | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from fastnst import VGG, images, ops, stylize, weights
 from fastnst.files import replacing
 from fastnst.losses import ContentLoss, StyleLoss
-from fastnst.settings import STYLE_LAYERS
+from fastnst.settings import STYLE_LAYERS, Settings
 from fastnst.vgg import chain_to
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ CROP = (256, 384)  # both pictures, so that features can be compared position by
 SHOWN = "relu2_1"
 CHANNELS = (12, 80, 51, 6, 114, 24)  # of SHOWN: chosen by eye for what they tell of the photograph
 
-TEXTURE_SIDE = 192
+TEXTURE_SIDE = 224
+TEXTURE_STEPS = 60
 # Deep Gram matrices pull harder; these bring each layer's loss after the run to the same order.
 TEXTURE_LAYERS = (("relu1_1", 10.0), ("relu2_1", 3.0), ("relu3_1", 5.0), ("relu4_1", 1.0))
 
@@ -114,10 +115,9 @@ def table(rows: list[Row]) -> str:
         "| style loss, pixels shuffled |",
         "|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row.layer} | {row.sees} x {row.sees} px | {ratio(row.style)} | {ratio(row.content)} | {ratio(row.pixels)} |"
-        for row in rows
-    ]
+    for row in rows:
+        cells = (row.layer, f"{row.sees} x {row.sees} px", *map(ratio, (row.style, row.content, row.pixels)))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -239,24 +239,26 @@ def draw_shuffle(path: Path, rows: list[Row]) -> None:
 # ---- picture 2: textures from Gram matrices --------------------------------------------------------------------------
 
 
-def texture(picture: Tensor, layers: Mapping[str, float], steps: int = 60) -> Tensor:
+def texture(picture: Tensor, layers: Mapping[str, float], steps: int = TEXTURE_STEPS) -> Tensor:
     """An image from noise with the Gram matrices of ``picture`` at ``layers`` (Gatys, Ecker, Bethge 2015)."""
-    return stylize(
-        picture,
-        picture,
+    settings = Settings(
         content_weight=0.0,
         content_layers=(),
         style_layers=tuple(layers.items()),
+        style_form="channels",
+        tv_weight=0.0,
         init="noise",
         size=max(picture.shape[2:]),
         steps=steps,
+        scales=2,
         pooling="average",
         padding="replicate",  # zeros around the image would tell each feature how near the border is
         precision="float32",
-    ).image
+    )
+    return stylize(picture, picture, settings=settings).image
 
 
-def draw_textures(path: Path, steps: int = 60) -> None:
+def draw_textures(path: Path, steps: int = TEXTURE_STEPS) -> None:
     """The painting, and what one, two, three and four layers' Gram matrices keep of it."""
     painting = shipped("demo_painting", TEXTURE_SIDE)
     gap, left, top = 18.0, 30.0, 74.0

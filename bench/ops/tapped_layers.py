@@ -2,7 +2,7 @@
 
     python bench/ops/tapped_layers.py [--repeats 15] [--dtype float32]
 
-What is timed is what a loop does at a tapped layer: the loss, its gradient with respect to the features, and adding that
+What is timed is what a loop does at a tapped layer: the loss, its gradient with respect to the features, and adding it
 to the gradient that comes from above. The two contenders take turns, and their results are compared before any time is
 printed. Prints medians in milliseconds with their spread and the ratio eager / fastnst.
 """

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -49,3 +50,13 @@ def vgg16(bundled: Weights) -> Weights:
 @pytest.fixture(scope="session")
 def vgg16_64(bundled64: Weights) -> Weights:
     return _as_vgg16(bundled64)
+
+
+@pytest.fixture
+def weights_read_once(bundled: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = weights.load
+
+    def load(spec: Any = None, **rest: Any) -> Weights:
+        return bundled if spec is None else real(spec, **rest)
+
+    monkeypatch.setattr(weights, "load", load)

@@ -1,4 +1,4 @@
-"""The loop on toy objectives: no network, so that every iterate can be checked."""
+"""The loop on toy objectives."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import dataclasses
 import itertools
 import logging
 import math
-import os
 import signal
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
+from loop_toys import Bowl, Script, adam, newton, noise, zeros
 from torch import Tensor
 
 from fastnst import lbfgs, optimize
@@ -21,150 +20,7 @@ from fastnst.objective import Losses
 from fastnst.optimize import Clock, Run, Step
 from fastnst.settings import Settings
 
-SHAPE = (1, 3, 4, 5)
-
-
-def noise(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-class Bowl:
-    """A convex function without a closed-form minimiser: sum a (x - c)^2 / 2 + log cosh(x - c)."""
-
-    def __init__(self, shape: tuple[int, ...] = SHAPE) -> None:
-        self.centre = noise(1, shape) * 5
-        self.stiffness = noise(2, shape).abs() + 0.1
-        self.images: list[Tensor] = []
-
-    def value(self, image: Tensor) -> Tensor:
-        offset = image - self.centre
-        return (0.5 * self.stiffness * offset**2 + offset.cosh().log()).sum()
-
-    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
-        self.images.append(image.clone())
-        offset = image - self.centre
-        total = self.value(image).item()
-        return Losses(total=total, content={"relu1_1": total}), self.stiffness * offset + offset.tanh()
-
-
-class Script:
-    """Total losses from a list, one per evaluation, and a gradient that is the same everywhere."""
-
-    def __init__(self, totals: Sequence[float | BaseException], gradient: float = 1.0) -> None:
-        self.totals, self.gradient = list(totals), gradient
-        self.images: list[Tensor] = []
-
-    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
-        self.images.append(image.clone())
-        total = self.totals[len(self.images) - 1]
-        if isinstance(total, BaseException):
-            raise total
-        return Losses(total=total), torch.full_like(image, self.gradient)
-
-
-def adam(**changes: Any) -> Settings:
-    return Settings.of(optimizer="adam", **{"learning_rate": 0.5, "steps": 10, **changes})
-
-
-def newton(**changes: Any) -> Settings:
-    return Settings.of(optimizer="lbfgs", **{"steps": 10, **changes})
-
-
-def zeros() -> Tensor:
-    return torch.zeros(SHAPE, dtype=torch.float64)
-
-
 BOTH = pytest.mark.parametrize("make", [adam, newton])
-
-
-# The optimisers against PyTorch's.
-
-
-def test_adam_is_pytorchs_bit_for_bit() -> None:
-    start, objective = noise(), Bowl()
-    run = optimize.optimize(objective, start, adam(steps=20, learning_rate=0.3))
-
-    image = start.clone()
-    other = torch.optim.Adam([image], lr=0.3)
-    for _ in range(20):
-        _, image.grad = Bowl().value_and_grad(image)
-        other.step()
-    assert torch.equal(run.image, image)
-
-
-@pytest.mark.parametrize("history", [20, 3, 1])
-@pytest.mark.parametrize("rate", [1.0, 0.7])
-def test_lbfgs_is_pytorchs_run_in_one_go(monkeypatch: pytest.MonkeyPatch, history: int, rate: float) -> None:
-    start = noise()
-    # PyTorch's first step changes all pixels together by 1, ours by FIRST_CHANGE each on average; the rest is unbounded.
-    monkeypatch.setattr(lbfgs, "FIRST_CHANGE", 1 / start.numel())
-    monkeypatch.setattr(lbfgs, "MOST_CHANGE", math.inf)
-    for steps in (1, 2, 3, 5, 15):
-        run = optimize.optimize(Bowl(), start, newton(steps=steps, history=history, learning_rate=rate))
-        image = start.clone().requires_grad_(True)
-        other = torch.optim.LBFGS([image], rate, steps, 10**6, 0, 0, history)
-        bowl = Bowl()
-
-        def closure(image: Tensor = image, bowl: Bowl = bowl, other: torch.optim.LBFGS = other) -> Tensor:
-            other.zero_grad()
-            loss = bowl.value(image)
-            loss.backward()
-            return loss
-
-        other.step(closure)
-        assert (run.image - image.detach()).norm() <= 1e-11 * image.detach().norm()
-
-
-def test_the_first_lbfgs_step_has_a_length_of_its_own_down_the_gradient() -> None:
-    for scale in (1e-6, 1.0, 1e6):
-        image = zeros()
-        lbfgs.LBFGS(image, 0.5).step(image, noise() * scale)
-        assert image.abs().mean().item() == pytest.approx(0.5 * lbfgs.FIRST_CHANGE)
-        torch.testing.assert_close(image / image.norm(), -noise() / noise().norm())
-
-
-def test_no_lbfgs_step_changes_a_pixel_by_more_than_the_most_on_average() -> None:
-    image = zeros()
-    optimizer = lbfgs.LBFGS(image)
-    gradient = noise()
-    optimizer.step(image, gradient)
-    before = image.clone()
-    optimizer.step(image, 0.999 * gradient)  # almost straight: the next step would be a thousand times longer
-    change = image - before
-    assert change.abs().mean().item() == pytest.approx(lbfgs.MOST_CHANGE)
-    torch.testing.assert_close(change / change.norm(), -gradient / gradient.norm())
-
-
-def test_lbfgs_solves_a_quadratic_in_as_many_steps_as_it_has_curvatures() -> None:
-    curvatures = torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64).view(1, 3, 1, 1).expand(SHAPE)
-    image = noise()
-    optimizer = lbfgs.LBFGS(image)
-    for _ in range(25):
-        optimizer.step(image, curvatures * (image - 2))
-    torch.testing.assert_close(image, torch.full_like(image, 2))
-
-
-def test_lbfgs_leaves_out_pairs_without_positive_curvature() -> None:
-    image = noise()
-    optimizer = lbfgs.LBFGS(image)
-    for _ in range(3):
-        optimizer.step(image, -image.clone())  # a hill: the gradient changes against the step
-        assert optimizer.count == 0
-    before = image.clone()
-    optimizer.step(image, torch.ones_like(image))
-    assert torch.isfinite(image).all()
-    assert not torch.equal(image, before)
-
-
-def test_lbfgs_at_rest_stays() -> None:
-    image = noise()
-    before, optimizer = image.clone(), lbfgs.LBFGS(image)
-    for _ in range(3):
-        optimizer.step(image, torch.zeros_like(image))
-    assert torch.equal(image, before)
-
-
-# The loop.
 
 
 @BOTH
@@ -269,8 +125,7 @@ def interrupted_in_callback(make: Callable[..., Settings], at: int) -> tuple[Run
 
     def callback(step: Step) -> None:
         if step.step == at:
-            os.kill(os.getpid(), signal.SIGINT)
-            signal.pause() if hasattr(signal, "pause") else None
+            signal.raise_signal(signal.SIGINT)
 
     return optimize.optimize(objective, noise(), make(), callback=callback), objective.images
 
@@ -374,7 +229,7 @@ def test_a_real_explosion_of_lbfgs_is_survived(caplog: pytest.LogCaptureFixture)
         def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
             return Losses(total=(image**6 + 1).sum().item()), 6 * image**5
 
-    run = optimize.optimize(Cliff(), zeros() + 40, newton(steps=80, learning_rate=30.0))
+    run = optimize.optimize(Cliff(), zeros() + 40, newton(steps=80, learning_rate=120 / lbfgs.FIRST_CHANGE))
     assert "taken back" in caplog.text
     assert run.trace[-1].total < run.trace[0].total
     assert run.image.isfinite().all()

@@ -202,7 +202,7 @@ def _tapped_case(name: str, extras: tuple[str, ...], relu: bool = True) -> Case:
     def call(t: Tensors) -> tuple[Tensor, ...]:
         grad = torch.empty_like(t["x"]).copy_(t["grad"])
         given = {key: t[key] for key in extras}
-        return (ops.tapped_backward_(grad, t["x"], **given, style=0.7, content=0.3, relu=relu),)  # type: ignore[arg-type]
+        return (ops.tapped_backward_(grad, t["x"], **given, style=0.7, content=0.3, relu=relu),)
 
     return Case(name, inputs, call, lambda t: (exact_tapped(t, 0.7, 0.3, relu),), ())
 

@@ -1,0 +1,64 @@
+"""Toy objectives for the loop: no network, so that every iterate can be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastnst.objective import Losses
+from fastnst.settings import Settings
+
+SHAPE = (1, 3, 4, 5)
+
+
+def noise(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+class Bowl:
+    """A convex function without a closed-form minimiser: sum a (x - c)^2 / 2 + log cosh(x - c)."""
+
+    def __init__(self, shape: tuple[int, ...] = SHAPE) -> None:
+        self.centre = noise(1, shape) * 5
+        self.stiffness = noise(2, shape).abs() + 0.1
+        self.images: list[Tensor] = []
+
+    def value(self, image: Tensor) -> Tensor:
+        offset = image - self.centre
+        return (0.5 * self.stiffness * offset**2 + offset.cosh().log()).sum()
+
+    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
+        self.images.append(image.clone())
+        offset = image - self.centre
+        total = self.value(image).item()
+        return Losses(total=total, content={"relu1_1": total}), self.stiffness * offset + offset.tanh()
+
+
+class Script:
+    """Total losses from a list, one per evaluation, and a gradient that is the same everywhere."""
+
+    def __init__(self, totals: Sequence[float | BaseException], gradient: float = 1.0) -> None:
+        self.totals, self.gradient = list(totals), gradient
+        self.images: list[Tensor] = []
+
+    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
+        self.images.append(image.clone())
+        total = self.totals[len(self.images) - 1]
+        if isinstance(total, BaseException):
+            raise total
+        return Losses(total=total), torch.full_like(image, self.gradient)
+
+
+def adam(**changes: Any) -> Settings:
+    return Settings.of(optimizer="adam", **{"learning_rate": 0.5, "steps": 10, **changes})
+
+
+def newton(**changes: Any) -> Settings:
+    return Settings.of(optimizer="lbfgs", **{"steps": 10, **changes})
+
+
+def zeros() -> Tensor:
+    return torch.zeros(SHAPE, dtype=torch.float64)

@@ -1,0 +1,121 @@
+"""Bad input and too little memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loop_pictures import fail_at, samples, tiny
+from PIL import Image
+
+from fastnst import images, memory
+from fastnst.errors import FastnstError, ImageError, OutOfMemoryError, UsageError, WeightsError
+from fastnst.objective import Objective
+from fastnst.transfer import Stylizer, stylize
+
+pytestmark = pytest.mark.usefixtures("weights_read_once")
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize("shape", [(40, 1), (1, 40), (1, 1)])
+def test_a_picture_of_one_line_is_refused(shape: tuple[int, int]) -> None:
+    line = np.zeros((*shape, 3), np.uint8)
+    for content, style in ((line, samples()), (samples(), line)):
+        with pytest.raises(ImageError, match=f"{shape[1]} x {shape[0]}|{shape[1]}x{shape[0]}"):
+            stylize(content, style, settings=tiny())
+
+
+def test_a_content_too_narrow_for_the_network_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "narrow.png"
+    Image.fromarray(samples(8, 200)).save(path)
+    deep = tiny(content_layers=(("relu4_2", 1.0),))
+    message = (
+        r"narrow\.png: image of 64x3 pixels is too small for layer relu4_2: it needs at least 8 on the shorter side"
+    )
+    with pytest.raises(UsageError, match=message):
+        stylize(path, samples(), settings=deep)
+
+
+def test_a_style_too_narrow_for_the_network_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "narrow.png"
+    Image.fromarray(samples(8, 200)).save(path)
+    deep = tiny(style_layers=(("relu4_1", 1.0),))
+    with pytest.raises(UsageError, match=r"narrow\.png: image of 64x3 pixels is too small for layer relu4_1"):
+        stylize(samples(), path, settings=deep)
+    with pytest.raises(UsageError, match="style picture: image of 64x3 pixels is too small"):
+        stylize(samples(), samples(8, 200), settings=deep)
+
+
+def test_a_picture_is_checked_before_it_is_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "resize", lambda *_: pytest.fail("enlarged"))
+    with pytest.raises(OutOfMemoryError):
+        Stylizer(tiny(size=10**6)).load(samples())
+
+
+def test_an_unknown_layer_is_refused_before_any_picture_is_read() -> None:
+    with pytest.raises(UsageError, match=r"unknown layer 'relu42' of vgg19, did you mean relu4_2\?"):
+        stylize("nowhere.png", "nowhere.png", settings=tiny(content_layers=(("relu42", 1.0),)))
+
+
+def test_layers_past_the_bundled_weights_are_refused() -> None:
+    with pytest.raises(WeightsError, match="lacks conv5_2"):
+        stylize(samples(), samples(), settings=tiny(content_layers=(("relu5_2", 1.0),)))
+
+
+# Memory.
+
+
+def test_too_large_a_size_is_refused_with_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    stylizer = Stylizer(tiny(size=1000))
+    have = memory.needed(stylizer.network.chain, 225, 300, torch.float32, stylizer.settings)
+    monkeypatch.setattr(memory, "available", lambda device: have)
+    with pytest.raises(OutOfMemoryError, match=r"out of memory at 1000x750: .*; --size \d+ would fit") as caught:
+        stylize(samples(), samples(), settings=tiny(size=1000))
+    (found,) = re.findall(r"--size (\d+) would fit", str(caught.value))
+    assert 290 <= int(found) <= 300
+    Stylizer(tiny(size=int(found))).load(samples())
+    memory.check_fits(stylizer.network.chain, 225, 300, torch.float32, stylizer.settings, torch.device("cpu"))
+
+
+CANNOT = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError(CANNOT), MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")],
+)
+@pytest.mark.parametrize("where", ["objective", "step"])
+def test_an_allocation_that_fails_names_a_smaller_size(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, where: str
+) -> None:
+    monkeypatch.setattr(memory, "BASELINE", 0)
+    if where == "objective":
+        fail_at(monkeypatch, 1, error)
+    else:
+        monkeypatch.setattr(Objective, "value_and_grad", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(OutOfMemoryError, match="out of memory at 128x96: an allocation failed; ") as caught:
+        stylize(samples(), samples(), settings=tiny(size=128))
+    (found,) = re.findall(r"--size (\d+) would fit$", str(caught.value))
+    assert 90 < int(found) < 120
+
+
+def test_other_errors_come_through_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_at(monkeypatch, 1, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        stylize(samples(), samples(), settings=tiny())
+
+
+def test_errors_of_the_library_come_through_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_at(monkeypatch, 1, UsageError("can't allocate memory for sense"))
+    with pytest.raises(UsageError, match="can't allocate memory for sense"):
+        stylize(samples(), samples(), settings=tiny())
+
+
+def test_weights_so_large_that_the_loss_overflows_are_an_error() -> None:
+    with pytest.raises(FastnstError, match="the loss of the start image is not finite"):
+        stylize(samples(), samples(seed=2), settings=tiny(style_weight=1e308, style_form="raw"))
