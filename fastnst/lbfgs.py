@@ -32,8 +32,9 @@ class LBFGS:
 
     def __init__(self, image: Tensor, learning_rate: float = 1.0, history: int = 20) -> None:
         self.learning_rate = learning_rate
-        self.changes = image.new_zeros(history, image.numel())  # s: how the image changed
-        self.bends = image.new_zeros(history, image.numel())  # y: how the gradient changed
+        # Not zeroed: rows never written take no memory.
+        self.changes = image.new_empty(history, image.numel())  # s: how the image changed
+        self.bends = image.new_empty(history, image.numel())  # y: how the gradient changed
         self.curvatures: list[float] = [0.0] * history  # s.y
         self.count = 0  # pairs taken so far; the newest is at (count - 1) % history
         self.scale = 1.0

@@ -79,6 +79,7 @@ class Stylizer:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.device = choose_device(settings.device)
+        memory.return_large_blocks()
         self.dtype = choose_precision(settings.precision, self.device)
         self.image_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         names = settings.layer_names()

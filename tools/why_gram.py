@@ -2,7 +2,7 @@
 
 Shuffles the positions of VGG-19's feature maps of the shipped photograph and measures what the style loss and the
 content loss make of it; then paints textures from Gram matrices alone. The table goes to stdout, the pictures to
-docs/images. Needs matplotlib (pip install "fastnst[plot]"); takes about a minute on two cores.
+docs/images. Needs matplotlib (pip install "fastnst[plot]"); takes a minute or two, nearly all of it for the textures.
 """
 
 from __future__ import annotations

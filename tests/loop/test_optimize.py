@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -120,6 +120,14 @@ def test_an_error_of_a_callback_is_not_hidden() -> None:
 # Ctrl-C.
 
 
+@pytest.fixture
+def _sigint_is_pythons() -> Iterator[None]:
+    """A shell that starts a command in the background lets it ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupted_in_callback(make: Callable[..., Settings], at: int) -> tuple[Run, list[Tensor]]:
     objective = Bowl()
 
@@ -130,6 +138,7 @@ def interrupted_in_callback(make: Callable[..., Settings], at: int) -> tuple[Run
     return optimize.optimize(objective, noise(), make(), callback=callback), objective.images
 
 
+@pytest.mark.usefixtures("_sigint_is_pythons")
 @BOTH
 def test_ctrl_c_in_a_callback_keeps_the_last_image_that_was_evaluated(make: Callable[..., Settings]) -> None:
     run, images = interrupted_in_callback(make, 3)
