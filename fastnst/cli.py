@@ -207,7 +207,7 @@ def _demo(parser: _Parser) -> None:
     parser.set_defaults(command="demo")
     parser.add_argument("-o", "--output", metavar="DIR", default="demo", help="folder to write to (default: demo)")
     parser.add_argument("--size", type=int, metavar="N", default=384, help="longest side (default: 384)")
-    parser.add_argument("--steps", type=int, metavar="N", help=f"steps at each scale (default: {Settings.of().steps})")
+    parser.add_argument("--steps", type=int, metavar="N", default=70, help="steps at each scale (default: 70)")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     _add_reporting(parser)
 

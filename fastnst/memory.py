@@ -118,14 +118,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def return_large_blocks() -> None:
-    """Ask glibc to hand freed blocks of 16 MB and more back at once; elsewhere this does nothing.
+def return_unused() -> None:
+    """Hand freed memory back to the system now, and from now on blocks of 8 MB and more at once (glibc only).
 
-    By itself glibc raises that limit to 32 MB, and feature maps between the two stay in a heap full of holes: 75 MB of
-    669 at 512 x 512 in float32, which cost 3 % of a step to give back (bench/e2e/race.py measures both).
+    By itself glibc keeps freed blocks of up to 32 MB in a heap full of holes, which cost 75 MB of 669 at 512 x 512 in
+    float32; giving them back costs about 3 % of a step.
     """
     try:
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 16 * 2**20)
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, 8 * 2**20)
+        library.malloc_trim(0)
     except (OSError, AttributeError):
         return
 

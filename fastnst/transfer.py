@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastnst import images, memory, vgg, weights
-from fastnst.errors import FastnstError, UsageError, WeightsError
+from fastnst.errors import UsageError, WeightsError
 from fastnst.images import Picture
 from fastnst.objective import Losses, Objective, StyleTargets, style_targets
 from fastnst.optimize import Callback, Clock, Run, optimize, to_picture
@@ -79,7 +79,7 @@ class Stylizer:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.device = choose_device(settings.device)
-        memory.return_large_blocks()
+        memory.return_unused()
         self.dtype = choose_precision(settings.precision, self.device)
         self.image_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         names = settings.layer_names()
@@ -163,6 +163,7 @@ class Stylizer:
                     if image is None
                     else self._pixels(to_picture(image), height, width)
                 )
+                memory.return_unused()  # what reading weights and measuring the targets took
                 run = optimize(
                     objective, image, settings, callback=callback, clock=clock, scale=i + 1, scales=len(scales)
                 )
@@ -172,7 +173,7 @@ class Stylizer:
                 run = dataclasses.replace(run, stopped="interrupt")
                 break
             except (RuntimeError, MemoryError) as error:
-                if isinstance(error, FastnstError) or not memory.is_out_of_memory(error):
+                if not memory.is_out_of_memory(error):
                     raise
                 raise memory.failed(self.network.chain, height, width, self.dtype, settings, self.device) from error
             image = run.image

@@ -75,9 +75,12 @@ def plain_network(
     return network
 
 
-def plain_features(network: nn.Sequential, image: Tensor, mean: Any = CAFFE_MEAN) -> dict[str, Tensor]:
+def plain_features(
+    network: nn.Sequential, image: Tensor, mean: Any = CAFFE_MEAN, scale: Any = (1.0, 1.0, 1.0)
+) -> dict[str, Tensor]:
     """Every layer's output for pixels in 0..255."""
-    x = image - torch.tensor(mean, dtype=image.dtype).view(1, 3, 1, 1)
+    mean, scale = (torch.tensor(value, dtype=image.dtype).view(1, 3, 1, 1) for value in (mean, scale))
+    x = (image - mean) * scale
     found = {}
     for name, module in network.named_children():
         x = module(x)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import weakref
 from collections import Counter
@@ -66,7 +67,7 @@ def check_against_autograd(
         if settings.content_weight * weight
     ]
     total, parts, exact = evaluate(
-        lambda x: plain_features(plain, x),
+        lambda x: plain_features(plain, x, given.mean, given.scale),
         image,
         pixels(*size, seed=0),
         pixels(*style_size, seed=1),
@@ -170,6 +171,11 @@ def test_gradient_is_autograds_for_every_form(bundled64: Weights, style_form: st
 def test_gradient_of_vgg16_is_autograds(vgg16_64: Weights) -> None:
     layers = {**MIDDLE, "content_layers": (("relu4_1", 1.0),)}
     check_against_autograd(vgg16_64, Settings(arch="vgg16", **layers))
+
+
+def test_gradient_counts_the_scale_of_the_networks_input(bundled64: Weights) -> None:
+    torchvision = dataclasses.replace(bundled64, mean=(123.675, 116.28, 103.53), scale=(0.0171, 0.0175, 0.0174))
+    check_against_autograd(torchvision, Settings(**MIDDLE))
 
 
 def relative(found: Tensor, exact: Tensor) -> float:
