@@ -15,7 +15,7 @@ from fastnst import ops
 from fastnst.transfer import choose_device, choose_precision
 from fastnst.weights.entries import cache_folder
 
-OPTIONAL = {"h5py": "weights", "scipy": "weights", "tifffile": "tiff", "imagecodecs": "tiff", "matplotlib": "plot"}
+OPTIONAL = {"h5py": "weights", "scipy": "weights", "matplotlib": "plot"}
 """Libraries that are used if they are there, and the extra that installs each."""
 
 

@@ -16,10 +16,10 @@ from fastnst.settings import Settings
 from fastnst.vgg import Layer
 
 # Beside the kept activations: the gradient that comes down, the map it makes, and the convolution's workspace.
-WORKING_MAPS = 3.5
+WORKING_MAPS = 2.5
 M_MMAP_THRESHOLD = -3  # malloc.h
 # Measured with bench/e2e/race.py: what torch, the weights and the pictures take before the first step.
-BASELINE = 450 * 2**20
+BASELINE = 340 * 2**20
 # Where an allocation failed although the estimate fitted, a size is advised that needs this much of the estimate.
 AFTER_FAILURE = 0.75
 CGROUP = Path("/sys/fs/cgroup")
@@ -28,18 +28,21 @@ CGROUP = Path("/sys/fs/cgroup")
 def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings) -> int:
     """Bytes that a run at this size is expected to hold at its peak, the process itself included."""
     tapped = settings.layer_names()
-    maps = [
-        layer.channels * (height // layer.stride) * (width // layer.stride) * dtype.itemsize
-        for layer in chain
-        if layer.kind == "relu" or layer.name in tapped
-    ]
-    targets = [
-        layer.channels * (height // layer.stride) * (width // layer.stride) * dtype.itemsize
-        for layer in chain
-        if layer.name in dict(settings.content_layers)
-    ]
+
+    def size(layer: Layer, itemsize: int) -> int:
+        return layer.channels * (height // layer.stride) * (width // layer.stride) * itemsize
+
+    kept = 0
+    for i, layer in enumerate(chain):
+        pooled = chain[i + 1] if i + 1 < len(chain) and chain[i + 1].kind == "pool" else None
+        if layer.kind == "relu" and layer.name not in tapped and pooled is not None and settings.pooling == "max":
+            kept += size(pooled, 4)  # the places of the maxima, see objective.py
+        elif layer.kind == "relu" or layer.name in tapped:
+            kept += size(layer, dtype.itemsize)
+    targets = sum(size(layer, dtype.itemsize) for layer in chain if layer.name in dict(settings.content_layers))
+    largest = max(size(layer, dtype.itemsize) for layer in chain)
     images = 2 * settings.history + 10 if settings.optimizer == "lbfgs" else 10
-    held = sum(maps) + sum(targets) + WORKING_MAPS * max(maps, default=0) + images * 3 * height * width * 4
+    held = kept + targets + WORKING_MAPS * largest + images * 3 * height * width * 4
     return int(BASELINE + held)
 
 
