@@ -182,6 +182,7 @@ def optimize(
             last = losses.total
             run.trace.append(losses)
             optimizer.step(image, gradient)
+            del gradient  # before the next is made
             seconds, remaining = clock.advance(image.numel())
             if callback is None:
                 continue

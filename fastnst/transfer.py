@@ -156,13 +156,12 @@ class Stylizer:
         run: Run | None = None
         for i, (height, width) in enumerate(scales):
             try:
-                pixels = self._pixels(content.pixels, height, width)
-                objective = Objective(self.network, pixels, self._style_targets(style, len(scales) - 1 - i), settings)
-                image = (
-                    self._start(content, style, start, height, width)
-                    if image is None
-                    else self._pixels(to_picture(image), height, width)
-                )
+                targets = self._style_targets(style, len(scales) - 1 - i)
+                objective = Objective(self.network, self._pixels(content.pixels, height, width), targets, settings)
+                if image is None:
+                    image = self._start(content, style, start, height, width)
+                else:
+                    image = self._pixels(to_picture(image), height, width)
                 memory.return_unused()  # what reading weights and measuring the targets took
                 run = optimize(
                     objective, image, settings, callback=callback, clock=clock, scale=i + 1, scales=len(scales)
