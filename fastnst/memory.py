@@ -124,8 +124,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def return_unused() -> None:
     """Hand freed memory back to the system now, and from now on blocks of 8 MB and more at once (glibc only).
 
-    By itself glibc keeps freed blocks of up to 32 MB in a heap full of holes, which cost 75 MB of 669 at 512 x 512 in
-    float32; giving them back costs about 3 % of a step.
+    By itself glibc keeps freed blocks of up to 32 MB in a heap full of holes, which stay resident.
     """
     try:
         library = ctypes.CDLL(None)

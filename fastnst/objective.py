@@ -219,7 +219,7 @@ class Objective:
 def _pool_places(x: Tensor) -> tuple[Tensor, Tensor]:
     """Max pooling of a ReLU's output, and the position of each maximum as int32, -1 where it is not above zero.
 
-    That is all the ReLU's and the pool's backward need: an eighth of the memory of x in float32, a quarter in bfloat16.
+    That is all the ReLU's and the pool's backward need: a quarter of the memory of x in float32, half in bfloat16.
     """
     pooled, where = aten.max_pool2d_with_indices(x, [2, 2])
     return pooled, torch.where(pooled > 0, where, -1).to(torch.int32)

@@ -100,7 +100,7 @@ class Optimizer(Protocol):
 
 
 class Adam:
-    """Kingma and Ba 2015, algorithm 1. PyTorch's own gives the same image, but loads its compiler to do so: 100 MB."""
+    """Kingma and Ba 2015, algorithm 1. PyTorch's own gives the same image, but loads its compiler to do so."""
 
     def __init__(
         self, image: Tensor, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8

@@ -38,7 +38,7 @@ def test_force_cuda_fails_loudly_where_torch_has_no_cuda():
 
 
 def test_the_build_does_not_ask_whether_a_gpu_is_present():
-    assert "is_available" not in (ROOT / "setup.py").read_text().replace("torch.cuda.is_available()`", "")
+    assert "is_available" not in (ROOT / "setup.py").read_text()
 
 
 def test_the_extension_uses_stable_interfaces_only():
