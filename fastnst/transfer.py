@@ -264,8 +264,3 @@ def _check_bundled_serves(names: Sequence[str]) -> None:
             f"layer {chain[-1].name} of VGG-16 has no equal in the bundled VGG-19: give VGG-16 weights "
             "(--weights vgg16-torchvision or a file), or layers up to relu3_3"
         )
-
-
-def total_trace(trace: Sequence[Sequence[Losses]]) -> list[list[float]]:
-    """The total loss of each step, one list per scale."""
-    return [[losses.total for losses in scale] for scale in trace]

@@ -70,7 +70,7 @@ def test_a_result_is_a_float_picture_of_the_size_asked_for() -> None:
 def test_the_loss_goes_down_and_the_picture_changes(optimizer: str) -> None:
     content = samples(48, 64)
     result = stylize(content, samples(seed=2), settings=tiny(optimizer=optimizer, learning_rate=1.0, steps=6))
-    (trace,) = transfer.total_trace(result.trace)
+    trace = [losses.total for losses in result.trace[0]]
     assert len(trace) == 6
     assert trace[-1] < 0.8 * trace[0]
     assert (result.image - as_tensor(content)).abs().max() > 2 / 255
@@ -286,7 +286,7 @@ def test_every_preset_lowers_its_loss(preset: str, caplog: pytest.LogCaptureFixt
     changes = {**sides, "steps": 4, "device": "cpu", "precision": "float32"}
     with caplog.at_level(logging.WARNING, "fastnst"):
         result = stylize(samples(), samples(seed=2), preset=preset, **changes)
-    trace = [total for scale in transfer.total_trace(result.trace) for total in scale]
+    trace = [losses.total for scale in result.trace for losses in scale]
     assert trace[-1] < trace[0]
     assert result.settings.preset == preset
     assert ("VGG-16" in caplog.text) == (preset == "tutorial")
