@@ -12,10 +12,9 @@
 #include <stdexcept>
 #include <string>
 
-namespace fastnst {
+#include "allocate.h"
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
+namespace fastnst {
 
 template <typename... Parts>
 inline void check(bool ok, const Parts&... parts) {
@@ -71,9 +70,7 @@ inline int64_t position_stride(const Tensor& x) {
 }
 
 // Contiguous and channels_last maps are taken as they are; any other layout is copied once.
-inline Tensor walkable(const Tensor& x) {
-  return x.numel() == 0 || position_stride(x) > 0 ? x : torch::stable::contiguous(x);
-}
+inline Tensor walkable(const Tensor& x) { return x.numel() == 0 || position_stride(x) > 0 ? x : as_contiguous(x); }
 
 inline Features features(const char* op, const char* name, const Tensor& x) {
   check(x.dim() >= 2, op, ": expected ", name, " of shape (B, C, ...), got ", shape_of(x));
@@ -125,14 +122,14 @@ inline bool is_dense(const Tensor& x) {
 // `x` without holes: itself, or a copy in its order of axes, the layout that torch.empty_like gives its gradient.
 inline Tensor dense(const Tensor& x) {
   if (is_dense(x)) return x;
-  Tensor copy = torch::stable::empty_like(x);
+  Tensor copy = allocate_like(x);
   return torch::stable::copy_(copy, x);
 }
 
 // `other` with the memory layout of `like`; copied only where it differs. `like` is dense.
 inline Tensor in_layout_of(const Tensor& other, const Tensor& like) {
   if (same_strides(other, like)) return other;
-  Tensor copy = torch::stable::empty_like(like);
+  Tensor copy = allocate_like(like);
   return torch::stable::copy_(copy, other);
 }
 
@@ -173,6 +170,26 @@ inline void check_shift(const char* op, const Tensor& x, const std::optional<Ten
         ": expected shift of dtype float32, or float64 where x is float64");
   check(shift->is_cuda() == x.is_cuda() && shift->get_device_index() == x.get_device_index(), op,
         ": expected shift on the device of x");
+}
+
+inline void check_bias(const char* op, const Tensor& x, const Tensor& bias) {
+  check(bias.dim() == 1 && bias.size(0) == x.size(1), op, ": expected bias of shape (", x.size(1), ",), got ",
+        shape_of(bias));
+  check(bias.scalar_type() == x.scalar_type(), op, ": expected bias of the dtype of x");
+  check(bias.is_cuda() == x.is_cuda() && bias.get_device_index() == x.get_device_index(), op,
+        ": expected bias on the device of x");
+}
+
+// The arguments of tapped_backward_, which works in place: nothing may be copied but the target.
+inline void check_tapped(const char* op, const Tensor& grad, const Tensor& x, const std::optional<Tensor>& residual,
+                         const std::optional<Tensor>& weight, const std::optional<Tensor>& target) {
+  features(op, "x", x);
+  check_pair(op, x, "grad", grad);
+  check(is_dense(x) && same_strides(x, grad), op, ": expected grad and x without holes and with the same strides");
+  check(!residual || x.numel() == 0 || position_stride(x) > 0, op, ": expected x contiguous or channels_last");
+  if (residual) check_matrix(op, x, "residual", *residual);
+  if (target) check_pair(op, x, "target", *target);
+  check_weight(op, x, weight);
 }
 
 }  // namespace fastnst

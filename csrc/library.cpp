@@ -22,6 +22,12 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
   m.def(
       "tapped_backward_(Tensor(a!) grad, Tensor x, Tensor? residual, Tensor? weight, float style, "
       "Tensor? target, float content, bool relu) -> ()");
+  m.def("bias_relu_(Tensor(a!) x, Tensor bias) -> ()");
+  m.def("bias_relu_style_loss(Tensor x, Tensor bias, Tensor target, float scale) -> (Tensor, Tensor, Tensor)");
+  m.def("pool(Tensor x, str kind) -> (Tensor, Tensor)");
+  m.def(
+      "pool_backward(Tensor grad, Tensor? x, Tensor? y, Tensor? places, str kind, int height, int width, bool relu) "
+      "-> Tensor");
   m.def("build_info() -> str");
 }
 

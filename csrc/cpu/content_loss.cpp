@@ -26,7 +26,7 @@ Tensor content_loss(const Tensor& x_, const Tensor& target) {
   });
   double total = 0;
   for (const double part : parts) total += part;
-  Tensor out = torch::stable::new_empty(x, {}, accumulate_type(x));
+  Tensor out = allocate(x, {}, accumulate_type(x));
   with_accumulate_type(x, [&](auto zero) { *static_cast<decltype(zero)*>(out.data_ptr()) = total; });
   return out;
 }
@@ -38,7 +38,7 @@ Tensor content_loss_backward(const Tensor& grad, const Tensor& x_, const Tensor&
         "content_loss_backward: expected grad to be one value, float32, or float64 where x is float64");
   const Tensor x = dense(x_);
   const Tensor wanted = in_layout_of(target, x);
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = allocate_like(x);
   double factor = 0;
   with_accumulate_type(x, [&](auto zero) { factor = 2.0 * *static_cast<const decltype(zero)*>(grad.data_ptr()); });
   torch::stable::parallel_for(0, x.numel(), kElementBlock, [&](int64_t begin, int64_t end) {

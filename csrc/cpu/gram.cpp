@@ -20,11 +20,11 @@ GramSums gram_sums(const Tensor& x, const std::optional<Tensor>& weight, bool wi
   const int64_t most = f.channels > 256 ? kMaxSlices / 2 : kMaxSlices;
   GramSums sums;
   sums.slices = std::max<int64_t>(1, std::min(most, blocks / kBlocksPerSlice));
-  sums.gram = torch::stable::new_zeros(x, {f.batch, sums.slices, f.channels, f.channels}, ScalarType::Double);
-  sums.sum = torch::stable::new_zeros(x, {f.batch, sums.slices, with_sum ? f.channels : 0}, ScalarType::Double);
+  sums.gram = allocate_zeros(x, {f.batch, sums.slices, f.channels, f.channels}, ScalarType::Double);
+  sums.sum = allocate_zeros(x, {f.batch, sums.slices, with_sum ? f.channels : 0}, ScalarType::Double);
   if (f.positions == 0 || f.batch == 0 || f.channels == 0) return sums;
 
-  std::optional<Tensor> w = weight ? std::optional<Tensor>(torch::stable::contiguous(*weight)) : std::nullopt;
+  std::optional<Tensor> w = weight ? std::optional<Tensor>(as_contiguous(*weight)) : std::nullopt;
   const int64_t weight_bytes = f.dtype == ScalarType::Double ? 8 : 4;
   const int64_t groups = (f.channels + kRowsPerTask - 1) / kRowsPerTask;
   double* gram = sums.gram.mutable_data_ptr<double>();
@@ -57,8 +57,8 @@ void matrix_backward(const Tensor& x, const Tensor& matrix, const std::optional<
   const int64_t channels = f.channels, ld = kernels().padded_channels(f.dtype, channels);
   // Rows beyond the last channel are read by the last tile of rows and their products dropped.
   const int64_t rows = channels + 8;
-  Tensor padded = torch::stable::new_zeros(matrix, {f.batch, rows, ld}, accumulate_type(x));
-  const Tensor dense = torch::stable::contiguous(matrix);
+  Tensor padded = allocate_zeros(matrix, {f.batch, rows, ld}, accumulate_type(x));
+  const Tensor dense = as_contiguous(matrix);
   const int64_t bytes = f.dtype == ScalarType::Double ? 8 : 4;
   with_accumulate_type(x, [&](auto zero) {
     using T = decltype(zero);
@@ -72,8 +72,8 @@ void matrix_backward(const Tensor& x, const Tensor& matrix, const std::optional<
           to[(b * rows + i) * ld + j] = static_cast<T>(options.factor * value);
         }
   });
-  std::optional<Tensor> w = weight ? std::optional<Tensor>(torch::stable::contiguous(*weight)) : std::nullopt;
-  std::optional<Tensor> s = shift ? std::optional<Tensor>(torch::stable::contiguous(*shift)) : std::nullopt;
+  std::optional<Tensor> w = weight ? std::optional<Tensor>(as_contiguous(*weight)) : std::nullopt;
+  std::optional<Tensor> s = shift ? std::optional<Tensor>(as_contiguous(*shift)) : std::nullopt;
   const int64_t strips = (f.positions + kStrip - 1) / kStrip;
   torch::stable::parallel_for(0, f.batch * strips, 1, [&](int64_t begin, int64_t end) {
     while (begin < end) {
@@ -105,7 +105,7 @@ Tensor gram(const Tensor& x_, std::optional<Tensor> weight, double scale) {
   const Tensor x = walkable(x_);
   const int64_t channels = x.size(1);
   const GramSums sums = gram_sums(x, weight, false);
-  Tensor out = torch::stable::new_empty(x, {x.size(0), channels, channels}, accumulate_type(x));
+  Tensor out = allocate(x, {x.size(0), channels, channels}, accumulate_type(x));
   with_accumulate_type(x, [&](auto zero) {
     using T = decltype(zero);
     T* g = static_cast<T*>(out.data_ptr());
@@ -124,7 +124,7 @@ Tensor gram_backward(const Tensor& grad, const Tensor& x_, std::optional<Tensor>
   check_weight("gram_backward", x_, weight);
   check_shift("gram_backward", x_, shift);
   const Tensor like = dense(x_), x = walkable(like);
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = allocate_like(x);
   Backward options;
   options.factor = scale;
   options.symmetrise = true;

@@ -51,6 +51,23 @@ struct PlaneTask {
   double factor = 1;
 };
 
+enum class Pool { kMax, kAverage, kL2 };
+
+// 2 x 2 windows side by side, `count` of them with `inner` values each. One step of the inner values is `step` in the
+// pool's input and 1 in its output; one window is `window` there and `inner` here; the window's other values lie
+// `right` and `down`. `pooled` is y, or its gradient.
+struct PoolTask {
+  Pool kind = Pool::kMax;
+  ScalarType dtype = ScalarType::Float;
+  int64_t count = 0, inner = 0, step = 1, window = 0, right = 0, down = 0;
+  const void* x = nullptr;
+  const void* y = nullptr;  // the backward of kL2
+  void* pooled = nullptr;
+  uint8_t* places = nullptr;  // kMax
+  void* out = nullptr;        // the gradient of x
+  bool relu = false;
+};
+
 struct Kernels {
   const char* name;
   int64_t (*padded_channels)(ScalarType dtype, int64_t channels);
@@ -63,6 +80,8 @@ struct Kernels {
                              int64_t n);
   double (*variation)(const PlaneTask&);
   void (*variation_backward)(const PlaneTask&);
+  void (*pool)(const PoolTask&);
+  void (*pool_backward)(const PoolTask&);
 };
 
 const Kernels& portable_kernels();

@@ -7,6 +7,7 @@
 
 #include "elementwise_impl.h"
 #include "gram_impl.h"
+#include "pool_impl.h"
 #include "variation_impl.h"
 
 namespace fastnst::cpu::FASTNST_ISA {
@@ -17,9 +18,17 @@ inline int64_t padded_channels(ScalarType dtype, int64_t channels) {
 
 #define FASTNST_STRING_(x) #x
 #define FASTNST_STRING(x) FASTNST_STRING_(x)
-constexpr Kernels table = {
-    FASTNST_STRING(FASTNST_ISA), padded_channels,    gram,      backward,          squared_difference,
-    scaled_difference,           pointwise_backward, variation, variation_backward};
+constexpr Kernels table = {FASTNST_STRING(FASTNST_ISA),
+                           padded_channels,
+                           gram,
+                           backward,
+                           squared_difference,
+                           scaled_difference,
+                           pointwise_backward,
+                           variation,
+                           variation_backward,
+                           pool,
+                           pool_backward};
 #undef FASTNST_STRING
 #undef FASTNST_STRING_
 

@@ -10,8 +10,8 @@ std::tuple<Tensor, Tensor> moments(const Tensor& x_, double scale) {
   const int64_t batch = x.size(0), channels = x.size(1);
   const int64_t positions = features("moments", "x", x).positions;
   const GramSums sums = gram_sums(x, std::nullopt, true);
-  Tensor mean = torch::stable::new_empty(x, {batch, channels}, accumulate_type(x));
-  Tensor gram = torch::stable::new_empty(x, {batch, channels, channels}, accumulate_type(x));
+  Tensor mean = allocate(x, {batch, channels}, accumulate_type(x));
+  Tensor gram = allocate(x, {batch, channels, channels}, accumulate_type(x));
   with_accumulate_type(x, [&](auto zero) {
     using T = decltype(zero);
     T* g = static_cast<T*>(gram.data_ptr());

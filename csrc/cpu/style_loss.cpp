@@ -12,11 +12,11 @@ std::tuple<Tensor, Tensor> style_loss(const Tensor& x_, const Tensor& target, st
   check_matrix("style_loss", x_, "target", target);
   check_weight("style_loss", x_, weight);
   const Tensor x = walkable(x_);
-  const Tensor wanted = torch::stable::contiguous(target);
+  const Tensor wanted = as_contiguous(target);
   const int64_t batch = x.size(0), channels = x.size(1);
   const GramSums sums = gram_sums(x, weight, false);
-  Tensor loss = torch::stable::new_empty(x, {}, accumulate_type(x));
-  Tensor residual = torch::stable::new_empty(x, {batch, channels, channels}, accumulate_type(x));
+  Tensor loss = allocate(x, {}, accumulate_type(x));
+  Tensor residual = allocate(x, {batch, channels, channels}, accumulate_type(x));
   with_accumulate_type(x, [&](auto zero) {
     using T = decltype(zero);
     const T* a = static_cast<const T*>(wanted.data_ptr());

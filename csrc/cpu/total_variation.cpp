@@ -64,7 +64,7 @@ Tensor total_variation(const Tensor& x, std::string kind) {
                 [&](int64_t i, const PlaneTask& task) { parts[static_cast<size_t>(i)] = kernels().variation(task); });
   double total = 0;
   for (const double part : parts) total += part;
-  Tensor out = torch::stable::new_empty(x, {}, accumulate_type(x));
+  Tensor out = allocate(x, {}, accumulate_type(x));
   with_accumulate_type(x, [&](auto zero) { *static_cast<decltype(zero)*>(out.data_ptr()) = total; });
   return out;
 }
@@ -74,7 +74,7 @@ Tensor total_variation_backward(const Tensor& grad, const Tensor& x, std::string
   check(grad.numel() == 1 && grad.scalar_type() == accumulate_type(x),
         "total_variation_backward: expected grad to be one value, float32, or float64 where x is float64");
   const Variation variation = variation_of(kind);
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = allocate_like(x);
   double factor = 0;
   with_accumulate_type(x, [&](auto zero) { factor = *static_cast<const decltype(zero)*>(grad.data_ptr()); });
   for_each_band(x, variation, &out, factor,

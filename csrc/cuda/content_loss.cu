@@ -1,50 +1,26 @@
 // content_loss on CUDA: checks, allocation, launch. The arithmetic is in csrc/kernels/content_loss.cuh.
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/macros.h>
-
-#include "../checks.h"
 #include "../kernels/content_loss.cuh"
+
+#include "binding.h"
 
 namespace fastnst::cuda {
 namespace {
 
-cudaStream_t current_stream(const Tensor& x) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
-template <typename F>
-void with_cuda_type(const Tensor& x, const F& f) {
-  switch (x.scalar_type()) {
-    case ScalarType::Double:
-      return f(double{});
-    case ScalarType::BFloat16:
-      return f(__nv_bfloat16{});
-    case ScalarType::Half:
-      return f(__half{});
-    default:
-      return f(float{});
-  }
-}
-
 Tensor content_loss(const Tensor& x_, const Tensor& target) {
   check(is_floating(x_), "content_loss: expected x of dtype float32, float64, bfloat16 or float16");
   check_pair("content_loss", x_, "target", target);
-  const torch::stable::accelerator::DeviceGuard guard(x_.get_device_index());
-  const Tensor x = is_dense(x_) ? x_ : torch::stable::contiguous(x_);
+  const DeviceGuard guard(x_.get_device_index());
+  const Tensor x = dense(x_);
   const Tensor wanted = in_layout_of(target, x);
-  Tensor out = torch::stable::new_empty(x, {}, accumulate_type(x));
-  Tensor partial = torch::stable::new_empty(x, {kernels::kMostBlocks}, ScalarType::Double);
-  Tensor counter = torch::stable::new_zeros(x, {1}, ScalarType::Int);
+  Tensor out = allocate(x, {}, accumulate_type(x));
+  const Tensor partial = workspace("content_loss", x, kernels::kMostBlocks, ScalarType::Double);
+  const Tensor counter = zeroed_counters("content_loss", x, 1);
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);
-    kernels::launch_squared_difference<T>(
-        static_cast<const T*>(x.data_ptr()), static_cast<const T*>(wanted.data_ptr()), x.numel(),
-        static_cast<double*>(partial.data_ptr()), static_cast<unsigned*>(counter.data_ptr()),
-        static_cast<typename kernels::Compute<T>::type*>(out.data_ptr()), current_stream(x));
+    kernels::launch_squared_difference<T>(data<const T>(x), data<const T>(wanted), x.numel(), data<double>(partial),
+                                          data<unsigned>(counter), data<kernels::ComputeOf<T>>(out), current_stream(x));
   });
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  check_launch("content_loss");
   return out;
 }
 
@@ -55,18 +31,17 @@ Tensor content_loss_backward(const Tensor& grad, const Tensor& x_, const Tensor&
             grad.get_device_index() == x_.get_device_index(),
         "content_loss_backward: expected grad to be one value on the device of x, float32, or float64 where x is "
         "float64");
-  const torch::stable::accelerator::DeviceGuard guard(x_.get_device_index());
-  const Tensor x = is_dense(x_) ? x_ : torch::stable::contiguous(x_);
+  const DeviceGuard guard(x_.get_device_index());
+  const Tensor x = dense(x_);
   const Tensor wanted = in_layout_of(target, x);
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = allocate_like(x);
   if (x.numel() == 0) return out;
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);
-    kernels::launch_scaled_difference<T>(static_cast<const typename kernels::Compute<T>::type*>(grad.data_ptr()),
-                                         static_cast<const T*>(x.data_ptr()), static_cast<const T*>(wanted.data_ptr()),
-                                         static_cast<T*>(out.data_ptr()), x.numel(), current_stream(x));
+    kernels::launch_scaled_difference<T>(data<const kernels::ComputeOf<T>>(grad), data<const T>(x),
+                                         data<const T>(wanted), data<T>(out), x.numel(), current_stream(x));
   });
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  check_launch("content_loss_backward");
   return out;
 }
 

@@ -2,7 +2,7 @@
 
 Features are ``[B, C, ...positions]``. Losses and Gram matrices are float32 whatever the features' precision, also
 inside autocast, and float64 for float64 features. Results are the same bit for bit on repeat and for any number of
-threads. CPU tensors run on our kernels; so do CUDA tensors for the ops :func:`kernels` lists; any other tensor runs on
+threads. :func:`kernels` says which ops have kernels of ours for a device; the others run on
 :mod:`fastnst.ops.reference`.
 """
 
@@ -11,18 +11,26 @@ from __future__ import annotations
 import torch
 
 from fastnst.ops import _library, reference
+from fastnst.ops._library import follow_matmul_precision
+from fastnst.ops.bias_relu import bias_relu_, bias_relu_style_loss
 from fastnst.ops.content_loss import content_loss
 from fastnst.ops.gram import gram
 from fastnst.ops.moments import moments
+from fastnst.ops.pool import pool, pool_and_places
 from fastnst.ops.style_loss import style_loss, style_loss_and_residual
 from fastnst.ops.tapped_backward import tapped_backward_
 from fastnst.ops.total_variation import total_variation
 
 __all__ = [
+    "bias_relu_",
+    "bias_relu_style_loss",
     "content_loss",
+    "follow_matmul_precision",
     "gram",
     "kernels",
     "moments",
+    "pool",
+    "pool_and_places",
     "reference",
     "style_loss",
     "style_loss_and_residual",
@@ -30,7 +38,17 @@ __all__ = [
     "total_variation",
 ]
 
-NAMES = ("gram", "moments", "style_loss", "content_loss", "total_variation", "tapped_backward_")
+NAMES = (
+    "gram",
+    "moments",
+    "style_loss",
+    "content_loss",
+    "total_variation",
+    "tapped_backward_",
+    "bias_relu_",
+    "bias_relu_style_loss",
+    "pool",
+)
 
 
 def kernels(device: str = "cpu") -> dict[str, str]:

@@ -30,6 +30,24 @@ elif torch.version.cuda is None:
 else:
     importlib.import_module("fastnst._C_cuda")
 
+_followed = "highest"
+
+
+def follow_matmul_precision() -> None:
+    """Let float32 features on CUDA be multiplied as ``torch.set_float32_matmul_precision`` says.
+
+    "highest" is 3xTF32, whose error is that of float32; "high" and "medium" are plain TF32. Compiled code keeps what
+    was set before it ran.
+    """
+    global _followed
+    if cuda_error is not None or torch.compiler.is_compiling():
+        return
+    wanted = torch.get_float32_matmul_precision()
+    if wanted != _followed:
+        torch.ops.fastnst.cuda_float32_precision("ieee" if wanted == "highest" else "tf32")
+        _followed = wanted
+
+
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 _library = torch.library.Library("fastnst", "IMPL")

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-F = TypeVar("F", bound=Callable[..., object])
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -21,7 +22,7 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def without_autocast(function: F) -> F:
+def without_autocast(function: Function) -> Function:
     """Run ``function`` with autocast off: its matrix products are meant to be float32 or float64."""
 
     @functools.wraps(function)
@@ -155,3 +156,90 @@ def tapped_backward_(
     if relu:
         out = torch.where(x > 0, out, 0)
     grad.copy_(out)
+
+
+def _bias(x: Tensor, bias: Tensor) -> Tensor:
+    return bias.reshape(1, -1, *(1,) * (x.dim() - 2))
+
+
+def bias_relu_(x: Tensor, bias: Tensor) -> None:
+    """In place: x = max(x + b, 0)."""
+    x.add_(_bias(x, bias)).relu_()
+
+
+@without_autocast
+def bias_relu_style_loss(x: Tensor, bias: Tensor, target: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """y = max(x + b, 0), and the style loss and residual of y."""
+    y = torch.empty_like(x).copy_(x)
+    bias_relu_(y, bias)
+    return y, *style_loss(y, target, None, scale)
+
+
+POOLS = ("max", "average", "l2")
+L2_EPSILON = 1e-8
+
+
+def pool_layout(x: Tensor) -> torch.memory_format:
+    """What a pool or its backward puts out: channels_last for a dense channels_last map, else contiguous."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def pool(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """2 x 2 windows, and for max where each maximum lies: 2 row + column, plus 4 where it is not above zero."""
+    b, c, h, w = x.shape
+    layout, none = pool_layout(x), x.new_empty((0,), dtype=torch.uint8)
+    if b * c * (h // 2) * (w // 2) == 0:
+        y = torch.empty((b, c, h // 2, w // 2), dtype=x.dtype, device=x.device, memory_format=layout)
+        return y, torch.empty_like(y, dtype=torch.uint8) if kind == "max" else none
+    if kind == "average":
+        return F.avg_pool2d(x, 2).contiguous(memory_format=layout), none
+    if kind == "l2":
+        squares = F.avg_pool2d(x.to(accumulate_dtype(x.dtype)).square(), 2)
+        return squares.add_(L2_EPSILON).sqrt_().to(x.dtype).contiguous(memory_format=layout), none
+    y, where = F.max_pool2d(x, 2, return_indices=True)
+    places = where // w % 2 * 2 + where % w % 2 + 4 * ~(y > 0)
+    return y.contiguous(memory_format=layout), places.to(torch.uint8).contiguous(memory_format=layout)
+
+
+def pool_backward(
+    grad: Tensor,
+    x: Tensor | None,
+    y: Tensor | None,
+    places: Tensor | None,
+    kind: str,
+    height: int,
+    width: int,
+    relu: bool,
+) -> Tensor:
+    """The gradient of the pool's input: g at the maximum, g / 4, or g x / (4 y); zero beyond the last window."""
+    if relu and kind != "max":
+        raise RuntimeError(f"pool_backward: expected relu with kind max only, got {kind}")
+    shape, layout = (*grad.shape[:2], height, width), pool_layout(grad)
+    out = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=layout).zero_()
+    dtype = accumulate_dtype(grad.dtype)
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        corner = _corner(out, row, column)
+        if kind == "max":
+            assert places is not None
+            here = (places if relu else places & 3) == 2 * row + column
+            corner.copy_(torch.where(here, grad, 0))
+        elif kind == "average":
+            corner.copy_(grad / 4)
+        else:
+            assert x is not None
+            assert y is not None
+            corner.copy_(grad.to(dtype) * _corner(x, row, column).to(dtype) / (4 * y.to(dtype)))
+    return out
+
+
+def pick(x: Tensor, places: Tensor, relu: bool) -> Tensor:
+    """From every window the value at the place, or zero where ``relu`` and the maximum is not above zero."""
+    corners = torch.stack([_corner(x, row, column) for row, column in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    picked: Tensor = corners.gather(0, (places & 3).long()[None])[0]
+    return torch.where(places < 4, picked, 0) if relu else picked
+
+
+def _corner(x: Tensor, row: int, column: int) -> Tensor:
+    """One of the four pixels of every window."""
+    return x[..., row : x.shape[2] // 2 * 2 : 2, column : x.shape[3] // 2 * 2 : 2]

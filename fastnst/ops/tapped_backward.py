@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastnst.ops import _library, reference
+from fastnst.ops._memory import check_apart
 
 
 def tapped_backward_(
@@ -38,7 +39,8 @@ def tapped_backward_(
         ``grad``.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type, shape, dtype, device or layout.
+        TypeError, ValueError: an argument of the wrong type, shape, dtype, device or layout, or one that shares memory
+            with ``grad``.
         RuntimeError: inside autograd: this op is a backward and has no derivative of its own.
     """
     op = "tapped_backward_"
@@ -58,6 +60,10 @@ def tapped_backward_(
         raise RuntimeError(f"{op}: has no derivative of its own; call it under torch.no_grad()")
     if residual is not None:
         residual = _library.batch_matrix(op, "residual", x, residual)
+    for name, other in (("x", x), ("residual", residual), ("weight", weight), ("target", target)):
+        check_apart(op, name, other, "grad", grad)
+    if x.is_cuda:
+        _library.follow_matmul_precision()
     torch.ops.fastnst.tapped_backward_(
         grad,
         x,

@@ -116,7 +116,8 @@ def exact_tapped(t: Tensors, style: float, content: float, relu: bool) -> Tensor
 @dataclass(frozen=True)
 class Case:
     """One way to call one op. ``inputs`` gives float64 tensors for a shape of x, ``call`` runs the op on them in any
-    dtype and ``exact`` the definition in float64; ``matrices`` are the inputs in the accumulate dtype."""
+    dtype and ``exact`` the definition in float64; ``matrices`` are the inputs in the accumulate dtype; ``copies`` says
+    how often the call copies x, and ``lower`` that a value of minus infinity is lower than what the op puts out."""
 
     name: str
     inputs: Callable[[Shape], Tensors]
@@ -125,6 +126,8 @@ class Case:
     differentiable: tuple[str, ...] = ("x",)
     matrices: tuple[str, ...] = ("weight", "residual")
     image: bool = False
+    copies: int = 0
+    lower: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -204,7 +207,50 @@ def _tapped_case(name: str, extras: tuple[str, ...], relu: bool = True) -> Case:
         given = {key: t[key] for key in extras}
         return (ops.tapped_backward_(grad, t["x"], **given, style=0.7, content=0.3, relu=relu),)
 
-    return Case(name, inputs, call, lambda t: (exact_tapped(t, 0.7, 0.3, relu),), ())
+    # The one copy is the call's own, of what is overwritten.
+    return Case(name, inputs, call, lambda t: (exact_tapped(t, 0.7, 0.3, relu),), (), copies=1)
+
+
+def exact_bias_relu(t: Tensors) -> Tensor:
+    return (t["x"].movedim(1, -1) + t["bias"]).clamp(min=0).movedim(-1, 1)
+
+
+def exact_bias_relu_style_loss(t: Tensors) -> tuple[Tensor, ...]:
+    y = exact_bias_relu(t)
+    residual = exact_gram(y, scale=scale_for(y)) - t["target"]
+    return y, residual.pow(2).sum(), residual
+
+
+def eighths(x: Tensor) -> Tensor:
+    """Values whose sums every dtype holds exactly."""
+    return (8 * x).round().clamp(-32, 32) / 8
+
+
+def windows(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, C, H // 2, W // 2, 4]."""
+    b, c, h, w = x.shape
+    whole = x[..., : h // 2 * 2, : w // 2 * 2].reshape(b, c, h // 2, 2, w // 2, 2)
+    return whole.transpose(3, 4).reshape(b, c, h // 2, w // 2, 4)
+
+
+def exact_pool(x: Tensor, kind: str) -> Tensor:
+    four = windows(x)
+    if kind == "average":
+        return four.sum(-1) / 4
+    if kind == "l2":
+        return (four.pow(2).sum(-1) / 4 + 1e-8).sqrt()
+    return four.gather(-1, four.argmax(-1, keepdim=True)).squeeze(-1)
+
+
+def _pool_case(kind: str) -> Case:
+    return Case(
+        f"pool {kind}",
+        lambda shape: {"x": noise(shape)},
+        lambda t: (ops.pool(t["x"], kind),),
+        lambda t: (exact_pool(t["x"], kind),),
+        image=True,
+        lower=kind == "max",
+    )
 
 
 CASES = (
@@ -232,6 +278,26 @@ CASES = (
     _tapped_case("tapped_backward_ content", ("target",)),
     _tapped_case("tapped_backward_ everything", ("residual", "weight", "target")),
     _tapped_case("tapped_backward_ without relu", ("residual", "weight", "target"), relu=False),
+    Case(
+        "bias_relu_",
+        lambda shape: {"x": noise(shape), "bias": noise(shape[1:2], 2)},
+        lambda t: (ops.bias_relu_(t["x"].clone(), t["bias"]),),
+        lambda t: (exact_bias_relu(t),),
+        (),
+        copies=1,
+        lower=True,
+    ),
+    Case(
+        "bias_relu_style_loss",
+        lambda shape: {"x": eighths(noise(shape)), "bias": eighths(noise(shape[1:2], 2)), "target": _matrix(shape)},
+        lambda t: ops.bias_relu_style_loss(t["x"], t["bias"], t["target"], scale_for(t["x"])),
+        exact_bias_relu_style_loss,
+        (),
+        ("target",),
+        copies=1,
+        lower=True,
+    ),
+    *(_pool_case(kind) for kind in ("max", "average", "l2")),
 )
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
 

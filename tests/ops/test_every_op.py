@@ -95,7 +95,8 @@ def test_any_layout_gives_the_same(case: Case, layout: Callable[[Tensor], Tensor
         exact = gradients(case.exact, doubles(t), case.differentiable)
         got = gradients(case.call, laid_out, case.differentiable)
         assert_accurate(got, exact)
-        assert got[0].stride() == torch.empty_like(laid_out["x"]).stride()
+        if not case.name.startswith("pool") or _in_place(laid_out["x"]):
+            assert got[0].stride() == torch.empty_like(laid_out["x"]).stride()
 
 
 def _in_place(x: Tensor) -> bool:
@@ -106,7 +107,7 @@ def _in_place(x: Tensor) -> bool:
 @every_case
 def test_the_other_inputs_may_have_any_layout(case: Case, layout: Callable[[Tensor], Tensor]) -> None:
     t = case.tensors((2, 19, 7, 13), torch.float32)
-    laid_out = {name: value if name in ("x", "grad") else layout(value) for name, value in t.items()}
+    laid_out = {name: value if name in ("x", "grad") or value.dim() < 2 else layout(value) for name, value in t.items()}
     assert_accurate(case.call(laid_out), case.exact(doubles(t)))
 
 
@@ -169,8 +170,8 @@ def test_contiguous_and_channels_last_are_not_copied(case: Case, layout: Callabl
     shape = (2, 5, 6, 7)
     t = case.tensors(shape, torch.float32)
     t = {name: layout(value) if value.shape == shape else value for name, value in t.items()}
-    if "tapped" in case.name:  # the one copy is the test's own, of what is overwritten
-        assert copies(lambda: case.call(t), shape) == 1
+    if not case.differentiable:
+        assert copies(lambda: case.call(t), shape) == case.copies
         return
     leaves = {name: value.detach().requires_grad_(name in case.differentiable) for name, value in t.items()}
     cotangents = [torch.ones_like(y) for y in case.call(leaves)]
@@ -193,6 +194,8 @@ def test_the_count_of_copies_sees_a_copy_inside_a_kernel() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_value_that_is_not_finite_shows(case: Case, value: float, dtype: torch.dtype) -> None:
     t = case.tensors((2, 5, 6, 7), dtype)
+    if case.lower and value == -float("inf"):
+        pytest.skip("a maximum hides it")
     poisoned = "grad" if "tapped" in case.name else "x"
     t["x"][1] += 1  # no mask hides it
     t[poisoned][1, 3, 2, 4] = value
@@ -238,15 +241,9 @@ def test_inputs_are_left_alone(case: Case) -> None:
     assert all(torch.equal(t[name], before[name]) for name in t)
 
 
-def test_one_kernel_table_serves_every_op_and_other_devices_run_the_reference() -> None:
-    assert set(ops.kernels()) == {
-        "gram",
-        "moments",
-        "style_loss",
-        "content_loss",
-        "total_variation",
-        "tapped_backward_",
-    }
-    assert len(set(ops.kernels().values())) == 1
-    assert set(ops.kernels().values()) <= {"portable", "avx2", "avx512"}
+def test_one_kernel_table_serves_every_op_that_has_kernels_and_other_devices_run_the_reference() -> None:
+    served = ops.kernels()
+    assert set(served) == set(ops.NAMES)
+    assert {name for name, by in served.items() if by == "reference"} == {"bias_relu_", "bias_relu_style_loss"}
+    assert set(served.values()) - {"reference"} in ({"portable"}, {"avx2"}, {"avx512"})
     assert set(ops.kernels("mps").values()) == {"reference"}

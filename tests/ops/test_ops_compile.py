@@ -48,6 +48,7 @@ def test_compiled_writes_the_gradient_it_was_given() -> None:
 
 def _all_ops(x: Tensor, target: Tensor) -> tuple[Tensor, ...]:
     values = (ops.gram(x, scale=0.1), *ops.moments(x), ops.style_loss(x, target), ops.content_loss(x, 2 * x))
+    values += (ops.pool(x), ops.pool(x, "l2"), ops.bias_relu_(x.clone(), target[0]))
     return (*values, ops.total_variation(x), ops.tapped_backward_(x.clone(), x, residual=target, style=0.5))
 
 

@@ -68,6 +68,14 @@ WEIGHTS: list[tuple[str, Any, type[Exception], str]] = [
     ),
     ("device", torch.ones(4, 5, device=META), ValueError, "expected weight on cpu like x, got meta"),
 ]
+BIASES: list[tuple[str, Any, type[Exception], str]] = [
+    ("no tensor", 2.0, TypeError, "expected bias to be a torch.Tensor, got float"),
+    ("None", None, TypeError, "expected bias to be a torch.Tensor, got NoneType"),
+    ("C", torch.ones(4), ValueError, "expected bias of shape (3,), got (4,)"),
+    ("axes", torch.ones(3, 1, 1), ValueError, "expected bias of shape (3,), got (3, 1, 1)"),
+    ("dtype", torch.ones(3).half(), TypeError, "expected bias of dtype torch.float32 like x, got torch.float16"),
+    ("device", torch.ones(3, device=META), ValueError, "expected bias on cpu like x, got meta"),
+]
 SCALES: list[tuple[Any, str]] = [("1", "str"), (None, "NoneType"), (True, "bool"), (torch.tensor(1.0), "Tensor")]
 
 
@@ -107,6 +115,9 @@ def with_argument(op: str, argument: str, rows: list[tuple[str, Any, type[Except
         "content_loss": {"x": F, "target": F},
         "total_variation": {"x": F},
         "tapped_backward_": {"grad": F.clone(), "x": F},
+        "bias_relu_": {"x": F.clone(), "bias": F[0, :, 0, 0]},
+        "bias_relu_style_loss": {"x": F, "bias": F[0, :, 0, 0], "target": G},
+        "pool": {"x": F},
     }
     function: Callable[..., object] = getattr(ops, op)
     return [
@@ -118,6 +129,9 @@ def with_argument(op: str, argument: str, rows: list[tuple[str, Any, type[Except
 TABLE = [
     *(row for op in ("gram", "moments", "style_loss", "total_variation") for row in with_argument(op, "x", FEATURES)),
     *with_argument("tapped_backward_", "x", FEATURES),
+    *(row for op in ("bias_relu_", "bias_relu_style_loss", "pool") for row in with_argument(op, "x", FEATURES)),
+    *(row for op in ("bias_relu_", "bias_relu_style_loss") for row in with_argument(op, "bias", BIASES)),
+    *with_argument("bias_relu_style_loss", "target", matrices("target")),
     *with_argument("content_loss", "x", [row for row in FEATURES if "axis" not in row[0]]),
     *(row for op in ("gram", "style_loss", "tapped_backward_") for row in with_argument(op, "weight", WEIGHTS)),
     *with_argument("style_loss", "target", matrices("target")),
@@ -131,6 +145,7 @@ TABLE = [
             ("gram", "scale"),
             ("moments", "scale"),
             ("style_loss", "scale"),
+            ("bias_relu_style_loss", "scale"),
             ("tapped_backward_", "style"),
             ("tapped_backward_", "content"),
         )
@@ -165,6 +180,15 @@ TABLE = [
             )
         ],
     ),
+    *with_argument("pool", "x", [("three axes", F[0], ValueError, "expected x of shape (B, C, H, W), got (3, 4, 5)")]),
+    *with_argument(
+        "pool",
+        "kind",
+        [
+            ("near", "averag", ValueError, "unknown kind 'averag', did you mean average? (known: max, average, l2)"),
+            ("None", None, ValueError, "unknown kind None (known: max, average, l2)"),
+        ],
+    ),
     *with_argument(
         "total_variation",
         "x",
@@ -196,6 +220,63 @@ def test_a_wrong_argument_is_named(
     assert str(raised.value) == f"{op}: {message}"
 
 
+OVERLAPPING = {
+    "expanded rows": lambda: torch.ones(1, 3, 1, 5).expand(1, 3, 4, 5),
+    "expanded batch": lambda: torch.ones(1, 3, 4, 5).expand(2, 3, 4, 5),
+    "as_strided": lambda: torch.ones(60).as_strided((1, 3, 4, 5), (20, 5, 2, 1)),
+    "one place": lambda: torch.ones(1).as_strided((1, 3, 4, 5), (0, 0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("make", OVERLAPPING.values(), ids=OVERLAPPING)
+def test_what_is_written_has_no_elements_that_share_memory(make: Callable[[], Tensor]) -> None:
+    x = make()
+    before = x.clone()
+    with pytest.raises(ValueError, match=r"^bias_relu_: expected x, which is written in place, without elements that "):
+        ops.bias_relu_(x, torch.ones(3))
+    for features in (torch.ones(x.shape), x):
+        with pytest.raises(ValueError, match=r"^tapped_backward_: expected (grad with|x contiguous)"):
+            ops.tapped_backward_(x, features)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.ones(1, 3, 8, 10)[..., ::2, ::2],
+        torch.ones(4, 5, 3, 1).permute(3, 2, 0, 1),
+        torch.ones(3, 1, 1).as_strided((1, 3, 1, 1), (0, 1, 0, 0)),
+        torch.ones(1).as_strided((1, 3, 0, 4), (0, 0, 0, 0)),
+    ],
+    ids=["every second", "channels_last", "no stride where there is one", "empty"],
+)
+def test_holes_and_strides_that_are_never_taken_are_no_overlap(x: Tensor) -> None:
+    assert bool((ops.bias_relu_(x, torch.ones(3)) == 2).all())
+
+
+def test_inputs_in_the_memory_that_is_written_are_named() -> None:
+    memory = torch.ones(2 * 60 + 1)
+    grad, shifted = memory[:60].view(1, 3, 4, 5), memory[1:61].view(1, 3, 4, 5)
+    x, beside = torch.ones(1, 3, 4, 5), memory[60:120].view(1, 3, 4, 5)
+    for arguments in (
+        {"x": grad},
+        {"x": shifted},
+        {"x": x, "target": grad},
+        {"x": x, "residual": memory[50:59].view(3, 3)},
+        {"x": x, "weight": grad[0, 0]},
+    ):
+        name = list(arguments)[-1]
+        said = f"^tapped_backward_: expected {name} in memory of its own, got one that shares it with grad$"
+        with pytest.raises(ValueError, match=said):
+            ops.tapped_backward_(grad, **arguments)
+    ops.tapped_backward_(grad, beside)
+    with pytest.raises(
+        ValueError, match=r"^bias_relu_: expected bias in memory of its own, got one that shares it with x$"
+    ):
+        ops.bias_relu_(grad, grad[0, :, 0, 0])
+
+
+P = torch.zeros(2, 3, 2, 2, dtype=torch.uint8)
 RIGHT_RAW: dict[str, tuple[Any, ...]] = {
     "gram": (F, None, 1.0),
     "gram_backward": (G, F, None, 1.0, None),
@@ -206,9 +287,11 @@ RIGHT_RAW: dict[str, tuple[Any, ...]] = {
     "total_variation": (F, "isotropic"),
     "total_variation_backward": (torch.tensor(1.0), F, "isotropic"),
     "tapped_backward_": (F.clone(), F, G, None, 1.0, F, 1.0, True),
+    "pool": (F, "max"),
+    "pool_backward": (F[..., :2, :2], F, F[..., :2, :2], P, "l2", 4, 5, False),
 }
 FEW = torch.ones(1)
-WRONG_RAW: list[tuple[str, int, Tensor | str, str]] = [
+WRONG_RAW: list[tuple[str, int, Tensor | str | int, str]] = [
     ("gram", 0, torch.ones(3), "gram: expected x of shape (B, C, ...), got (3,)"),
     ("gram", 0, torch.ones(2, 3, dtype=torch.int32), "gram: expected x of dtype"),
     ("gram", 1, FEW, "gram: expected weight of shape (2, 20), one value per position, got (1,)"),
@@ -242,12 +325,22 @@ WRONG_RAW: list[tuple[str, int, Tensor | str, str]] = [
     ("tapped_backward_", 2, G[:1], "tapped_backward_: expected residual of shape (2, 3, 3), got (1, 3, 3)"),
     ("tapped_backward_", 3, FEW, "tapped_backward_: expected weight of shape (2, 20)"),
     ("tapped_backward_", 5, F[:1], "tapped_backward_: expected target of shape"),
+    ("pool", 0, F[0], "pool: expected x of shape (B, C, H, W), got (3, 4, 5)"),
+    ("pool", 0, F.long(), "pool: expected x of dtype"),
+    ("pool", 1, "mean", "pool: expected kind max, average or l2, got mean"),
+    ("pool_backward", 0, F, "pool_backward: expected grad of shape (B, C, 2, 2), got (2, 3, 4, 5)"),
+    ("pool_backward", 1, FEW, "pool_backward: expected x of shape (2, 3, 4, 5), got (1,)"),
+    ("pool_backward", 1, F.double(), "pool_backward: expected x of the dtype of grad"),
+    ("pool_backward", 2, F, "pool_backward: expected y of shape (2, 3, 2, 2), got (2, 3, 4, 5)"),
+    ("pool_backward", 4, "mean", "pool_backward: expected kind max, average or l2, got mean"),
+    ("pool_backward", 5, 7, "pool_backward: expected grad of shape (B, C, 3, 2), got (2, 3, 2, 2)"),
+    ("pool_backward", 7, True, "pool_backward: expected relu with kind max only, got l2"),
 ]
 
 
 @pytest.mark.parametrize(("op", "position", "value", "message"), WRONG_RAW)
 def test_a_registered_op_called_wrongly_says_so_instead_of_reading_past_the_end(
-    op: str, position: int, value: Tensor | str, message: str
+    op: str, position: int, value: Tensor | str | int, message: str
 ) -> None:
     arguments = list(RIGHT_RAW[op])
     call = getattr(torch.ops.fastnst, op)
@@ -256,3 +349,9 @@ def test_a_registered_op_called_wrongly_says_so_instead_of_reading_past_the_end(
     with pytest.raises(RuntimeError) as raised:
         call(*arguments)
     assert message in str(raised.value)
+
+
+def test_a_result_that_does_not_fit_into_memory_is_a_readable_error() -> None:
+    many = torch.ones(1, 1, 1).expand(1, 10**7, 1)
+    with pytest.raises(RuntimeError, match="fastnst: out of memory: could not allocate a tensor of shape"):
+        ops.gram(many)

@@ -14,7 +14,9 @@ from op_cases import (
     channels_last,
     contiguous,
     cropped_channels_last,
+    eighths,
     exact_gram,
+    exact_pool,
     features,
     noise,
     reversed_axes,
@@ -39,7 +41,8 @@ def arguments(x: Tensor, wanted: bool) -> dict[str, Arguments]:
     weight = noise((shape[0], shape[2] * shape[3]), 3).to(matrix)
     target = leaf(features(shape, 4).to(dtype))
     one, shift = leaf(torch.tensor(0.7, dtype=matrix)), leaf(noise(shape[:2], 5).to(matrix))
-    x = leaf(x)
+    y = exact_pool(x.detach().double(), "l2").to(dtype)
+    pooled, x = leaf(noise(tuple(y.shape), 6).to(dtype)), leaf(x)
     return {
         "gram": (x, weight, 0.3),
         "gram_backward": (leaf(g), x, weight, 0.3, shift),
@@ -49,6 +52,8 @@ def arguments(x: Tensor, wanted: bool) -> dict[str, Arguments]:
         "content_loss_backward": (one, x, target),
         "total_variation": (x, "isotropic"),
         "total_variation_backward": (one, x, "isotropic"),
+        "pool": (x, "l2"),
+        "pool_backward": (pooled, x, leaf(y), None, "l2", *shape[2:], False),
     }
 
 
@@ -96,6 +101,18 @@ def test_opcheck_of_the_op_that_writes(layout: Callable[[Tensor], Tensor], dtype
         torch.library.opcheck(torch.ops.fastnst.tapped_backward_, (grad, x, *given))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
+def test_opcheck_of_bias_and_relu(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    x, bias = layout(eighths(noise(SHAPE)).to(dtype)), eighths(noise((3,), 2)).to(dtype)
+    torch.library.opcheck(torch.ops.fastnst.bias_relu_, (x, bias))
+    target = exact_gram(features(SHAPE, 3)).to(accumulated(dtype))
+    torch.library.opcheck(torch.ops.fastnst.bias_relu_style_loss, (x, bias, target, 0.3))
+    ours = torch.ops.fastnst.bias_relu_style_loss(x, bias, target, 0.3)
+    for a, b in zip(ours, reference.bias_relu_style_loss(x, bias, target, 0.3), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, check_stride=True)
+
+
 def _reference(name: str) -> Callable[..., Any]:
     function: Callable[..., Any] = getattr(reference, name)
     return function
@@ -111,6 +128,9 @@ def test_the_reference_gives_what_the_kernels_give(
     given = arguments(layout(features((2, 7, 5, 6)).to(dtype)), False)[name]
     ours, plain = getattr(torch.ops.fastnst, name)(*given), _reference(name)(*given)
     for a, b in zip(*((y,) if isinstance(y, Tensor) else y for y in (ours, plain)), strict=True):
+        if not a.is_floating_point():
+            assert torch.equal(a, b)
+            continue
         rtol = {torch.float64: 1e-12, torch.float32: 1e-5}.get(a.dtype, 2 * torch.finfo(a.dtype).eps)
         atol = {torch.float64: 1e-12, torch.float32: 1e-5}.get(a.dtype, 1e-4)
         torch.testing.assert_close(a, b, rtol=rtol, atol=atol, check_stride=True)

@@ -1,0 +1,11 @@
+// The op bias_relu_, for other ops that fall back on it.
+#pragma once
+
+#include "binding.h"
+
+namespace fastnst::cuda {
+
+// x = max(x + bias, 0) in place.
+void bias_relu(Tensor x, const Tensor& bias);
+
+}  // namespace fastnst::cuda

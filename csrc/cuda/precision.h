@@ -1,0 +1,9 @@
+// Whether float32 features are multiplied in plain TF32; fastnst/ops/_library.py keeps it as torch has it set.
+#pragma once
+
+namespace fastnst::cuda {
+
+// False: 3xTF32, whose error is that of float32.
+bool plain_tf32();
+
+}  // namespace fastnst::cuda

@@ -1,0 +1,73 @@
+// The backward of a tapped layer and of a Gram matrix, in one pass:
+// out = mask(F > 0) * (above + factor M F diag(w) + shift + content (F - P)), each term optional.
+#pragma once
+
+#include "backward_mma.cuh"
+#include "backward_simt.cuh"
+#include "gram.cuh"
+
+namespace fastnst::kernels {
+
+// m[b] = scale * (d[b] + d[b]^T), in rows of `padded` values, zeros beyond the channels.
+template <typename A>
+__global__ void __launch_bounds__(kSimtThreads)
+    symmetrise(const A* __restrict__ d, A* __restrict__ m, int channels, int padded, bool both) {
+  constexpr int kSide = 32;
+  FASTNST_SHARED(A, turned, kSide * (kSide + 1));
+  const int64_t image = blockIdx.z;
+  const A* from = d + image * channels * channels;
+  A* to = m + image * padded * padded;
+  const int row0 = blockIdx.y * kSide, column0 = blockIdx.x * kSide, x = threadIdx.x % kSide;
+  const auto value = [&](int i, int j) {
+    return i < channels && j < channels ? from[int64_t{i} * channels + j] : A(0);
+  };
+  for (int y = threadIdx.x / kSide; y < kSide; y += kSimtThreads / kSide)
+    turned[x * (kSide + 1) + y] = both ? value(column0 + y, row0 + x) : A(0);
+  __syncthreads();
+  for (int y = threadIdx.x / kSide; y < kSide; y += kSimtThreads / kSide)
+    if (row0 + y < padded && column0 + x < padded)
+      to[int64_t{row0 + y} * padded + column0 + x] = value(row0 + y, column0 + x) + turned[y * (kSide + 1) + x];
+}
+
+template <typename A>
+void launch_symmetrise(const A* d, A* m, int64_t batch, int channels, int padded, bool both, cudaStream_t stream) {
+  const unsigned side = static_cast<unsigned>((padded + 31) / 32);
+  launch(symmetrise<A>, dim3(side, side, static_cast<unsigned>(batch)), kSimtThreads, 0, stream, d, m, channels, padded,
+         both);
+}
+
+enum class BackwardPath { kRows, kChannels, kSimt };
+
+// The widest maps whose strip of positions fits into the shared memory of every card.
+constexpr int64_t kMostChannels = 512;
+
+template <typename T>
+BackwardPath backward_path(const FeatureMap<T>& x, const BackwardTask<T>& task, const Card& card) {
+  if (sizeof(T) > 4 || !card.tf32 || x.channels > kMostChannels) return BackwardPath::kSimt;
+  if (!aligned(task.out) || !aligned(task.above) || !aligned(task.target)) return BackwardPath::kSimt;
+  if (sixteen_bytes(x, x.stride_n, x.positions, x.stride_c, x.channels)) return BackwardPath::kRows;
+  if (sixteen_bytes(x, x.stride_c, x.channels, x.stride_n, x.positions)) return BackwardPath::kChannels;
+  return BackwardPath::kSimt;
+}
+
+// Rows and columns of M that the path reads: whole fragments on tensor cores.
+inline int64_t padded_channels(BackwardPath path, int64_t channels) {
+  return path == BackwardPath::kSimt ? channels : (channels + kUnit - 1) / kUnit * kUnit;
+}
+
+// `task.matrix` is padded as padded_channels says; `task.out` has x's strides. Batch, channels, positions at least 1.
+template <typename T>
+void launch_backward(const FeatureMap<T>& x, BackwardPath path, const BackwardTask<T>& task, bool plain_tf32,
+                     cudaStream_t stream) {
+  if constexpr (sizeof(T) == 4) {
+    if (path == BackwardPath::kRows && !plain_tf32) return launch_strips<T, Load::kRows, 3>(x, task, stream);
+    if (path == BackwardPath::kChannels && !plain_tf32) return launch_strips<T, Load::kChannels, 3>(x, task, stream);
+  }
+  if constexpr (sizeof(T) <= 4) {
+    if (path == BackwardPath::kRows) return launch_strips<T, Load::kRows, 1>(x, task, stream);
+    if (path == BackwardPath::kChannels) return launch_strips<T, Load::kChannels, 1>(x, task, stream);
+  }
+  launch_backward_simt<T>(x, task, stream);
+}
+
+}  // namespace fastnst::kernels

@@ -1,0 +1,110 @@
+// A 64 x 64 product on plain multiply-adds: what tensor cores cannot do exactly (float64), lack on the oldest cards, or
+// cannot load sixteen bytes at a time.
+#pragma once
+
+#include "gram_units.cuh"
+
+namespace fastnst::kernels {
+
+constexpr int kSimtThreads = 256;
+constexpr int kDepth = 16;
+
+// Two operands of kDepth x 64 in shared memory and the 4 x 4 sums of each thread: rows y + 16 i, columns x + 16 j.
+template <typename A>
+struct SimtTile {
+  // Rows written side by side in either direction fall into different banks.
+  static constexpr int kPitch = sizeof(A) == 4 ? kUnit + 2 : kUnit + 1;
+  A *left, *right;
+  A sums[4][4] = {};
+
+  __device__ __forceinline__ SimtTile(A* left_, A* right_) : left(left_), right(right_) {}
+
+  // operand[k][i] = value(i, k) for k < kDepth, i < 64; neighbouring threads take neighbours in k or in i.
+  template <typename Value>
+  __device__ __forceinline__ void fill(A* operand, bool along_k, Value value) {
+#pragma unroll 4
+    for (int e = threadIdx.x; e < kDepth * kUnit; e += kSimtThreads) {
+      const int k = along_k ? e % kDepth : e / kUnit, i = along_k ? e / kDepth : e % kUnit;
+      operand[k * kPitch + i] = value(i, k);
+    }
+  }
+
+  // Sixteen products are added before they join the sum, which keeps long sums accurate.
+  __device__ __forceinline__ void multiply(const A* columns) {
+    const int y = threadIdx.x / 16, x = threadIdx.x % 16;
+    A part[4][4] = {};
+#pragma unroll 4
+    for (int k = 0; k < kDepth; ++k) {
+      A a[4], b[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        a[i] = left[k * kPitch + y + 16 * i];
+        b[i] = columns[k * kPitch + x + 16 * i];
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) part[i][j] += a[i] * b[j];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) sums[i][j] += part[i][j];
+  }
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kSimtThreads, 1)
+    gram_simt(FeatureMap<T> x, GramPlan plan, GramTask<ComputeOf<T>> task) {
+  using A = ComputeOf<T>;
+  using Tile = SimtTile<A>;
+  FASTNST_SHARED(A, scratch, kUnit * (kUnit + 1));
+  // The operands lie where the finished unit will: 2 x 16 rows of 66 are fewer than 64 of 65.
+  A *left = scratch, *right = scratch + kDepth * Tile::kPitch;
+  const Place at = place_of_block(plan);
+  int row = 0;
+  while ((row + 1) * (row + 2) / 2 <= at.tile) ++row;
+  const Unit unit{row, at.tile - row * (row + 1) / 2};
+  const bool diagonal = unit.row == unit.column, along_k = x.stride_n < x.stride_c;
+  const int64_t row0 = int64_t{unit.row} * kUnit, column0 = int64_t{unit.column} * kUnit;
+  const T* base = x.data + at.image * x.stride_b;
+  const A* weight = task.weight ? task.weight + at.image * x.positions : nullptr;
+  const int64_t steps = (x.positions + kDepth - 1) / kDepth;
+  Tile tile(left, right);
+  A row_sum = 0;
+  begin_main_loop();
+#pragma unroll 1
+  for (int64_t step = at.split; step < steps; step += plan.splits) {
+    const int64_t first = step * kDepth;
+    const auto value = [&](int64_t c, int64_t n) -> A {
+      return c < x.channels && n < x.positions ? A(widen(base[c * x.stride_c + n * x.stride_n])) : A(0);
+    };
+    tile.fill(left, along_k, [&](int i, int k) { return value(row0 + i, first + k); });
+    if (!diagonal || weight)
+      tile.fill(right, along_k, [&](int i, int k) {
+        const A v = value(column0 + i, first + k);
+        return weight ? v * (first + k < x.positions ? weight[first + k] : A(0)) : v;
+      });
+    __syncthreads();
+    tile.multiply(diagonal && !weight ? left : right);
+    if (task.mean && diagonal && threadIdx.x < kUnit) {
+      A part = 0;
+      for (int k = 0; k < kDepth; ++k) part += left[k * Tile::kPitch + threadIdx.x];
+      row_sum += part;
+    }
+    __syncthreads();
+  }
+  end_main_loop();
+  A* slot = slot_of(task, plan, at, at.split);
+  const int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) slot[(ty + 16 * i) * kUnit + tx + 16 * j] = tile.sums[i][j];
+  if (task.mean && threadIdx.x < 2 * kUnit) slot[int64_t{plan.units} * kUnitSize + threadIdx.x] = row_sum;
+  finish_tile<kSimtThreads, false>(
+      task, plan, at, [&](int) { return unit; }, 1, x.channels, x.positions, scratch, [](int i) { return i; },
+      [](int i) { return i; });
+}
+
+}  // namespace fastnst::kernels
