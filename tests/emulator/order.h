@@ -1,0 +1,41 @@
+// Whether accesses to the same memory have an order.
+//
+// Within a block: a barrier, or a __syncwarp for lanes of a warp, lies between. Between blocks, of which one runs after
+// the other but on a device might not: the first released what it did (a __threadfence after the barrier, then an
+// atomic) and the second acquired it (an atomic on the same address, a fence, and for other threads a barrier).
+#pragma once
+
+#include <string>
+
+#include "runtime.h"
+
+namespace emulator {
+
+inline uint32_t own_stamp() {
+  const Fiber& self = *state.current;
+  return state.warps[warp_of(self.thread)].epoch << kThreadBits | self.thread;
+}
+
+// Whether something this block's thread did at `stamp` comes before what the current thread does now.
+inline bool ordered(uint32_t stamp) {
+  const uint32_t me = state.current->thread, code = stamp & kThreadMask, epoch = stamp >> kThreadBits;
+  if (code == me || epoch < state.barrier_epoch) return true;
+  const uint32_t warp = code >= kManyLanes ? code - kManyLanes : warp_of(code);
+  return code != kManyWarps && warp == warp_of(me) && epoch < state.warps[warp].epoch;
+}
+
+[[noreturn]] void fail_at(const Region& region, uintptr_t address, size_t bytes, bool write, const void* pc,
+                          const std::string& what);
+void check_write_before(const Region& region, const Cell& cell, uintptr_t address, size_t bytes, bool write,
+                        const void* pc);
+void read_cell(const Region& region, Cell& cell, uintptr_t address, size_t bytes, uint32_t stamp, const void* pc);
+void write_cell(const Region& region, Cell& cell, uintptr_t address, size_t bytes, uint32_t stamp, const void* pc);
+
+// For an atomic. What other blocks released at this address becomes this block's with the thread's next fence; what
+// this block did before the thread's last fence, in the same stretch between barriers, is released there.
+void acquire_and_release(uintptr_t address);
+
+void start_launch_order();
+void start_block_order();
+
+}  // namespace emulator

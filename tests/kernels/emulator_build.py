@@ -1,0 +1,56 @@
+"""Builds the emulator with CMake and ninja, once per session."""
+
+import fcntl
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EMULATOR = ROOT / "tests" / "emulator"
+BUILD = ROOT / "build" / "emulator"
+
+
+def find_tool(name: str) -> str:
+    """The tool that pip put beside this Python, or the one on PATH."""
+    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+    assert found, f"{name} is missing: pip install {name}"
+    return found
+
+
+def find_compiler() -> str:
+    for name in ("g++", "c++", "clang++"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip("requires a C++ compiler")
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+
+
+def build_emulator() -> Path:
+    """The built Python module."""
+    find_compiler()
+    import pybind11
+
+    cmake = find_tool("cmake")
+    options = {
+        "CMAKE_MAKE_PROGRAM": find_tool("ninja"),
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+        "Python_EXECUTABLE": sys.executable,
+    }
+    defines = [f"-D{name}={value}" for name, value in options.items()]
+    BUILD.parent.mkdir(exist_ok=True)
+    with BUILD.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one build at a time, whoever runs tests
+        cache = BUILD / "CMakeCache.txt"
+        if cache.exists() and str(EMULATOR) not in cache.read_text():  # that of a tree which has moved
+            shutil.rmtree(BUILD)
+        run(cmake, "-S", str(EMULATOR), "-B", str(BUILD), "-G", "Ninja", *defines)
+        run(cmake, "--build", str(BUILD))
+    return BUILD / f"fastnst_emulator{sysconfig.get_config_var('EXT_SUFFIX')}"

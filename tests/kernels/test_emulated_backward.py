@@ -1,0 +1,171 @@
+"""The backward of a tapped layer and of gram: the CUDA sources, run on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from emulated import DTYPES, LAYOUTS, Device, bank_conflicts, compute_dtype, rounded, sector_efficiency
+from gram_launches import BOUND, VGG, backward, error, features, matrix
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+TENSOR_CORES = ("float32", "float16", "bfloat16")
+SIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+TERMS = ("above", "target", "weight", "shift", "relu", "symmetrise")
+
+
+def check(device: Device, x: np.ndarray, dtype: str, rng: np.random.Generator, terms: set[str], **how: Any) -> Any:
+    """One launch against float64."""
+    batch, channels, positions = x.shape
+    exact = compute_dtype(dtype)
+    given = {
+        "above": rounded(rng.standard_normal(x.shape), dtype),
+        "target": rounded(rng.standard_normal(x.shape), dtype),
+        "weight": rng.random((batch, positions)).astype(exact),
+        "shift": rng.standard_normal((batch, channels)).astype(exact),
+    }
+    given = {name: value for name, value in given.items() if name in terms}
+    symmetrise, relu = "symmetrise" in terms, "relu" in terms
+    by = rng.standard_normal((batch, channels, channels)) if symmetrise else matrix(rng, batch, channels)
+    by = by.astype(exact)
+    got = backward(device, x, by, dtype, **given, symmetrise=symmetrise, relu=relu, factor=0.7, content=0.3, **how)
+    wide = {name: value.astype(np.float64) for name, value in given.items()}
+    f, m = x.astype(np.float64), by.astype(np.float64)
+    expected = 0.7 * np.einsum("bij,bjn->bin", m + m.transpose(0, 2, 1) if symmetrise else m, f)
+    if "weight" in wide:
+        expected = expected * wide["weight"][:, None]
+    if "shift" in wide:
+        expected = expected + wide["shift"][:, :, None]
+    if "above" in wide:
+        expected = expected + wide["above"]
+    if "target" in wide:
+        expected = expected + 0.3 * (f - wide["target"])
+    assert error(got.out, expected * (f > 0) if relu else expected) <= BOUND[dtype]
+    return got
+
+
+@every_dtype
+@every_layout
+@pytest.mark.parametrize(("channels", "positions"), VGG[:4])
+def test_a_tapped_layer_of_the_vgg_shapes_equals_float64(
+    device: Device, channels: int, positions: int, layout: str, dtype: str
+) -> None:
+    rng = np.random.default_rng(channels)
+    plain = dtype == "float64" or layout.endswith("offset")
+    positions //= 16 if plain else 4
+    check(
+        device, features(rng, (1, channels, positions), dtype), dtype, rng, {"above", "target", "relu"}, layout=layout
+    )
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_random_configurations_equal_float64(module: Any, part: int) -> None:
+    rng = np.random.default_rng(200 + part)
+    for _ in range(20):
+        dtype, layout = str(rng.choice(DTYPES)), str(rng.choice(LAYOUTS))
+        channels = int(rng.choice([1, 2, 3, 5, 8, 16, 31, 40, 64, 65, 72, 128, 136, 200]))
+        positions = int(rng.choice([1, 2, 7, 16, 33, 64, 100, 128, 257]))
+        shape = (int(rng.integers(1, 3)), channels, positions)
+        terms = {name for name in TERMS if rng.random() < 0.5}
+        device = Device(module, seed=int(rng.integers(1000)))
+        check(
+            device,
+            features(rng, shape, dtype),
+            dtype,
+            rng,
+            terms,
+            layout=layout,
+            tf32=bool(rng.random() < 0.8),
+        )
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last", "offset"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_schedule_does_not_change_a_bit(module: Any, layout: str, dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    x, by = features(rng, (1, 72, 128), dtype), matrix(rng, 1, 72)
+    above = rounded(rng.standard_normal(x.shape), dtype)
+    launched = [
+        backward(Device(module, seed=seed), x, by, dtype, layout=layout, above=above, relu=True).out
+        for seed in range(4)
+    ]
+    assert all(np.array_equal(other, launched[0]) for other in launched[1:])
+
+
+def test_more_channels_than_a_strip_holds_take_plain_multiply_adds(device: Device) -> None:
+    rng = np.random.default_rng(2)
+    x = features(rng, (1, 528, 16), "bfloat16")
+    assert check(device, x, "bfloat16", rng, {"relu"}).path == "simt"
+    assert check(device, x[:, :512], "bfloat16", rng, {"relu"}).path == "rows"
+
+
+def test_plain_tf32_is_asked_for(device: Device) -> None:
+    rng = np.random.default_rng(3)
+    x, by = features(rng, (1, 64, 64), "float32"), matrix(rng, 1, 64)
+    exact = np.einsum("bij,bjn->bin", by.astype(np.float64), x.astype(np.float64))
+    assert 1e-5 < error(backward(device, x, by, "float32", plain=True).out, exact) < 2e-3
+    assert error(backward(device, x, by, "float32").out, exact) < 5e-7
+
+
+def test_a_mask_keeps_what_is_not_finite_out_and_nothing_else(device: Device) -> None:
+    x = np.full((1, 16, 64), -1.0)
+    x[0, 3, 5] = 1.0
+    above = np.full(x.shape, np.nan)
+    out = backward(device, x, np.zeros((1, 16, 16)), "float32", above=above, relu=True).out
+    assert np.isnan(out[0, 3, 5])
+    assert np.count_nonzero(out == 0) == out.size - 1
+
+
+@pytest.mark.parametrize(("dtype", "simt"), [("float32", False), ("bfloat16", False), ("float64", True)])
+def test_addresses_beyond_two_to_the_31_elements(device: Device, dtype: str, simt: bool) -> None:
+    channels, positions, far = 2, 16, 2**31 + 64
+    rng = np.random.default_rng(4)
+    x, by = features(rng, (1, channels, positions), dtype), matrix(rng, 1, channels)
+    strides = (2 * far, far, 1)
+    held = device.sparse("x", x.shape, dtype, strides=strides)
+    out = device.sparse("out", x.shape, dtype, strides=strides, kind="output")
+    dense, row = device.input("dense", x, dtype).buffer.read(), positions * SIZE[dtype]
+    for c in range(channels):
+        held.buffer.poke(c * far, dense[c * row : (c + 1) * row])
+    padded = device.module.backward_plan(held.buffer, out.buffer, simt=simt)["padded"]
+    m = np.zeros((1, padded, padded))
+    m[:, :channels, :channels] = by
+    device.module.backward(held.buffer, device.input("m", m, compute_dtype(dtype)).buffer, out.buffer, simt=simt)
+    exact = np.einsum("bij,bjn->bin", by.astype(np.float64), x.astype(np.float64))
+    assert error(out.numpy(), exact) <= BOUND[dtype]
+
+
+@pytest.mark.parametrize("dtype", TENSOR_CORES)
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@pytest.mark.parametrize(("channels", "positions"), VGG[:4])
+def test_traffic_and_products_are_the_least_there_can_be(
+    module: Any, channels: int, positions: int, layout: str, dtype: str
+) -> None:
+    device = Device(module, counting=True)
+    rng = np.random.default_rng(5)
+    positions //= 2
+    x, target = features(rng, (1, channels, positions), dtype), features(rng, (1, channels, positions), dtype)
+    got = backward(
+        device, x, matrix(rng, 1, channels), dtype, layout=layout, above=x, target=target, relu=True, content=1.0
+    )
+    assert got.path == {"nchw": "rows", "channels_last": "channels"}[layout]
+    counted = device.counters
+    full = channels // 16 * (positions // 8) * (channels // 8)
+    assert counted["mma"]["tf32"] == full * (3 if dtype == "float32" else 1)
+    main, rest = counted["main_loop"], counted["elsewhere"]
+    assert main["reads"]["widest"] == rest["reads"]["widest"] == rest["writes"]["widest"] == 16
+    assert sector_efficiency(main["reads"]) >= 0.95
+    assert sector_efficiency(rest["reads"]) >= 0.95
+    assert sector_efficiency(rest["writes"]) >= 0.95
+    assert bank_conflicts(main) == 0
+    assert bank_conflicts(rest) == 0
+    features_bytes = x.size * SIZE[dtype]
+    distinct = {name: array.buffer for name, array in got.buffers.items() if name != "above"}
+    read = sum(buffer.read_bytes() for buffer in distinct.values())
+    assert read <= 1.15 * (3 * features_bytes + 4 * channels**2)
+    assert sum(buffer.written_bytes() for buffer in distinct.values()) == features_bytes
+    # Once per block as well, except the matrix.
+    assert counted["block_read_bytes"] - counted["blocks"] * 4 * channels**2 <= 1.15 * 3 * features_bytes

@@ -1,0 +1,237 @@
+"""Bias with ReLU, and pooling: the CUDA kernels' own source, run on the CPU, against float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from emulated import DTYPES, STORAGE, Array, Device, rounded, sector_efficiency
+
+DENSE = ("nchw", "channels_last", "offset", "channels_last_offset")
+KINDS = ("max", "average", "l2")
+# One rounding to the dtype, after arithmetic in float32 for the half types.
+BOUNDS = {"float32": 1e-6, "float64": 1e-13, "float16": 2**-11 + 1e-6, "bfloat16": 2**-8 + 1e-6}
+# Packs of 16 bytes, rows and channels that are no packs, one row or column, more than a block, nothing.
+SHAPES = (
+    (2, 16, 6, 8),
+    (1, 3, 7, 9),
+    (2, 8, 5, 16),
+    (1, 24, 2, 33),
+    (2, 5, 3, 2),
+    (1, 8, 1, 8),
+    (1, 2, 4, 1),
+    (0, 8, 4, 8),
+)
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+every_layout = pytest.mark.parametrize("layout", DENSE)
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def noise(shape: tuple[int, ...], seed: int, dtype: str) -> np.ndarray:
+    """Normal values that the dtype holds exactly."""
+    return rounded(np.random.default_rng(seed).standard_normal(shape), dtype).astype(np.float64)
+
+
+def assert_close(got: np.ndarray, exact: np.ndarray, dtype: str) -> None:
+    """Values are of the size of one, so what cancels leaves an error of that size."""
+    np.testing.assert_allclose(got, exact, rtol=BOUNDS[dtype], atol=1e-15 if dtype == "float64" else 5e-7)
+
+
+def is_last(layout: str) -> bool:
+    return layout.startswith("channels_last")
+
+
+def run_bias_relu(device: Device, x: np.ndarray, bias: np.ndarray, dtype: str, layout: str) -> Array:
+    b, c, n = x.shape
+    values = device.in_place("x", x, dtype, layout=layout)
+    add = device.input("bias", bias, dtype)
+    if is_last(layout):
+        device.call("bias_relu_channels", values, add, b * n, c)
+    else:
+        device.call("bias_relu_rows", values, add)
+    return values
+
+
+@every_dtype
+@pytest.mark.parametrize("layout", [*DENSE, "padded"])
+@pytest.mark.parametrize(
+    "shape", [(2, 16, 48), (3, 5, 37), (1, 1, 1), (1, 24, 2000), (2, 3, 4999), (2, 0, 4), (1, 4, 0)]
+)
+def test_bias_relu_equals_float64(device: Device, shape: tuple[int, ...], layout: str, dtype: str) -> None:
+    x, bias = noise(shape, 1, dtype), noise(shape[1:2], 2, dtype)
+    got = run_bias_relu(device, x, bias, dtype, layout)
+    assert_close(got.numpy(), np.maximum(x + bias[:, None], 0), dtype)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_bias_relu_keeps_nan_and_clears_what_is_below_zero(device: Device, layout: str) -> None:
+    x = np.array([-np.inf, -1, -0.5, np.inf, np.nan, 2.0]).reshape(1, 1, 6)
+    got = run_bias_relu(device, x, np.array([0.5]), "float32", layout)
+    np.testing.assert_array_equal(got.numpy().ravel(), np.float32([0, 0, 0, np.inf, np.nan, 2.5]))
+
+
+def windows(x: np.ndarray) -> np.ndarray:
+    """[B, C, H, W] -> [B, C, H // 2, W // 2, 4]."""
+    b, c, h, w = x.shape
+    whole = x[:, :, : h // 2 * 2, : w // 2 * 2].reshape(b, c, h // 2, 2, w // 2, 2)
+    return whole.transpose(0, 1, 2, 4, 3, 5).reshape(b, c, h // 2, w // 2, 4)
+
+
+def spread(four: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of `windows`, zero where no window is."""
+    b, c, h, w = four.shape[:4]
+    out = np.zeros(shape)
+    whole = four.reshape(b, c, h, w, 2, 2).transpose(0, 1, 2, 4, 3, 5)
+    out[:, :, : 2 * h, : 2 * w] = whole.reshape(b, c, 2 * h, 2 * w)
+    return out
+
+
+def exact_pool(x: np.ndarray, kind: str) -> np.ndarray:
+    four = windows(x)
+    if kind == "max":
+        return four.max(-1)
+    return four.mean(-1) if kind == "average" else np.sqrt((four**2).mean(-1) + 1e-8)
+
+
+def exact_places(x: np.ndarray) -> np.ndarray:
+    four = windows(x)
+    return four.argmax(-1) + 4 * (four.max(-1) <= 0)
+
+
+def pooled_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:2], shape[2] // 2, shape[3] // 2)
+
+
+def run_pool(device: Device, x: np.ndarray, kind: str, dtype: str, layout: str) -> tuple[Array, Array | None, Array]:
+    source = device.input("x", x, dtype, layout=layout)
+    y = device.output("y", pooled_shape(x.shape), dtype, layout=layout)
+    places = device.output("places", y.shape, "uint8", layout=layout) if kind == "max" else None
+    device.call("pool", kind, source, y, places, is_last(layout))
+    return y, places, source
+
+
+@every_dtype
+@every_kind
+@every_layout
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pool_equals_float64(device: Device, shape: tuple[int, ...], layout: str, kind: str, dtype: str) -> None:
+    x = noise(shape, 3, dtype) - 0.5
+    x = rounded(x, dtype).astype(np.float64)
+    y, places, _ = run_pool(device, x, kind, dtype, layout)
+    assert_close(y.numpy(), exact_pool(x, kind), dtype)
+    if places is not None:
+        np.testing.assert_array_equal(places.numpy(), exact_places(x))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_nan_is_the_largest_and_ties_go_to_the_first(device: Device, layout: str) -> None:
+    x = np.array([[1, np.nan, 2, 2, -0.0, 0, -3, -4], [3, 2, 2, 2, 0, 0, -5, -3]], np.float64).reshape(1, 1, 2, 8)
+    y, places, _ = run_pool(device, x, "max", "float32", layout)
+    assert places is not None
+    np.testing.assert_array_equal(y.numpy().ravel(), np.float32([np.nan, 2, 0, -3]))
+    assert places.numpy().ravel().tolist() == [1 + 4, 0, 4, 4]
+
+
+def run_pool_backward(
+    device: Device, x: np.ndarray, kind: str, dtype: str, layout: str, relu: bool
+) -> tuple[dict[str, Array], np.ndarray]:
+    """The buffers by name, and the exact gradient."""
+    y, places = rounded(exact_pool(x, kind), dtype).astype(np.float64), exact_places(x)
+    grad = noise(y.shape, 4, dtype)
+    buffers = {"grad": device.input("grad", grad, dtype, layout=layout)}
+    if kind == "max":
+        buffers["places"] = device.input("places", places.astype(np.uint8), "uint8", layout=layout)
+    if kind == "l2":
+        buffers["x"] = device.input("x", x, dtype, layout=layout)
+        buffers["y"] = device.input("y", y, dtype, layout=layout)
+    buffers["out"] = device.output("out", x.shape, dtype, layout=layout)
+    device.call(
+        "pool_backward",
+        kind,
+        buffers["grad"],
+        *(buffers.get(name) for name in ("x", "y", "places")),
+        buffers["out"],
+        relu,
+        is_last(layout),
+    )
+    if kind == "max":
+        factor = np.arange(4) == (places if relu else places % 4)[..., None]
+    else:
+        factor = windows(x) / (4 * y[..., None]) if kind == "l2" else np.float64(0.25)
+    return buffers, spread(grad[..., None] * np.broadcast_to(factor, (*y.shape, 4)), x.shape)
+
+
+@every_dtype
+@pytest.mark.parametrize(("kind", "relu"), [("max", False), ("max", True), ("average", False), ("l2", False)])
+@every_layout
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pool_backward_equals_float64(
+    device: Device, shape: tuple[int, ...], layout: str, kind: str, relu: bool, dtype: str
+) -> None:
+    x = rounded(noise(shape, 5, dtype) - 0.5, dtype).astype(np.float64)
+    buffers, exact = run_pool_backward(device, x, kind, dtype, layout, relu)
+    assert_close(buffers["out"].numpy(), exact, dtype)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_any_schedule_gives_the_same_bits(module: Any, layout: str) -> None:
+    x = noise((2, 16, 13, 24), 6, "float32")
+    runs = []
+    for seed in range(3):
+        device = Device(module, seed=seed)
+        buffers = [run_bias_relu(device, x.reshape(2, 16, -1), noise((16,), 7, "float32"), "float32", layout)]
+        for kind in KINDS:
+            y, places, _ = run_pool(device, x, kind, "float32", layout)
+            buffers += [y, *([places] if places else [])]
+            buffers.append(run_pool_backward(device, x, kind, "float32", layout, kind == "max")[0]["out"])
+        runs.append([buffer.raw().tobytes() for buffer in buffers])
+    assert runs[0] == runs[1] == runs[2]
+
+
+def assert_efficient(device: Device, arrays: list[Array], least: int) -> None:
+    """`least`: bytes that any kernel must read and write."""
+    distinct = sum(a.buffer.read_bytes() + a.buffer.written_bytes() for a in arrays)
+    assert least <= distinct <= 1.15 * least
+    counters = device.counters
+    parts = (counters["main_loop"], counters["elsewhere"])
+    assert counters["block_read_bytes"] + 32 * sum(p["writes"]["sectors"] for p in parts) <= 1.15 * least
+    for direction in ("reads", "writes"):
+        assert sector_efficiency(counters["main_loop"][direction]) >= 0.95
+        assert counters["elsewhere"][direction]["requests"] == 0 or direction == "reads"
+
+
+def size_of(array: Array) -> int:
+    return int(np.prod(array.shape)) * STORAGE[array.dtype].itemsize
+
+
+@every_dtype
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_bias_relu_reads_and_writes_each_value_once(module: Any, layout: str, dtype: str) -> None:
+    device = Device(module, counting=True)
+    x = run_bias_relu(device, noise((2, 64, 2048), 8, dtype), noise((64,), 9, dtype), dtype, layout)
+    assert_efficient(device, [x], 2 * size_of(x))
+    assert device.counters["main_loop"]["writes"]["widest"] == 16
+
+
+@every_dtype
+@every_kind
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_pool_reads_and_writes_each_value_once(module: Any, layout: str, kind: str, dtype: str) -> None:
+    device = Device(module, counting=True)
+    y, places, x = run_pool(device, noise((1, 64, 16, 32), 8, dtype), kind, dtype, layout)
+    arrays = [a for a in (x, y, places) if a is not None]
+    assert_efficient(device, arrays, sum(map(size_of, arrays)))
+    assert device.counters["main_loop"]["reads"]["widest"] == 16
+
+
+@every_dtype
+@every_kind
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_pool_backward_reads_and_writes_each_value_once(module: Any, layout: str, kind: str, dtype: str) -> None:
+    device = Device(module, counting=True)
+    x = noise((1, 64, 16, 32), 8, dtype)
+    buffers, _ = run_pool_backward(device, x, kind, dtype, layout, kind == "max")
+    assert_efficient(device, list(buffers.values()), sum(map(size_of, buffers.values())))
+    assert device.counters["main_loop"]["writes"]["widest"] == 16

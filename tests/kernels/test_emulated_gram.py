@@ -1,0 +1,217 @@
+"""gram, moments, style_loss and bias_relu_style_loss: the CUDA sources, run on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from emulated import DTYPES, LAYOUTS, Device, bank_conflicts, compute_dtype, rounded, sector_efficiency
+from gram_launches import BOUND, VGG, error, exact_gram, features, gram, matrix
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+vgg = pytest.mark.parametrize(("channels", "positions"), VGG[:4])
+
+TENSOR_CORES = ("float32", "float16", "bfloat16")
+SIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+
+
+def check(device: Device, x: np.ndarray, dtype: str, rng: np.random.Generator, wanted: set[str], **how: Any) -> None:
+    """One launch against float64: G, or R and the loss; the mean; the weighted sums; exact symmetry."""
+    batch, channels, positions = x.shape
+    scale = 1 / max(positions, 1)
+    weight = rng.random((batch, positions)).astype(np.float32) if "weight" in wanted else None
+    target = matrix(rng, batch, channels) if "target" in wanted else None
+    got = gram(device, x, dtype, scale=scale, weight=weight, target=target, mean="mean" in wanted, **how)
+    bound = BOUND[compute_dtype(dtype)]
+    exact = exact_gram(x, weight, scale)
+    assert np.array_equal(got.out, got.out.transpose(0, 2, 1)), "not symmetric"
+    if target is None:
+        assert error(got.out, exact) <= bound
+    else:
+        assert error(got.out, exact - target) <= bound
+        assert got.loss == pytest.approx(float(np.square(exact - target).sum()), rel=bound)
+    if "mean" in wanted:
+        assert error(got.mean, x.astype(np.float64).sum(2) * scale) <= bound
+
+
+@every_dtype
+@every_layout
+@vgg
+def test_style_loss_of_the_vgg_shapes_equals_float64(
+    device: Device, channels: int, positions: int, layout: str, dtype: str
+) -> None:
+    rng = np.random.default_rng(channels)
+    if dtype == "float64" or layout.endswith("offset"):
+        positions //= 8  # plain multiply-adds are slow here
+    check(device, features(rng, (1, channels, positions), dtype), dtype, rng, {"target"}, layout=layout)
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_random_configurations_equal_float64(module: Any, part: int) -> None:
+    rng = np.random.default_rng(100 + part)
+    for _ in range(35):
+        dtype, layout = str(rng.choice(DTYPES)), str(rng.choice(LAYOUTS))
+        channels = int(rng.choice([1, 2, 3, 5, 8, 16, 31, 40, 64, 65, 72, 96, 128, 136, 200]))
+        positions = int(rng.choice([0, 1, 2, 7, 16, 33, 64, 100, 128, 257, 384, 520]))
+        shape = (int(rng.integers(1, 4)), channels, positions)
+        wanted = {name for name in ("target", "weight", "mean") if rng.random() < 0.5}
+        if "weight" in wanted:
+            wanted.discard("mean")  # no op asks for both
+        device = Device(module, seed=int(rng.integers(1000)))
+        how = {"splits": int(rng.choice([0, 0, 1, 2, 5, 40])), "tf32": bool(rng.random() < 0.8)}
+        check(device, features(rng, shape, dtype), dtype, rng, wanted, layout=layout, **how)
+
+
+@pytest.mark.parametrize(("channels", "positions", "splits"), [(64, 4096, 50), (128, 2560, 20), (24, 1344, 17)])
+@pytest.mark.parametrize("layout", ["nchw", "channels_last", "offset"])
+def test_the_schedule_does_not_change_a_bit(
+    module: Any, channels: int, positions: int, splits: int, layout: str
+) -> None:
+    rng = np.random.default_rng(1)
+    x, target = features(rng, (1, channels, positions), "float32"), matrix(rng, 1, channels)
+    if layout == "offset":
+        x = x[:, :, : positions // 4]
+    launched = [
+        gram(Device(module, seed=seed), x, "float32", layout=layout, target=target, mean=True, splits=splits)
+        for seed in range(5)
+    ]
+    assert launched[0].splits > 16, "one group alone"
+    for other in launched[1:]:
+        assert np.array_equal(other.out, launched[0].out)
+        assert np.array_equal(other.mean, launched[0].mean)
+        assert other.loss == launched[0].loss
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last", "padded", "channels_last_padded"])
+@pytest.mark.parametrize("dtype", TENSOR_CORES)
+@pytest.mark.parametrize("shape", [(1, 64, 512), (2, 128, 256), (1, 200, 96), (2, 8, 72), (1, 256, 160)])
+def test_bias_and_relu_on_the_way_equal_float64(
+    device: Device, shape: tuple[int, int, int], dtype: str, layout: str
+) -> None:
+    rng = np.random.default_rng(2)
+    x, bias = rounded(rng.standard_normal(shape), dtype), rounded(rng.standard_normal(shape[1]), dtype)
+    target = matrix(rng, shape[0], shape[1])
+    got = gram(device, x, dtype, layout=layout, scale=1 / shape[2], target=target, bias=bias)
+    activated = rounded(np.maximum(x + bias[:, None], 0), dtype)
+    exact = exact_gram(activated, scale=1 / shape[2]) - target
+    assert np.array_equal(got.activated, activated)
+    assert error(got.out, exact) <= 1e-6
+    assert got.loss == pytest.approx(float(np.square(exact).sum()), rel=1e-6)
+
+
+def test_plain_tf32_is_asked_for_and_is_less_accurate(device: Device) -> None:
+    rng = np.random.default_rng(3)
+    x = features(rng, (1, 64, 512), "float32")
+    exact = exact_gram(x)
+    assert 1e-6 < error(gram(device, x, "float32", plain=True).out, exact) < 2e-3
+    assert error(gram(device, x, "float32").out, exact) < 2e-7
+
+
+@pytest.mark.parametrize("dtype", TENSOR_CORES)
+def test_a_long_sum_keeps_its_accuracy_though_tensor_cores_truncate(device: Device, dtype: str) -> None:
+    """One split of a bright picture: without the sums outside the tensor cores the error is a hundred times larger."""
+    x = rounded(np.random.default_rng(4).random((1, 8, 16384)) + 1, dtype)
+    assert error(gram(device, x, dtype, splits=1).out, exact_gram(x)) <= 5e-7
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_value_that_is_not_finite_shows(device: Device, dtype: str, value: float) -> None:
+    x = features(np.random.default_rng(5), (2, 16, 64), dtype)
+    x[1, 3, 9] = value
+    out = gram(device, x, dtype).out
+    assert np.isfinite(out[0]).all()
+    assert not np.isfinite(out[1, 3]).any() or not np.isfinite(out[1, 3, 3])
+
+
+@pytest.mark.parametrize(("tf32", "expected"), [(True, "rows"), (False, "simt")])
+def test_a_card_without_tf32_takes_another_path_except_for_half(device: Device, tf32: bool, expected: str) -> None:
+    x = np.ones((1, 16, 64))
+    assert gram(device, x, "float32", tf32=tf32).path == expected
+    assert gram(device, x, "bfloat16", tf32=tf32).path == expected
+    assert gram(device, x, "float16", tf32=tf32).path == "rows"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("simt", [False, True])
+def test_addresses_beyond_two_to_the_31_elements(device: Device, dtype: str, simt: bool) -> None:
+    channels, positions, far = 3, 64, 2**31 + 64
+    x = features(np.random.default_rng(6), (1, channels, positions), dtype)
+    held = device.sparse("x", (1, channels, positions), dtype, strides=(3 * far, far, 1))
+    dense = device.input("dense", x, dtype).buffer.read()
+    row = positions * SIZE[dtype]
+    for c in range(channels):
+        held.buffer.poke(c * far, dense[c * row : (c + 1) * row])
+    plan = device.module.gram_plan(held.buffer, simt=simt)
+    assert plan["path"] == ("simt" if simt else "rows")
+    out = device.output("out", (1, channels, channels), "float32")
+    device.module.gram(
+        held.buffer,
+        out.buffer,
+        device.workspace("partial", plan["partial"], "float32").buffer,
+        device.workspace("losses", plan["losses"], "float64").buffer,
+        device.zeros("counters", plan["counters"]).buffer,
+        1.0,
+        simt=simt,
+    )
+    assert error(out.numpy(), exact_gram(x)) <= 1e-6
+
+
+def products(channels: int, positions: int, dtype: str) -> int:
+    """Products of 16 x 8 in the lower triangle of units, with what each is made of."""
+    units = -(-channels // 64)
+    tiles = 20 * units + 32 * (units * (units - 1) // 2)
+    return tiles * (positions // 8 * 3 if dtype == "float32" else positions // 16)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", TENSOR_CORES)
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@vgg
+def test_traffic_and_products_are_the_least_there_can_be(
+    module: Any, channels: int, positions: int, layout: str, dtype: str, bias: bool
+) -> None:
+    device = Device(module, counting=True)
+    rng = np.random.default_rng(7)
+    x, target = features(rng, (1, channels, positions), dtype), matrix(rng, 1, channels)
+    shifts = {"bias": features(rng, (1, 1, channels), dtype)[0, 0]} if bias else {}
+    got = gram(device, x, dtype, layout=layout, target=target, **shifts)
+    counted = device.counters
+    assert counted["mma"][{"float32": "tf32", "float16": "f16", "bfloat16": "bf16"}[dtype]] == products(
+        channels, positions, dtype
+    )
+    assert counted["mma_main"] == sum(counted["mma"].values())
+    main = counted["main_loop"]
+    assert main["reads"]["widest"] == 16
+    assert main["shared"]["requests"] == 0
+    if not bias:
+        assert sector_efficiency(main["reads"]) >= 0.95
+    assert sector_efficiency(main["writes"]) >= 0.95
+    assert sector_efficiency(counted["elsewhere"]["writes"]) >= 0.95
+    # Memory: the map once, the target once, the result once, the workspace written and read once.
+    held = {name: array.buffer for name, array in got.buffers.items()}
+    read = sum(buffer.read_bytes() for buffer in held.values())
+    written = sum(buffer.written_bytes() for buffer in held.values())
+    workspace = held["partial"].written_bytes()
+    result = 4 * channels**2
+    least_read = x.size * SIZE[dtype] + result + workspace
+    least_written = result + workspace + (x.size * SIZE[dtype] if bias else 0)
+    assert read <= 1.15 * least_read
+    assert written <= 1.15 * least_written
+    assert held["x"].read_bytes() == x.size * SIZE[dtype]
+    if channels <= 128:  # one tile: not even L2 is asked twice
+        once = least_read + channels * SIZE[dtype] * bias
+        assert counted["block_read_bytes"] <= 1.15 * once
+
+
+def test_plain_multiply_adds_meet_no_bank_twice(module: Any) -> None:
+    for dtype, layout in (("float64", "nchw"), ("float64", "channels_last"), ("float32", "channels_last")):
+        device = Device(module, counting=True)
+        x = features(np.random.default_rng(8), (1, 128, 128), dtype)
+        assert gram(device, x, dtype, layout=layout, simt=True).path == "simt"
+        main = device.counters["main_loop"]
+        assert main["shared"]["requests"] > 0
+        assert bank_conflicts(main) == 0
+        assert sector_efficiency(main["reads"]) >= 0.95
