@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from fastnst import __version__
 from fastnst.errors import FastnstError, UsageError, nearest
-from fastnst.settings import OPTIMIZERS, PRECISIONS, PRESETS, Layers, Settings
+from fastnst.settings import GRAPHS, OPTIMIZERS, PRECISIONS, PRESETS, Layers, Settings
 
 INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C: 128 + SIGINT
 
@@ -256,6 +256,7 @@ def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
     add(group, "--history", int, "N", "steps that L-BFGS remembers")
     add(group, "--device", str, "NAME", "auto, cpu, cuda, cuda:1, ...")
     add(group, "--precision", str, "NAME", f"of features: {', '.join(PRECISIONS)}")
+    add(group, "--graph", str, "WHEN", f"a step as one CUDA graph: {', '.join(GRAPHS)}")
 
 
 def _layers(layers: Layers) -> str:

@@ -12,6 +12,7 @@ import torch
 
 import fastnst
 from fastnst import ops
+from fastnst.graph import choose_backend
 from fastnst.transfer import choose_device, choose_precision
 from fastnst.weights.entries import cache_folder
 
@@ -31,6 +32,7 @@ def collect() -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "precision": str(precision).removeprefix("torch."),
+        "graph": choose_backend("auto", device) is not None,
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "kernels": {name: ops.kernels(name) for name in _devices()},
@@ -49,6 +51,7 @@ def table(facts: dict[str, Any]) -> str:
         ("CUDA module", built["cuda"] or f"none: {built['no_cuda_because']}"),
         ("device", f"{facts['device']} ({facts['device_name']})"),
         ("precision", f"{facts['precision']} (what auto takes here)"),
+        ("CUDA graph", f"{'on' if facts['graph'] else 'off'} (what auto takes here)"),
         ("CPU", f"{facts['instruction_set']}, {facts['threads']} threads"),
         ("weights in", facts["weights_folder"]),
     ]

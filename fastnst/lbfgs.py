@@ -47,15 +47,15 @@ class LBFGS:
         flat = gradient.reshape(-1)
         if self.gradient is None or self.direction is None:
             self.gradient, self.direction = flat.clone(), flat.neg()
-            size = flat.abs().mean().item()
-            self.direction.mul_(self.learning_rate * FIRST_CHANGE / size if size > 0 else 0.0)
+            size = flat.abs().mean()
+            factor = torch.where(size > 0, self.learning_rate * FIRST_CHANGE / size, 0.0)
         else:
             self._learn(flat)
             self.gradient.copy_(flat)
             self._turn(flat)
-            size = self.direction.abs().mean().item()
-            self.direction.mul_(min(self.learning_rate, MOST_CHANGE / size if size > 0 else 1.0))
-        image.view(-1).add_(self.direction)
+            size = self.direction.abs().mean()
+            factor = (MOST_CHANGE / size).clamp_(max=self.learning_rate)
+        image.view(-1).add_(self.direction.mul_(factor))
 
     def _learn(self, flat: Tensor) -> None:
         """Take in the last change of the image and what it did to the gradient."""
@@ -64,7 +64,8 @@ class LBFGS:
         slot = self.count % len(self.curvatures)
         change, bend = self.changes[slot], self.bends[slot]
         torch.sub(flat, self.gradient, out=bend)
-        curvature, square = self.direction.dot(bend).item(), bend.dot(bend).item()
+        # The one wait for the device in a step: whether a pair counts decides what runs next.
+        curvature, square = torch.stack((self.direction.dot(bend), bend.dot(bend))).tolist()
         if curvature > LEAST_CURVATURE * square and square > 0:
             change.copy_(self.direction)
             self.curvatures[slot] = curvature
@@ -82,9 +83,9 @@ class LBFGS:
         used = [slot for slot in newest_first if self.curvatures[slot] > 0]
         taken = {}
         for slot in used:
-            taken[slot] = self.changes[slot].dot(direction).item() / self.curvatures[slot]
-            direction.add_(self.bends[slot], alpha=-taken[slot])
+            taken[slot] = self.changes[slot].dot(direction).div_(self.curvatures[slot])
+            direction.addcmul_(self.bends[slot], taken[slot], value=-1)
         direction.mul_(self.scale)
         for slot in reversed(used):
-            along = self.bends[slot].dot(direction).item() / self.curvatures[slot]
-            direction.add_(self.changes[slot], alpha=taken[slot] - along)
+            along = self.bends[slot].dot(direction).div_(self.curvatures[slot])
+            direction.addcmul_(self.changes[slot], taken[slot].sub_(along))

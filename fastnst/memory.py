@@ -36,7 +36,7 @@ def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, 
     for i, layer in enumerate(chain):
         pooled = chain[i + 1] if i + 1 < len(chain) and chain[i + 1].kind == "pool" else None
         if layer.kind == "relu" and layer.name not in tapped and pooled is not None and settings.pooling == "max":
-            kept += size(pooled, 4)  # the places of the maxima, see objective.py
+            kept += size(pooled, 1)  # the places of the maxima, see engine.py
         elif layer.kind == "relu" or layer.name in tapped:
             kept += size(layer, dtype.itemsize)
     targets = sum(size(layer, dtype.itemsize) for layer in chain if layer.name in dict(settings.content_layers))
@@ -116,9 +116,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception is an allocation that failed; PyTorch has no class of its own for that on the CPU."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and (
-        "not enough memory" in str(error) or "can't allocate memory" in str(error) or "bad_alloc" in str(error)
-    )
+    known = ("not enough memory", "can't allocate memory", "bad_alloc", "out of memory: could not allocate")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in known)
 
 
 def return_unused() -> None:

@@ -7,28 +7,22 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fastnst import memory
 from fastnst.errors import FastnstError
-from fastnst.lbfgs import LBFGS
+from fastnst.graph import Capturer, choose_backend
 from fastnst.objective import Losses
 from fastnst.settings import Settings
+from fastnst.walk import ValueAndGrad
 
 log = logging.getLogger("fastnst")
 
 # A step is taken back when the loss stops being finite or, with L-BFGS whose steps are not searched, grows this much.
 EXPLOSION = 10.0
 MOST_RETRIES = 20
-
-
-class ValueAndGrad(Protocol):
-    """What the loop asks of an objective."""
-
-    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -91,41 +85,6 @@ def to_picture(image: Tensor) -> Tensor:
     return (image.detach().float().cpu() / 255).clamp(0, 1)
 
 
-class Optimizer(Protocol):
-    """Updates an image in place, given the gradient there."""
-
-    learning_rate: float
-
-    def step(self, image: Tensor, gradient: Tensor) -> None: ...
-
-
-class Adam:
-    """Kingma and Ba 2015, algorithm 1. PyTorch's own gives the same image, but loads its compiler to do so."""
-
-    def __init__(
-        self, image: Tensor, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
-    ) -> None:
-        self.learning_rate, self.betas, self.epsilon = learning_rate, betas, epsilon
-        self.mean = torch.zeros_like(image)
-        self.square = torch.zeros_like(image)
-        self.count = 0
-
-    def step(self, image: Tensor, gradient: Tensor) -> None:
-        first, second = self.betas
-        self.count += 1
-        self.mean.lerp_(gradient, 1 - first)
-        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        width = self.square.sqrt().div_(math.sqrt(1 - second**self.count)).add_(self.epsilon)
-        image.addcdiv_(self.mean, width, value=-self.learning_rate / (1 - first**self.count))
-
-
-def make_optimizer(image: Tensor, settings: Settings) -> Optimizer:
-    """The optimiser that the settings name, for updates of ``image``."""
-    if settings.optimizer == "adam":
-        return Adam(image, settings.learning_rate)
-    return LBFGS(image, settings.learning_rate, settings.history)
-
-
 @dataclass
 class Run:
     """One scale of a run: the image as it stands, the losses of each step, and why it stopped early, if it did."""
@@ -144,6 +103,7 @@ def optimize(
     clock: Clock | None = None,
     scale: int = 1,
     scales: int = 1,
+    capturer: Capturer | None = None,
 ) -> Run:
     """Take ``settings.steps`` steps from ``image``, pixels ``[1, 3, H, W]`` in 0..255; the argument is not changed.
 
@@ -153,18 +113,20 @@ def optimize(
 
     Where no shorter step helps either, as at a minimum, the run ends with the last good image and ``stopped`` is
     ``"stalled"``. Raises FastnstError where the start image has no finite loss.
+
+    ``capturer`` says what captures steps as CUDA graphs, for all scales of a run; None: what ``settings.graph`` says.
     """
-    image = image.detach().clone()
-    good = image.clone()
-    optimizer = make_optimizer(image, settings)
+    capturer = capturer or Capturer(choose_backend(settings.graph, image.device))
+    walk = capturer.walk(objective, image.detach().clone(), settings)
+    image = walk.image
     clock = clock or Clock(total=float(settings.steps * image.numel()))
-    run = Run(good, [])
+    run = Run(walk.good, [])
     last = math.inf
     try:
         for number in range(1, settings.steps + 1):
-            losses, gradient = objective.value_and_grad(image)
+            losses, finite = walk.look()
             retries, refused = 0, losses.total
-            while not _acceptable(losses, gradient, last, settings):
+            while not finite or _explodes(losses, last, settings):
                 retries += 1
                 if number == 1:
                     raise FastnstError("the loss of the start image is not finite; check the weights of the losses")
@@ -172,17 +134,16 @@ def optimize(
                     log.warning("step %d: no step from loss %.4g helps, however short; stopped there", number, last)
                     run.stopped = "stalled"
                     return run
-                image.copy_(torch.where(image.isfinite(), image, good).sub_(good).mul_(0.5).add_(good))
-                losses, gradient = objective.value_and_grad(image)
+                if retries == 1:
+                    walk.calm()
+                walk.turn_back()
+                losses, finite = walk.look()
             if retries:
                 told = "step %d: loss %.4g after %.4g; taken back and retried at 1/%d of its length"
                 log.warning(told, number, refused, last, 2**retries)
-                optimizer = _calmer(optimizer, image, settings)
-            good.copy_(image)
+            walk.go()
             last = losses.total
             run.trace.append(losses)
-            optimizer.step(image, gradient)
-            del gradient  # before the next is made
             seconds, remaining = clock.advance(image.numel())
             if callback is None:
                 continue
@@ -197,18 +158,8 @@ def optimize(
     return run
 
 
-def _acceptable(losses: Losses, gradient: Tensor, last: float, settings: Settings) -> bool:
-    if not math.isfinite(losses.total) or not bool(gradient.isfinite().all()):
-        return False
-    return settings.optimizer != "lbfgs" or losses.total <= EXPLOSION * last
-
-
-def _calmer(optimizer: Optimizer, image: Tensor, settings: Settings) -> Optimizer:
-    """After a step that had to be shortened: Adam goes on at half its rate, L-BFGS forgets its curvature."""
-    if settings.optimizer == "lbfgs":
-        return make_optimizer(image, settings)
-    optimizer.learning_rate *= 0.5
-    return optimizer
+def _explodes(losses: Losses, last: float, settings: Settings) -> bool:
+    return settings.optimizer == "lbfgs" and losses.total > EXPLOSION * last
 
 
 def _held(image: Tensor) -> int:

@@ -15,6 +15,7 @@ from fastnst.errors import UsageError, nearest
 
 OPTIMIZERS = ("lbfgs", "adam")
 STARTS = ("content", "noise", "style")  # of `init`; anything else is the path of a picture
+GRAPHS = ("auto", "on", "off")
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 TV_KINDS = ("anisotropic", "isotropic", "squared")
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -63,6 +64,7 @@ class Settings:
     snapshot_every: int = 0  # 0: none
     device: str = "auto"
     precision: str = "auto"
+    graph: str = "auto"  # whether a step runs as one CUDA graph; auto: where there is CUDA
 
     @classmethod
     def of(cls, preset: str = "default", **changes: Any) -> Settings:
@@ -100,7 +102,8 @@ class Settings:
         for name in ("arch", "content_form", "style_form", "pooling", "padding", "device"):
             if not isinstance(getattr(self, name), str):
                 raise UsageError(f"{name}: expected a name, got {getattr(self, name)!r}")
-        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("tv_kind", TV_KINDS)):
+        choices = {"optimizer": OPTIMIZERS, "precision": PRECISIONS, "graph": GRAPHS, "tv_kind": TV_KINDS}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 value = getattr(self, name)
                 raise UsageError(f"unknown {name} {value!r}{nearest(str(value), known)} (known: {', '.join(known)})")

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnst import images, memory, vgg, weights
+from fastnst import images, memory, ops, vgg, weights
 from fastnst.errors import UsageError, WeightsError
+from fastnst.graph import Capturer, choose_backend
 from fastnst.images import Picture
 from fastnst.objective import Losses, Objective, StyleTargets, style_targets
 from fastnst.optimize import Callback, Clock, Run, optimize, to_picture
@@ -79,6 +80,7 @@ class Stylizer:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.device = choose_device(settings.device)
+        self.capturer = Capturer(choose_backend(settings.graph, self.device))
         memory.return_unused()
         self.dtype = choose_precision(settings.precision, self.device)
         self.image_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
@@ -150,6 +152,7 @@ class Stylizer:
         scales = self.scales(content)
         final = scales[-1]
         self.check(*final)
+        ops.follow_matmul_precision()
         clock = Clock(total=float(sum(3 * h * w for h, w in scales) * settings.steps))
         trace: list[tuple[Losses, ...]] = []
         image: Tensor | None = None
@@ -164,7 +167,14 @@ class Stylizer:
                     image = self._pixels(to_picture(image), height, width)
                 memory.return_unused()  # what reading weights and measuring the targets took
                 run = optimize(
-                    objective, image, settings, callback=callback, clock=clock, scale=i + 1, scales=len(scales)
+                    objective,
+                    image,
+                    settings,
+                    callback=callback,
+                    clock=clock,
+                    scale=i + 1,
+                    scales=len(scales),
+                    capturer=self.capturer,
                 )
             except KeyboardInterrupt:
                 if run is None:  # nothing there yet to keep

@@ -121,12 +121,12 @@ class VGG:
         centred = (image - self.mean.to(image.dtype)) * self.scale.to(image.dtype)
         return centred.to(self.dtype, memory_format=torch.channels_last)
 
-    def convolve(self, x: Tensor, name: str) -> Tensor:
-        """The convolution ``name`` with its bias, sizes kept by the padding."""
-        weight, bias = self.convs[name]
+    def convolve(self, x: Tensor, name: str, *, bias: bool = True) -> Tensor:
+        """The convolution ``name``, with its bias unless that is added later, sizes kept by the padding."""
+        weight, offset = self.convs[name]
         if self.padding == "replicate":
-            return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
-        return F.conv2d(x, weight, bias, padding=1)
+            return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, offset if bias else None)
+        return F.conv2d(x, weight, offset if bias else None, padding=1)
 
     def pool(self, x: Tensor) -> Tensor:
         """2 x 2 pooling with stride 2; an odd last row or column is dropped."""

@@ -197,6 +197,7 @@ def test_a_full_disk(
         "--style-layers=",
         "--optimizer=sgd",
         "--precision=float8",
+        "--graph=sometimes",
         "--pooling=median",
         "--padding=mirror",
         "--preset=gatis",

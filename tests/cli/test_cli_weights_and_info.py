@@ -84,6 +84,7 @@ def test_info_names_what_serves_each_op(run: Run) -> None:
     assert facts["torch"] == str(torch.__version__)
     assert facts["threads"] == torch.get_num_threads()
     assert facts["precision"] in ("bfloat16", "float32")
+    assert facts["graph"] == (facts["device"] == "cuda")
     assert facts["weights_folder"].endswith("cache")
     assert facts["instruction_set"] in out
     assert facts["built"]["built_with"] in out

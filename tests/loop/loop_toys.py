@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,34 @@ class Script:
         if isinstance(total, BaseException):
             raise total
         return Losses(total=total), torch.full_like(image, self.gradient)
+
+
+class Valley:
+    """A convex objective on the device. Beyond ``wall`` its loss is not finite, or with ``cliff`` its gradient."""
+
+    parts = (("content", "relu1_1"), ("style", "relu1_1"))
+
+    def __init__(self, wall: float = math.inf, cliff: bool = False, dtype: torch.dtype = torch.float64) -> None:
+        self.centre, self.stiffness = (noise(1) * 5).to(dtype), (noise(2).abs() + 0.1).to(dtype)
+        self.wall, self.cliff = wall, cliff
+
+    def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        offset = image - self.centre
+        far = image.abs().max() > self.wall
+        values = torch.stack(((0.5 * self.stiffness * offset**2).sum(), offset.cosh().log().sum()))
+        gradient = self.stiffness * offset + offset.tanh()
+        if self.cliff:
+            gradient = torch.where(far, math.nan, gradient)
+        else:
+            values = torch.where(far, math.inf, values)
+        return values, gradient
+
+    def losses(self, values: Any) -> Losses:
+        return Losses(total=sum(values), content={"relu1_1": values[0]}, style={"relu1_1": values[1]})
+
+    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
+        values, gradient = self.evaluate(image)
+        return self.losses(values.tolist()), gradient
 
 
 def adam(**changes: Any) -> Settings:

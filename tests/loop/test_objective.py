@@ -202,6 +202,13 @@ def test_bfloat16_points_the_same_way(bundled: Weights, bundled64: Weights) -> N
     assert torch.cosine_similarity(gradient.double().flatten(), exact.flatten(), dim=0) > 0.99
 
 
+def test_float16_could_not_hold_the_gradient(bundled: Weights) -> None:
+    """Why the loop does not offer it."""
+    settings = Settings.of("gatys", **MIDDLE)
+    _, gradient = make(bundled, settings, torch.float32).value_and_grad(pixels(19, 26, 2, torch.float32))
+    assert gradient.abs().max() > torch.finfo(torch.float16).max
+
+
 def test_the_image_is_not_modified_and_needs_no_gradient(bundled: Weights) -> None:
     objective = make(bundled, Settings(tv_weight=1.0, **SHALLOW), torch.float32)
     image = pixels(19, 26, 2, torch.float32).requires_grad_(True)
@@ -341,7 +348,7 @@ def test_a_float32_run_makes_no_float64_tensor(bundled: Weights) -> None:
     image = pixels(19, 26, 2, torch.float32)
     with Watch() as watch:
         objective.value_and_grad(image)
-    assert watch.dtypes <= {torch.float32, torch.int64, torch.bool}
+    assert watch.dtypes <= {torch.float32, torch.int64, torch.uint8, torch.bool}
 
 
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])

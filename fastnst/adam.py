@@ -1,0 +1,43 @@
+"""Adam for images. PyTorch's own gives the same image, but loads its compiler to do so."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Adam:
+    """Kingma and Ba 2015, algorithm 1: the state of one minimisation.
+
+    Args:
+        image: the tensor that :meth:`step` will update in place; it fixes size, dtype and device of the moments.
+        learning_rate: factor of each step.
+    """
+
+    def __init__(
+        self, image: Tensor, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
+    ) -> None:
+        self.learning_rate, self.betas, self.epsilon = learning_rate, betas, epsilon
+        self.mean = torch.zeros_like(image)
+        self.square = torch.zeros_like(image)
+        self.count = 0
+
+    def step(self, image: Tensor, gradient: Tensor) -> None:
+        """Update ``image`` in place, given the gradient there."""
+        self.count += 1
+        self.update(image, gradient, *self.factors(self.count))
+
+    def factors(self, count: int) -> tuple[float, float]:
+        """The learning rate and the root of the squares' bias at step ``count``, from 1, both corrected for it."""
+        first, second = self.betas
+        return self.learning_rate / (1 - first**count), math.sqrt(1 - second**count)
+
+    def update(self, image: Tensor, gradient: Tensor, rate: float | Tensor, width: float | Tensor) -> None:
+        """A step with the two factors given, as numbers or as tensors ``[]``, which stay on their device."""
+        first, second = self.betas
+        self.mean.lerp_(gradient, 1 - first)
+        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        root = self.square.sqrt().div_(width).add_(self.epsilon)
+        image.sub_((self.mean * rate).div_(root))

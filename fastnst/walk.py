@@ -1,0 +1,75 @@
+"""An image on its way: where it stands, the last good place, how it looks around and how it moves."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fastnst.adam import Adam
+from fastnst.lbfgs import LBFGS
+from fastnst.objective import Losses
+from fastnst.settings import Settings
+
+
+class ValueAndGrad(Protocol):
+    """What the loop asks of an objective."""
+
+    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]: ...
+
+
+class Optimizer(Protocol):
+    """Updates an image in place, given the gradient there."""
+
+    learning_rate: float
+
+    def step(self, image: Tensor, gradient: Tensor) -> None: ...
+
+
+def make_optimizer(image: Tensor, settings: Settings) -> Optimizer:
+    """The optimiser that the settings name, for updates of ``image``."""
+    if settings.optimizer == "adam":
+        return Adam(image, settings.learning_rate)
+    return LBFGS(image, settings.learning_rate, settings.history)
+
+
+class Walk:
+    """One op after the other: for any objective, on any device.
+
+    Args:
+        objective: whose losses are to fall.
+        image: the start, overwritten on the way.
+        settings: the optimiser.
+    """
+
+    def __init__(self, objective: ValueAndGrad, image: Tensor, settings: Settings) -> None:
+        self.objective, self.image, self.settings = objective, image, settings
+        self.good = image.clone()
+        self.optimizer = make_optimizer(image, settings)
+        self.gradient: Tensor | None = None
+
+    def look(self) -> tuple[Losses, bool]:
+        """The losses where the image stands, and whether they and the gradient are finite."""
+        losses, self.gradient = self.objective.value_and_grad(self.image)
+        return losses, math.isfinite(losses.total) and bool(self.gradient.isfinite().all())
+
+    def go(self) -> None:
+        """Take the place last looked at for good, and step on from it."""
+        assert self.gradient is not None
+        self.good.copy_(self.image)
+        self.optimizer.step(self.image, self.gradient)
+        self.gradient = None  # let go before the next is made
+
+    def turn_back(self) -> None:
+        """Halve the way from the last good place."""
+        image, good = self.image, self.good
+        image.copy_(torch.where(image.isfinite(), image, good).sub_(good).mul_(0.5).add_(good))
+
+    def calm(self) -> None:
+        """After a step too long: Adam goes on at half its rate, L-BFGS forgets its curvature."""
+        if self.settings.optimizer == "lbfgs":
+            self.optimizer = make_optimizer(self.image, self.settings)
+        else:
+            self.optimizer.learning_rate *= 0.5

@@ -1,0 +1,171 @@
+"""The fused engine, on the ops' CPU kernels, against the plain one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from loop_graphs import NoHost
+from loop_oracles import pixels
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastnst import engine, ops
+from fastnst.engine import Engine, FusedEngine
+from fastnst.objective import Objective, style_targets
+from fastnst.settings import Settings
+from fastnst.vgg import VGG
+from fastnst.weights import Weights
+
+TAPS: dict[str, dict[str, Any]] = {
+    "on ReLUs": {
+        "content_layers": (("relu3_1", 1.0),),
+        "style_layers": (("relu1_1", 1.0), ("relu2_1", 0.5), ("relu3_1", 0.25)),
+    },
+    "on convolutions": {"content_layers": (("conv3_1", 1.0),), "style_layers": (("conv1_2", 1.0), ("conv2_1", 1.0))},
+    "on a convolution and on its ReLU": {
+        "content_layers": (("relu1_2", 1.0), ("conv2_1", 2.0)),
+        "style_layers": (("conv1_2", 1.0), ("relu2_1", 0.25)),
+    },
+    "on pools": {"content_layers": (("pool2", 1.0),), "style_layers": (("pool1", 1.0), ("pool3", 1.0))},
+    "on ReLUs below pools": {
+        "content_layers": (("relu1_2", 1.0), ("relu3_1", 1.0)),
+        "style_layers": (("relu2_2", 1.0), ("pool2", 1.0)),
+    },
+}
+
+
+def make(
+    given: Weights,
+    settings: Settings,
+    kind: type[Engine] | None,
+    size: tuple[int, int] = (19, 26),
+    dtype: torch.dtype = torch.float64,
+) -> Objective:
+    network = VGG(given, settings.layer_names(), pooling=settings.pooling, padding=settings.padding, dtype=dtype)
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    targets = style_targets(network, pixels(23, 18, 1, exact), settings)
+    return Objective(network, pixels(*size, 0, exact), targets, settings, kind)
+
+
+def check_equal(given: Weights, settings: Settings, size: tuple[int, int] = (19, 26)) -> None:
+    plain, fused = (make(given, settings, kind, size) for kind in (Engine, FusedEngine))
+    assert fused.parts == plain.parts
+    image = pixels(*size, 2)
+    (values, gradient), (expected, exact) = fused.evaluate(image), plain.evaluate(image)
+    torch.testing.assert_close(values, expected, rtol=1e-12, atol=0)
+    assert gradient.is_contiguous()
+    assert (gradient - exact).norm() <= 1e-12 * exact.norm()
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("pooling", ["max", "average", "l2"])
+@pytest.mark.parametrize("taps", TAPS)
+def test_both_engines_give_the_same(bundled64: Weights, taps: str, pooling: str, padding: str) -> None:
+    check_equal(bundled64, Settings(pooling=pooling, padding=padding, **TAPS[taps]))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 33), (4 * 9, 16)])
+@pytest.mark.parametrize("pooling", ["max", "average", "l2"])
+def test_both_engines_give_the_same_down_to_a_pixel(bundled64: Weights, pooling: str, size: tuple[int, int]) -> None:
+    """The deepest map of the first size has one pixel, whose memory layout can be read both ways."""
+    check_equal(bundled64, Settings(pooling=pooling), size)
+
+
+class Calls(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: Counter[str] = Counter()
+        self.biases: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.name()] += 1
+        if func is torch.ops.aten.convolution.default and not args[6]:  # not transposed
+            self.biases.append(args[2] is not None)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("pooling", ["max", "average", "l2"])
+def test_the_fused_engine_spares_every_pass_it_can(bundled: Weights, pooling: str) -> None:
+    settings = Settings(pooling=pooling, tv_weight=0.0)
+    objective = make(bundled, settings, FusedEngine, (32, 32), torch.float32)
+    image = pixels(32, 32, 2, torch.float32)
+    with Calls() as calls:
+        objective.evaluate(image)
+    kinds = Counter(layer.kind for layer in objective.chain)
+    styled = len(settings.style_layers)
+    assert calls.biases == [False] * kinds["conv"]
+    assert calls.counts["fastnst::bias_relu_style_loss"] == styled
+    # The reference of the fused loss, on devices without its kernel, is made of the other two.
+    assert calls.counts["fastnst::bias_relu_"] in (kinds["relu"], kinds["relu"] - styled)
+    assert calls.counts["fastnst::pool"] == calls.counts["fastnst::pool_backward"] == kinds["pool"]
+    for spared in ("aten::max_pool2d_with_indices_backward", "aten::avg_pool2d_backward", "aten::relu"):
+        assert calls.counts[spared] == 0
+
+
+def test_places_and_kept_features_are_let_go(bundled: Weights) -> None:
+    objective = make(bundled, Settings(), FusedEngine, (32, 32), torch.float32)
+    tape = engine.Tape()
+    with torch.no_grad():
+        objective.engine._forward(pixels(32, 32, 2, torch.float32), tape)
+        pooled = [below.name for below, above in pairwise(objective.chain) if above.kind == "pool"]
+        assert not set(pooled) & set(tape.features)
+        assert {places.dtype for places in tape.places.values()} == {torch.uint8}
+        assert len(tape.places) == len(pooled)
+        objective.engine._reverse(tape)
+    assert not tape.features
+    assert not tape.places
+    assert not tape.residuals
+
+
+def test_the_fused_engine_is_taken_where_its_ops_have_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = {"cuda": dict.fromkeys(ops.NAMES, "cuda"), "cpu": dict.fromkeys(ops.NAMES, "avx512")}
+    monkeypatch.setattr(ops, "kernels", lambda device: served[device])
+    assert engine.choose(torch.device("cuda:1")) is FusedEngine
+    assert engine.choose(torch.device("cpu")) is Engine
+    served["cuda"]["bias_relu_"] = "reference"
+    assert engine.choose(torch.device("cuda")) is Engine
+
+
+@pytest.mark.parametrize("pooling", ["max", "average", "l2"])
+@pytest.mark.parametrize("kind", [Engine, FusedEngine])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_evaluation_neither_waits_for_the_device_nor_leaves_it(
+    bundled: Weights, dtype: torch.dtype, kind: type[Engine], pooling: str
+) -> None:
+    """On the meta device, which has no values: what waited for one would fail, and what came from the CPU shows."""
+    settings = Settings(pooling=pooling, padding="replicate", **TAPS["on ReLUs"])
+    meta = torch.device("meta")
+    network = VGG(bundled, settings.layer_names(), pooling=pooling, padding="replicate", device=meta, dtype=dtype)
+    image = pixels(19, 26, 2, torch.float32).to(meta)
+    objective = Objective(network, image, style_targets(network, image, settings), settings, kind)
+    with NoHost(meta) as watch:
+        values, gradient = objective.evaluate(image)
+    assert watch.calls > 30
+    assert values.shape == (len(objective.parts),)
+    assert gradient.shape == image.shape
+
+
+def test_the_precision_of_products_is_followed_outside_of_steps(
+    bundled: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph of a step could not hold it."""
+    calls: list[int] = []
+    monkeypatch.setattr(ops, "follow_matmul_precision", lambda: calls.append(1))
+    objective = make(bundled, Settings(**TAPS["on ReLUs"]), FusedEngine, dtype=torch.float32)
+    assert calls
+    calls.clear()
+    objective.value_and_grad(pixels(19, 26, 2, torch.float32))
+    assert not calls
+
+
+def test_bfloat16_features_have_float32_values_and_gradient(bundled: Weights) -> None:
+    settings = Settings(**TAPS["on ReLUs"])
+    exact, half = (make(bundled, settings, FusedEngine, dtype=d) for d in (torch.float32, torch.bfloat16))
+    image = pixels(19, 26, 2, torch.float32)
+    (values, gradient), (expected, slope) = half.evaluate(image), exact.evaluate(image)
+    assert (values.dtype, gradient.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(values, expected, rtol=0.05, atol=0)
+    assert torch.cosine_similarity(gradient.flatten(), slope.flatten(), dim=0) > 0.99
