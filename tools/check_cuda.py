@@ -1,4 +1,4 @@
-"""Import the CUDA module and say what it holds; run by `make cuda`, on a machine with or without a GPU."""
+"""Import the CUDA module and check that every op has a CUDA kernel; run by `make cuda`, with or without a GPU."""
 
 import sys
 
@@ -7,18 +7,50 @@ import torch
 import fastnst.ops
 from fastnst.ops import _library
 
-if _library.cuda_error:
-    sys.exit(f"the CUDA module did not load: {_library.cuda_error}")
-kernels = fastnst.ops.kernels("cuda")
-print(f"fastnst._C_cuda imported under torch {torch.__version__}; {fastnst.ops.build_info()}")
-for op, served_by in kernels.items():
-    print(f"  {op:18} {served_by}")
-if kernels["content_loss"] != "cuda":
-    sys.exit("content_loss has no CUDA kernel registered")
-if not torch.cuda.is_available():
-    print("no GPU here: the kernels were compiled, linked and registered, not run")
-    sys.exit(0)
-x, y = torch.randn(2, 1, 64, 37, 41, device="cuda", requires_grad=True)
-loss = fastnst.ops.content_loss(x, y)
-expected = (x.double() - y.double()).square().sum()
-print(f"content_loss on {torch.cuda.get_device_name()}: relative error {abs(loss / expected - 1).item():.1e}")
+# Every op of ours that takes tensors. One that is missing here or among the registered ones is an error.
+OPS = (
+    "gram",
+    "gram_backward",
+    "moments",
+    "style_loss",
+    "content_loss",
+    "content_loss_backward",
+    "total_variation",
+    "total_variation_backward",
+    "tapped_backward_",
+    "bias_relu_",
+    "bias_relu_style_loss",
+    "pool",
+    "pool_backward",
+)
+
+
+def registered_ops() -> set[str]:
+    """Ops of ours that take a tensor, from the registered schemas."""
+    ours = [schema for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("fastnst::")]
+    takes_tensors = [schema for schema in ours if any("Tensor" in str(argument.type) for argument in schema.arguments)]
+    return {schema.name.removeprefix("fastnst::") for schema in takes_tensors}
+
+
+def main() -> None:
+    if _library.cuda_error:
+        sys.exit(f"the CUDA module did not load: {_library.cuda_error}")
+    registered = registered_ops()
+    if registered != set(OPS):
+        sys.exit(f"ops differ from the list in tools/check_cuda.py: {sorted(registered.symmetric_difference(OPS))}")
+    print(f"fastnst._C_cuda imported under torch {torch.__version__}; {fastnst.ops.build_info()}")
+    missing = [op for op in OPS if not torch._C._dispatch_has_kernel_for_dispatch_key(f"fastnst::{op}", "CUDA")]
+    if missing:
+        sys.exit(f"no CUDA kernel registered for {', '.join(missing)}")
+    print(f"all {len(OPS)} ops have a CUDA kernel: {', '.join(OPS)}")
+    if not torch.cuda.is_available():
+        print("no GPU here: the kernels were compiled, linked and registered, not run")
+        return
+    x, y = torch.randn(2, 1, 64, 37, 41, device="cuda", requires_grad=True)
+    loss = fastnst.ops.content_loss(x, y)
+    expected = (x.double() - y.double()).square().sum()
+    print(f"content_loss on {torch.cuda.get_device_name()}: relative error {abs(loss / expected - 1).item():.1e}")
+
+
+if __name__ == "__main__":
+    main()

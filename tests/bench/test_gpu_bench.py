@@ -1,0 +1,248 @@
+"""The GPU benchmark without a GPU: everything but the clock, on the CPU and on pictures of a few pixels."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import problems
+import pytest
+import report
+import run as bench
+import tasks
+import torch
+import whole_loop
+from ceilings import measure_card
+from measure import check, measure
+from problems import Problem
+from roofline import CARDS, PRECISIONS
+from tasks import Contender, Task
+from timing import Budget, EventTimer, Spread, Turn
+
+CPU = torch.device("cpu")
+CARD = CARDS[0]
+SCRIPT = Path(bench.__file__)
+
+
+class CountingTimer:
+    """Takes turns as a clock does, and says 1, 2, 3 ... seconds for the first, second, third turn."""
+
+    def __init__(self) -> None:
+        self.order: list[int] = []
+
+    def seconds(self, turns: Sequence[Turn], repeats: int) -> list[list[float]]:
+        for _ in range(repeats):
+            for i, turn in enumerate(turns):
+                turn.prepare()
+                turn.run()
+                self.order.append(i)
+        return [[float(i + 1)] * repeats for i in range(len(turns))]
+
+
+@pytest.fixture(autouse=True)
+def _not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "compiled", lambda function: function)
+
+
+def problem(layer: str = "relu2_1", side: int = 16, precision: str = "float32") -> Problem:
+    return Problem(layer, side, precision, torch.channels_last, CPU)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("op", tasks.TASKS)
+def test_every_op_is_right_on_the_cpu_in_every_precision(op: str, precision: str) -> None:
+    task = tasks.TASKS[op](problem("image" if op in tasks.IMAGE_OPS else "relu2_1", precision=precision))
+    rows = {row.contender: row for row in measure(task, CountingTimer(), CARD, repeats=2)}
+    names = {"eager", "compile", "fastnst"} | ({"cublas"} if "style" in op else set())
+    assert set(rows) == names
+    for name in names - {"cublas"}:
+        assert rows[name].refused is None, rows[name]
+        assert rows[name].seconds is not None
+    if "cublas" in names and precision in ("float32", "tf32"):  # halves are put out in float32 on CUDA only
+        assert rows["cublas"].refused is None
+
+
+def replaced(task: Task, name: str, spoil: Callable[[torch.Tensor], torch.Tensor]) -> Task:
+    def wrong(contender: Contender) -> Contender:
+        run = contender.run
+        return Contender(name, lambda: tuple(spoil(y) for y in run()), contender.prepare)
+
+    return Task(task.op, task.problem, tuple(wrong(c) if c.name == name else c for c in task.contenders), task.exact)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda y: y * 1.001, lambda y: y[..., None], lambda y: y * float("nan"), lambda y: y + float("inf")],
+    ids=["factor", "shape", "nan", "infinity"],
+)
+def test_a_wrong_result_has_no_time_and_says_why(spoil: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    timer = CountingTimer()
+    task = replaced(tasks.TASKS["style_loss backward"](problem()), "fastnst", spoil)
+    rows = {row.contender: row for row in measure(task, timer, CARD, repeats=2)}
+    assert rows["fastnst"].seconds is None
+    assert "error" in (rows["fastnst"].refused or "")
+    assert rows["fastnst"].bytes_per_second is None
+    assert len(set(timer.order)) == 3  # the others were timed
+    assert all(rows[name].seconds for name in ("eager", "compile", "cublas"))
+
+
+def test_a_contender_that_fails_is_a_row_that_says_so() -> None:
+    def fail() -> tuple[torch.Tensor, ...]:
+        raise RuntimeError("no kernel for this card\nand more lines")
+
+    assert check(Contender("cublas", fail), (), 1.0) == (None, "RuntimeError: no kernel for this card")
+
+
+def test_too_few_results_are_refused() -> None:
+    one = torch.ones(1)
+    assert check(Contender("fastnst", lambda: (one,)), (one.double(), one.double()), 1.0)[1] is not None
+
+
+def test_contenders_take_turns_and_warming_up_does_not_count() -> None:
+    timer = CountingTimer()
+    rows = measure(tasks.TASKS["content_loss"](problem()), timer, CARD, repeats=2, warm_up=1)
+    assert timer.order == [0, 1, 2] * 3
+    assert [row.seconds for row in rows] == [Spread(s, s, s) for s in (1.0, 2.0, 3.0)]
+    size = 128 * 8 * 8 * 4
+    assert rows[2].bytes_per_second == pytest.approx(2 * size / 3.0)
+
+
+def tiny(**changes: object) -> bench.Plan:
+    settings = {"sides": (16,), "precisions": ("float32", "bfloat16"), "layers": ("relu1_1", "relu3_1"), "repeats": 2}
+    return bench.Plan(**{**settings, "loop_sides": (32,), "steps": 2, **changes})
+
+
+def test_a_run_leaves_a_table_a_complete_json_file_and_a_plot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    card = measure_card("a card", CPU, CountingTimer(), size=2**10, side=32)
+    plan = tiny(precisions=("float32",))
+    path = bench.run(plan, CPU, CountingTimer(), card, Budget(600), tmp_path / "results", say=lambda line: None)
+    said, found = capsys.readouterr().out, json.loads(path.read_text())
+    assert path.name == "a-card.json"
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert set(found) == {"machine", "ceilings", "published", "ops", "loop", "dropped"}
+    assert set(found["machine"]) >= {"card", "driver", "torch", "commit"}
+    assert found["ceilings"]["bandwidth"] == 2**11
+    wanted = {(op, layer) for op, p in plan.problems(CPU) for layer in [p.layer]}
+    assert {(row["op"], row["layer"]) for row in found["ops"]} == wanted
+    assert {row["contender"] for row in found["loop"]} == set(whole_loop.CONTENDERS)
+    for row in found["ops"]:
+        assert (row["seconds"] is None) == (row["refused"] is not None), row
+        assert row["predicted"] is not None or row["contender"] != "fastnst"
+    assert found["dropped"] == []
+    for heading in ("| ceiling |", "| side | precision | loop |", "| op | layer |"):
+        assert heading in said
+
+
+def test_what_the_time_does_not_allow_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ticks = itertools.count()
+    plan = tiny(ops=("content_loss",))
+    budget = Budget(5, clock=lambda: float(next(ticks)))  # a second passes from question to question
+    path = bench.run(plan, CPU, CountingTimer(), CARD, budget, tmp_path, say=lambda line: None)
+    dropped = json.loads(path.read_text())["dropped"]
+    late = [f"content_loss {layer} 16^2 bfloat16" for layer in ("relu1_1", "relu3_1")]
+    assert dropped == ["loop 32^2 bfloat16", *late]
+    assert f"Left out, for want of time: {', '.join(dropped)}" in capsys.readouterr().out
+
+
+def test_a_size_that_fails_is_a_row_and_not_the_end(tmp_path: Path) -> None:
+    def fail(problem: Problem) -> Task:
+        raise torch.OutOfMemoryError("the card is too small")
+
+    plan = tiny(ops=("content_loss", "pool"), tasks={**tasks.TASKS, "content_loss": fail}, loop_sides=())
+    path = bench.run(plan, CPU, CountingTimer(), CARD, Budget(600), tmp_path, say=lambda line: None)
+    rows = json.loads(path.read_text())["ops"]
+    assert {row["refused"] for row in rows if row["op"] == "content_loss"} == {
+        "OutOfMemoryError: the card is too small"
+    }
+    assert any(row["seconds"] for row in rows if row["op"] == "pool")
+
+
+def test_the_loop_is_held_to_autograd_before_it_is_timed() -> None:
+    rows = {row.contender: row for row in whole_loop.race(32, "float32", CPU, steps=2, rounds=1)}
+    for name in ("eager", "fused"):
+        assert rows[name].refused is None, rows[name]
+        assert rows[name].seconds is not None
+    assert "no CUDA graphs" in (rows["fused + graph"].refused or "")
+    assert rows["fused + graph"].seconds is None
+
+
+def test_a_loop_with_a_wrong_gradient_is_refused() -> None:
+    class Spoilt:
+        def __init__(self, right: object) -> None:
+            self.right = right
+
+        def value_and_grad(self, image: torch.Tensor) -> tuple[object, torch.Tensor]:
+            losses, gradient = self.right.value_and_grad(image)
+            return losses, 1.01 * gradient
+
+    def spoilt(contest: whole_loop.Contest, name: str) -> object:
+        return Spoilt(contest.objective(name)) if name == "fused" else contest.objective(name)
+
+    rows = {r.contender: r for r in whole_loop.race(32, "float32", CPU, steps=2, rounds=1, make_objective=spoilt)}
+    assert rows["eager"].refused is None
+    assert rows["fused"].seconds is None
+    assert "error" in (rows["fused"].refused or "")
+
+
+def test_precision_is_put_back() -> None:
+    before = torch.get_float32_matmul_precision()
+    with problems.multiplied("tf32"):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_tables_say_what_was_refused() -> None:
+    row = bench.Row("pool", "relu1_1", 16, "half", "fastnst", 1.0, "error 1.0e+00 above 2e-03", None, 1e-6, None, None)
+    assert "refused: error 1.0e+00 above 2e-03" in report.ops_table([row], CARD)[-1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_without_a_device_the_script_says_so_in_one_line() -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "bench/gpu/run.py needs a CUDA device and a CUDA build of torch; roofline.py runs anywhere"
+    ]
+
+
+def test_the_device_timer_flushes_the_cache_and_lets_the_host_run_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for what needs a device."""
+    log: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            log.append("event")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 2.0
+
+    properties = types.SimpleNamespace(L2_cache_size=2**20)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: log.append("sleep"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append("wait"))
+    timer = EventTimer(CPU)
+    assert timer.junk.numel() > 4 * 2**20
+    timer.junk.fill_(1)
+    flushed: list[bool] = []
+
+    def run() -> None:
+        flushed.append(not timer.junk.any())
+        timer.junk.fill_(1)
+        log.append("run")
+
+    turn = Turn(run, lambda: log.append("prepare"))
+    assert timer.seconds([turn, turn], 2) == [[0.002, 0.002]] * 2
+    assert log == (["prepare", "sleep", "event", "run", "event"] * 2 + ["wait"]) * 2
+    assert flushed == [True] * 4

@@ -1,0 +1,145 @@
+"""Machine code as `cuobjdump -sass` prints it: instructions, loops, loads. Used by tools/kernel_report.py."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+TENSOR = re.compile(r"(H|I|D|B|Q|O|HG|IG|QG|UTCH|UTCQ|UTCO)MMA\b")
+LINE = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    address: int
+    predicated: bool
+    opcode: str
+    operands: str
+
+    @property
+    def tensor(self) -> bool:
+        """Whether tensor cores execute it; HFMA2.MMA, a plain addition in another pipe, is none."""
+        return TENSOR.match(self.opcode) is not None
+
+    @property
+    def target(self) -> int | None:
+        """Where a branch goes, unless it is a subroutine call or a return."""
+        if not self.opcode.startswith("BRA"):
+            return None
+        match = re.search(r"0x([0-9a-f]+)\s*$", self.operands.strip())
+        return int(match[1], 16) if match else None
+
+    @property
+    def falls_through(self) -> bool:
+        if self.opcode in ("BRA", "BRA.U"):
+            return self.predicated or "," in self.operands  # BRA.U UP0, 0x80
+        return self.predicated or not self.opcode.startswith(("EXIT", "RET", "BRX", "JMX"))
+
+
+def parse(text: str) -> dict[str, list[Instruction]]:
+    """Instructions of each function, by mangled name."""
+    functions: dict[str, list[Instruction]] = {}
+    current: list[Instruction] = []
+    for line in text.splitlines():
+        if "Function :" in line:
+            current = functions.setdefault(line.split()[-1], [])
+        elif match := LINE.match(line):
+            address, predicate, opcode, operands = match.groups()
+            current.append(Instruction(int(address, 16), predicate is not None, opcode, operands))
+    return functions
+
+
+def load_widths(instructions: list[Instruction]) -> dict[int, int]:
+    """How many loads from global memory there are of each width in bits; copies to shared memory count too."""
+    widths: Counter[int] = Counter()
+    for instruction in instructions:
+        parts = instruction.opcode.split(".")
+        if parts[0] in ("LDG", "LDGSTS"):
+            sizes = {"256": 256, "128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8": 8}
+            widths[next((sizes[part] for part in parts if part in sizes), 32)] += 1
+    return dict(widths)
+
+
+def blocks(instructions: list[Instruction]) -> tuple[list[list[Instruction]], list[list[int]]]:
+    """Basic blocks, and the numbers of those that may follow each."""
+    index = {instruction.address: i for i, instruction in enumerate(instructions)}
+    starts = {0}
+    for i, instruction in enumerate(instructions):
+        if instruction.target in index:
+            starts.add(index[instruction.target])
+        if (instruction.target is not None or not instruction.falls_through) and i + 1 < len(instructions):
+            starts.add(i + 1)
+    order = sorted(starts)
+    number = {start: n for n, start in enumerate(order)}
+    parts, following = [], []
+    for n, start in enumerate(order):
+        end = order[n + 1] if n + 1 < len(order) else len(instructions)
+        part, last = instructions[start:end], instructions[end - 1]
+        to = [number[index[last.target]]] if last.target in index else []
+        if last.falls_through and n + 1 < len(order):
+            to.append(n + 1)
+        parts.append(part)
+        following.append(to)
+    return parts, following
+
+
+def loops(following: list[list[int]]) -> list[set[int]]:
+    """Natural loops: the blocks between a branch back and its target, which every way to the branch passes."""
+    count = len(following)
+    before: list[list[int]] = [[] for _ in range(count)]
+    reachable, stack = {0}, [0]
+    while stack:
+        for to in following[stack.pop()]:
+            if to not in reachable:
+                reachable.add(to)
+                stack.append(to)
+    for block in reachable:
+        for to in following[block]:
+            before[to].append(block)
+    everything = frozenset(reachable)
+    dominators = dict.fromkeys(reachable, everything) | {0: frozenset({0})}
+    changed = True
+    while changed:
+        changed = False
+        for block in sorted(reachable - {0}):
+            common = frozenset.intersection(*(dominators[b] for b in before[block])) | {block}
+            if common != dominators[block]:
+                dominators[block], changed = common, True
+    found: dict[int, set[int]] = {}
+    for block in reachable:
+        for head in following[block]:
+            if head in dominators[block]:
+                body, stack = found.setdefault(head, {head}), [block]
+                while stack:
+                    inside = stack.pop()
+                    if inside not in body:
+                        body.add(inside)
+                        stack += before[inside]
+    return list(found.values())
+
+
+def main_loop(instructions: list[Instruction]) -> list[Instruction]:
+    """The innermost loop with the most tensor-core instructions, or, with none in any, the most bits loaded.
+
+    What follows an atomic is left out where there is a choice: there the last block adds up what all have written.
+    """
+    if not instructions:
+        return []
+    parts, following = blocks(instructions)
+    every = [(loop, [i for block in sorted(loop) for i in parts[block]]) for loop in loops(following)]
+    arrival = min((i.address for i in instructions if i.opcode.startswith("ATOM")), default=instructions[-1].address)
+    early = [(loop, body) for loop, body in every if body[0].address < arrival]
+
+    def tensor(body: list[Instruction]) -> int:
+        return sum(i.tensor for i in body)
+
+    def loads(body: list[Instruction]) -> int:
+        return sum(width * count for width, count in load_widths(body).items())
+
+    for candidates, weight in ((every, tensor), (early, loads), (every, loads)):
+        working = [(loop, body) for loop, body in candidates if weight(body)]
+        innermost = [body for loop, body in working if not any(other < loop for other, _ in working)]
+        if innermost:
+            return max(innermost, key=lambda body: (weight(body), -len(body)))
+    return []
