@@ -45,10 +45,13 @@ class Result:
 
 
 def choose_device(name: str) -> torch.device:
-    """``"auto"`` is a GPU if there is one; raises UsageError for a device that is not here."""
+    """``"auto"`` is a GPU if there is one with kernels of ours; raises UsageError for a device that is not here."""
+    no_kernels = ops.build_info()["no_cuda_because"]
     if name == "auto":
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and no_kernels is None:
             return torch.device("cuda")
+        if torch.cuda.is_available():
+            log.warning("there is a GPU, but no CUDA kernels: %s. %s", no_kernels, ops.CUDA_REMEDY)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -56,6 +59,8 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
         raise UsageError(f"device {name!r} cannot be used ({reason}); try --device cpu") from None
+    if device.type == "cuda" and no_kernels is not None:
+        raise UsageError(f"device {name!r} cannot be used: no CUDA kernels: {no_kernels}. {ops.CUDA_REMEDY}")
     return device
 
 

@@ -3,7 +3,7 @@
 Features are ``[B, C, ...positions]``. Losses and Gram matrices are float32 whatever the features' precision, also
 inside autocast, and float64 for float64 features. Results are the same bit for bit on repeat and for any number of
 threads. :func:`kernels` says which ops have kernels of ours for a device; the others run on
-:mod:`fastnst.ops.reference`.
+:mod:`fastnst.ops.reference`. A CUDA tensor where the build has no CUDA kernels is an error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from fastnst.ops import _library, reference
-from fastnst.ops._library import follow_matmul_precision
+from fastnst.ops._library import CUDA_REMEDY, follow_matmul_precision
 from fastnst.ops.bias_relu import bias_relu_, bias_relu_style_loss
 from fastnst.ops.content_loss import content_loss
 from fastnst.ops.gram import gram
@@ -22,6 +22,7 @@ from fastnst.ops.tapped_backward import tapped_backward_
 from fastnst.ops.total_variation import total_variation
 
 __all__ = [
+    "CUDA_REMEDY",
     "bias_relu_",
     "bias_relu_style_loss",
     "content_loss",

@@ -22,7 +22,8 @@ except ImportError as error:
 torch.ops.fastnst.cpu_kernels()  # a FASTNST_CPU that makes no sense is an error here, not inside a parallel loop
 
 cuda_error: str | None = None
-"""Why CUDA tensors run on the reference instead of our CUDA kernels; None when the CUDA module is loaded."""
+"""Why there are no CUDA kernels; None when the CUDA module is loaded."""
+CUDA_REMEDY = "Reinstall fastnst where a CUDA toolkit and a CUDA build of torch are found, with FORCE_CUDA=1"
 if importlib.util.find_spec("fastnst._C_cuda") is None:
     cuda_error = "built for CPU only"
 elif torch.version.cuda is None:
@@ -80,6 +81,8 @@ def check_features(op: str, name: str, x: object) -> Tensor:
         raise ValueError(f"{op}: expected {name} of shape (B, C, ...), got {tuple(x.shape)}")
     if x.dtype not in DTYPES:
         raise TypeError(f"{op}: expected {name} of dtype float32, float64, bfloat16 or float16, got {x.dtype}")
+    if x.is_cuda and cuda_error is not None:
+        raise RuntimeError(f"{op}: {name} is on {x.device}, but there are no CUDA kernels: {cuda_error}. {CUDA_REMEDY}")
     return x
 
 

@@ -11,9 +11,10 @@ import torch
 from loop_pictures import fail_at, samples, tiny
 from PIL import Image
 
-from fastnst import images, memory
+from fastnst import images, memory, transfer
 from fastnst.errors import FastnstError, ImageError, OutOfMemoryError, UsageError, WeightsError
 from fastnst.objective import Objective
+from fastnst.ops import _library
 from fastnst.transfer import Stylizer, stylize
 
 pytestmark = pytest.mark.usefixtures("weights_read_once")
@@ -119,3 +120,16 @@ def test_errors_of_the_library_come_through_as_they_are(monkeypatch: pytest.Monk
 def test_weights_so_large_that_the_loss_overflows_are_an_error() -> None:
     with pytest.raises(FastnstError, match="the loss of the start image is not finite"):
         stylize(samples(), samples(seed=2), settings=tiny(style_weight=1e308, style_form="raw"))
+
+
+def test_a_gpu_without_kernels_is_passed_over_aloud_and_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Plain PyTorch on the GPU would be slow in silence."""
+    monkeypatch.setattr(_library, "cuda_error", "built for CPU only")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert transfer.choose_device("auto") == torch.device("cpu")
+    assert "there is a GPU, but no CUDA kernels: built for CPU only. Reinstall" in caplog.text
+    monkeypatch.setattr(torch, "zeros", lambda *sizes, device: torch.ones(*sizes))
+    with pytest.raises(UsageError, match=r"device 'cuda' cannot be used: no CUDA kernels: built for CPU only\. Reinst"):
+        transfer.choose_device("cuda")

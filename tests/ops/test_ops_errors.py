@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from fastnst import ops
+from fastnst.ops import _library
 
 F = torch.ones(2, 3, 4, 5)
 G = torch.ones(2, 3, 3)
@@ -355,3 +357,14 @@ def test_a_result_that_does_not_fit_into_memory_is_a_readable_error() -> None:
     many = torch.ones(1, 1, 1).expand(1, 10**7, 1)
     with pytest.raises(RuntimeError, match="fastnst: out of memory: could not allocate a tensor of shape"):
         ops.gram(many)
+
+
+def test_a_cuda_tensor_without_cuda_kernels_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_library, "cuda_error", "built for CPU only")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(1, 3, 4, 4, device="cuda")
+        told = (
+            "gram: x is on cuda:0, but there are no CUDA kernels: built for CPU only. Reinstall fastnst .*FORCE_CUDA=1"
+        )
+        with pytest.raises(RuntimeError, match=told):
+            ops.gram(x)
