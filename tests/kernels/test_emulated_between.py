@@ -72,6 +72,16 @@ def test_bias_relu_keeps_nan_and_clears_what_is_below_zero(device: Device, layou
     np.testing.assert_array_equal(got.numpy().ravel(), np.float32([0, 0, 0, np.inf, np.nan, 2.5]))
 
 
+def test_bias_relu_addresses_beyond_two_to_the_31_elements(device: Device) -> None:
+    far, x, bias = 2**31 + 64, noise((1, 3, 40), 3, "float32"), noise((3,), 4, "float32")
+    values = device.sparse("x", x.shape, "float32", strides=(3 * far, far, 1), kind="in_place")
+    for c in range(3):
+        values.buffer.poke(c * far, x[0, c].astype(np.float32).tobytes())
+    device.call("bias_relu_rows", values, device.input("bias", bias, "float32"))
+    found = [np.frombuffer(values.buffer.peek(c * far, 40), np.float32) for c in range(3)]
+    assert_close(np.stack(found)[None], np.maximum(x + bias[:, None], 0), "float32")
+
+
 def windows(x: np.ndarray) -> np.ndarray:
     """[B, C, H, W] -> [B, C, H // 2, W // 2, 4]."""
     b, c, h, w = x.shape

@@ -204,6 +204,22 @@ def test_rows_may_lie_further_apart_than_2_to_the_31(device, width):
     np.testing.assert_allclose(found, variation_gradient(x.astype(np.float32), "squared")[0, 0], atol=1e-5)
 
 
+def test_total_variation_addresses_beyond_two_to_the_31_elements(device):
+    width, row = 40, 2**31 + 64
+    x = normal(9, 3 * width).reshape(1, 1, 3, width).astype(np.float32)
+    image = device.sparse("x", x.shape, "float32", strides=(3 * row, 3 * row, row, 1))
+    for i in range(3):
+        image.buffer.poke(i * row, x[0, 0, i].tobytes())
+    out, partial = (
+        device.output("out", (1,), "float32"),
+        device.workspace("partial", device.module.most_blocks, "float64"),
+    )
+    device.call("total_variation", image, "squared", partial, device.zeros("counter", 1), out)
+    wide = x.astype(np.float64)
+    exact = np.square(np.diff(wide, axis=3)).sum() + np.square(np.diff(wide, axis=2)).sum()
+    np.testing.assert_allclose(out.numpy()[0], exact, rtol=1e-6)
+
+
 def test_results_are_the_same_in_every_order_of_blocks(module):
     x, y = normal(7, 3 * 20 * 256), normal(8, 3 * 20 * 256)
     image = x.reshape(1, 3, 20, 256)
