@@ -74,15 +74,19 @@ def define(
 
 
 def check_features(op: str, name: str, x: object) -> Tensor:
-    """Raise unless ``x`` is a floating tensor of shape (B, C, ...)."""
+    """Raise unless ``x`` is a floating tensor of shape (B, C, ...) that kernels can serve."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: expected {name} to be a torch.Tensor, got {type(x).__name__}")
     if x.dim() < 2:
         raise ValueError(f"{op}: expected {name} of shape (B, C, ...), got {tuple(x.shape)}")
     if x.dtype not in DTYPES:
         raise TypeError(f"{op}: expected {name} of dtype float32, float64, bfloat16 or float16, got {x.dtype}")
-    if x.is_cuda and cuda_error is not None:
-        raise RuntimeError(f"{op}: {name} is on {x.device}, but there are no CUDA kernels: {cuda_error}. {CUDA_REMEDY}")
+    if x.is_cuda:
+        if cuda_error is not None:
+            raise RuntimeError(
+                f"{op}: {name} is on {x.device}, but there are no CUDA kernels: {cuda_error}. {CUDA_REMEDY}"
+            )
+        follow_matmul_precision()
     return x
 
 

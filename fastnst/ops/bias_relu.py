@@ -56,8 +56,6 @@ def bias_relu_style_loss(x: Tensor, bias: Tensor, target: Tensor, scale: float =
     _check(op, x, bias)
     target = _library.batch_matrix(op, "target", x, target)
     scale = _library.check_scale(op, "scale", scale)
-    if x.is_cuda:
-        _library.follow_matmul_precision()
     y, loss, residual = torch.ops.fastnst.bias_relu_style_loss(x, bias, target, scale)
     return y, loss, residual
 

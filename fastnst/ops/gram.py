@@ -29,8 +29,6 @@ def gram(x: Tensor, weight: Tensor | None = None, scale: float = 1.0) -> Tensor:
     _library.check_features("gram", "x", x)
     scale = _library.check_scale("gram", "scale", scale)
     weight = _library.position_weight("gram", x, weight)
-    if x.is_cuda:
-        _library.follow_matmul_precision()
     result: Tensor = torch.ops.fastnst.gram(x, weight, scale)
     return result
 

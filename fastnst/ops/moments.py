@@ -27,8 +27,6 @@ def moments(x: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         TypeError, ValueError: an argument of the wrong type, shape or dtype.
     """
     _library.check_features("moments", "x", x)
-    if x.is_cuda:
-        _library.follow_matmul_precision()
     mean, gram = torch.ops.fastnst.moments(x, _library.check_scale("moments", "scale", scale))
     return mean, gram
 

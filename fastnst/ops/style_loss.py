@@ -40,8 +40,6 @@ def style_loss_and_residual(
     target = _library.batch_matrix("style_loss", "target", x, target)
     weight = _library.position_weight("style_loss", x, weight)
     scale = _library.check_scale("style_loss", "scale", scale)
-    if x.is_cuda:
-        _library.follow_matmul_precision()
     loss, residual = torch.ops.fastnst.style_loss(x, target, weight, scale)
     return loss, residual
 

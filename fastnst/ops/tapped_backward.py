@@ -62,8 +62,6 @@ def tapped_backward_(
         residual = _library.batch_matrix(op, "residual", x, residual)
     for name, other in (("x", x), ("residual", residual), ("weight", weight), ("target", target)):
         check_apart(op, name, other, "grad", grad)
-    if x.is_cuda:
-        _library.follow_matmul_precision()
     torch.ops.fastnst.tapped_backward_(
         grad,
         x,

@@ -11,7 +11,7 @@ from gram_launches import BOUND, VGG, error, exact_gram, features, gram, matrix
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
-vgg = pytest.mark.parametrize(("channels", "positions"), VGG[:4])
+vgg = pytest.mark.parametrize(("channels", "positions"), VGG)
 
 TENSOR_CORES = ("float32", "float16", "bfloat16")
 SIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
@@ -123,7 +123,8 @@ def test_a_value_that_is_not_finite_shows(device: Device, dtype: str, value: flo
     x[1, 3, 9] = value
     out = gram(device, x, dtype).out
     assert np.isfinite(out[0]).all()
-    assert not np.isfinite(out[1, 3]).any() or not np.isfinite(out[1, 3, 3])
+    assert not np.isfinite(out[1, 3]).any()
+    assert not np.isfinite(out[1, :, 3]).any()
 
 
 @pytest.mark.parametrize(("tf32", "expected"), [(True, "rows"), (False, "simt")])

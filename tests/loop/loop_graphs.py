@@ -18,7 +18,7 @@ class NoHost(TorchDispatchMode):
     """Fails on an op that waits for the device, or that moves or makes a tensor elsewhere than on ``device``."""
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.device = device
         self.calls = 0
 

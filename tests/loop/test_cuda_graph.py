@@ -97,7 +97,7 @@ def test_a_step_makes_no_host_wait_but_one(bundled: Weights, make: Callable[...,
     assert type(walk) is (AdamInGraph if make is adam else EvaluationInGraph)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        walk._replay()  # type: ignore[attr-defined]
+        walk._replay()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     losses, finite = walk.look()

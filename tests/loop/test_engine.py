@@ -76,7 +76,7 @@ def test_both_engines_give_the_same_down_to_a_pixel(bundled64: Weights, pooling:
 
 class Calls(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.counts: Counter[str] = Counter()
         self.biases: list[bool] = []
 
