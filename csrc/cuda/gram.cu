@@ -34,14 +34,8 @@ void sums(const char* op, const Tensor& x, double scale, Tensor& out, const Want
     task.partial = data<A>(partial);
     task.losses = data<double>(losses);
     task.counters = data<unsigned>(counters);
-    if constexpr (sizeof(T) <= 4) {
-      if (wanted.bias) {
-        kernels::launch_bias_gram<T>(map, path, plan, task, data<const T>(wanted.bias), data<T>(wanted.activated),
-                                     plain_tf32(), current_stream(x));
-        return;
-      }
-    }
-    kernels::launch_gram<T>(map, path, plan, task, plain_tf32(), current_stream(x));
+    kernels::launch_gram<T>(map, path, plan, task, plain_tf32(), current_stream(x), data<const T>(wanted.bias),
+                            data<T>(wanted.activated));
   });
   check_launch(op);
 }

@@ -65,66 +65,44 @@ GramPlan gram_plan(const FeatureMap<T>& x, GramPath path, int splits = 0) {
 }
 
 template <typename T, Load kLoad, Multiply kMultiply>
-void launch_gram_mma(const FeatureMap<T>& x, const GramPlan& plan, const GramTask<float>& task, cudaStream_t stream) {
+void launch_gram_mma(const FeatureMap<T>& x, const GramPlan& plan, const GramTask<float>& task, const T* bias,
+                     T* activated, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(plan.blocks()));
+  const auto start = [&](auto kernel) {
+    launch(kernel, grid, kGramThreads, 0, stream, x, plan, task, bias, activated);
+  };
+  if (bias) return start(gram_mma<T, kLoad, kMultiply, false, true>);
   if constexpr (sizeof(T) == 4) {
-    if (task.weight) {
-      launch(gram_mma<T, kLoad, kMultiply, true, false>, grid, kGramThreads, 0, stream, x, plan, task,
-             static_cast<const T*>(nullptr), static_cast<T*>(nullptr));
-      return;
-    }
+    if (task.weight) return start(gram_mma<T, kLoad, kMultiply, true, false>);
   }
-  launch(gram_mma<T, kLoad, kMultiply, false, false>, grid, kGramThreads, 0, stream, x, plan, task,
-         static_cast<const T*>(nullptr), static_cast<T*>(nullptr));
+  start(gram_mma<T, kLoad, kMultiply, false, false>);
 }
 
 template <typename T, Load kLoad>
 void launch_gram_load(const FeatureMap<T>& x, const GramPlan& plan, const GramTask<float>& task, bool plain_tf32,
-                      cudaStream_t stream) {
+                      const T* bias, T* activated, cudaStream_t stream) {
   if constexpr (sizeof(T) == 2) {
-    launch_gram_mma<T, kLoad, Multiply::kNative>(x, plan, task, stream);
+    launch_gram_mma<T, kLoad, Multiply::kNative>(x, plan, task, bias, activated, stream);
   } else if (plain_tf32) {
-    launch_gram_mma<T, kLoad, Multiply::kTf32>(x, plan, task, stream);
+    launch_gram_mma<T, kLoad, Multiply::kTf32>(x, plan, task, bias, activated, stream);
   } else {
-    launch_gram_mma<T, kLoad, Multiply::kTf32x3>(x, plan, task, stream);
+    launch_gram_mma<T, kLoad, Multiply::kTf32x3>(x, plan, task, bias, activated, stream);
   }
 }
 
 // G, or R and the loss, or G and the mean. `plan` is gram_plan's for `path`; the workspace is as large as it says, its
-// counters zero. Batch and channels are at least 1.
+// counters zero. Batch and channels are at least 1. With a bias, which GramPath::kSimt does not take, the same of
+// y = max(x + bias, 0), which is written to `activated`, of x's strides.
 template <typename T>
 void launch_gram(const FeatureMap<T>& x, GramPath path, const GramPlan& plan, const GramTask<ComputeOf<T>>& task,
-                 bool plain_tf32, cudaStream_t stream) {
+                 bool plain_tf32, cudaStream_t stream, const T* bias = nullptr, T* activated = nullptr) {
   if constexpr (sizeof(T) <= 4) {
-    if (path == GramPath::kRows) return launch_gram_load<T, Load::kRows>(x, plan, task, plain_tf32, stream);
-    if (path == GramPath::kChannels) return launch_gram_load<T, Load::kChannels>(x, plan, task, plain_tf32, stream);
+    if (path == GramPath::kRows)
+      return launch_gram_load<T, Load::kRows>(x, plan, task, plain_tf32, bias, activated, stream);
+    if (path == GramPath::kChannels)
+      return launch_gram_load<T, Load::kChannels>(x, plan, task, plain_tf32, bias, activated, stream);
   }
   launch(gram_simt<T>, dim3(static_cast<unsigned>(plan.blocks())), kSimtThreads, 0, stream, x, plan, task);
-}
-
-template <typename T, Load kLoad, Multiply kMultiply>
-void launch_bias_mma(const FeatureMap<T>& x, const GramPlan& plan, const GramTask<float>& task, const T* bias,
-                     T* activated, cudaStream_t stream) {
-  launch(gram_mma<T, kLoad, kMultiply, false, true>, dim3(static_cast<unsigned>(plan.blocks())), kGramThreads, 0,
-         stream, x, plan, task, bias, activated);
-}
-
-// The same of y = max(x + bias, 0), which is written to `activated`, of x's strides. Not on GramPath::kSimt.
-template <typename T>
-void launch_bias_gram(const FeatureMap<T>& x, GramPath path, const GramPlan& plan, const GramTask<float>& task,
-                      const T* bias, T* activated, bool plain_tf32, cudaStream_t stream) {
-  static_assert(sizeof(T) <= 4, "float64 has no tensor-core path");
-  const bool rows = path == GramPath::kRows;
-  if constexpr (sizeof(T) == 2) {
-    if (rows) return launch_bias_mma<T, Load::kRows, Multiply::kNative>(x, plan, task, bias, activated, stream);
-    launch_bias_mma<T, Load::kChannels, Multiply::kNative>(x, plan, task, bias, activated, stream);
-  } else if (plain_tf32) {
-    if (rows) return launch_bias_mma<T, Load::kRows, Multiply::kTf32>(x, plan, task, bias, activated, stream);
-    launch_bias_mma<T, Load::kChannels, Multiply::kTf32>(x, plan, task, bias, activated, stream);
-  } else {
-    if (rows) return launch_bias_mma<T, Load::kRows, Multiply::kTf32x3>(x, plan, task, bias, activated, stream);
-    launch_bias_mma<T, Load::kChannels, Multiply::kTf32x3>(x, plan, task, bias, activated, stream);
-  }
 }
 
 }  // namespace fastnst::kernels

@@ -43,10 +43,7 @@ void run_gram(const Buffer& x, const Buffer& out, const Buffer& partial, const B
     task.partial = partial.data<A>();
     task.losses = losses.data<double>();
     task.counters = counters.data<unsigned>();
-    if constexpr (sizeof(T) <= 4) {
-      if (bias) return launch_bias_gram<T>(map, path, plan, task, bias->data<T>(), data<T>(activated), plain, nullptr);
-    }
-    launch_gram<T>(map, path, plan, task, plain, nullptr);
+    launch_gram<T>(map, path, plan, task, plain, nullptr, data<T>(bias), data<T>(activated));
   });
 }
 

@@ -34,7 +34,8 @@ double gram_error() {
 #ifdef SIMT
   launch(gram_simt<float>, dim3(static_cast<unsigned>(plan.blocks())), kSimtThreads, 0, nullptr, map, plan, task);
 #else
-  launch_gram_mma<float, Load::kRows, Multiply::kTf32x3>(map, plan, task, nullptr);
+  launch(gram_mma<float, Load::kRows, Multiply::kTf32x3, false, false>, dim3(static_cast<unsigned>(plan.blocks())),
+         kGramThreads, 0, nullptr, map, plan, task, static_cast<const float*>(nullptr), static_cast<float*>(nullptr));
 #endif
   double worst = 0, expected_loss = 0;
   for (int64_t i = 0; i < channels; ++i)
