@@ -6,20 +6,23 @@ layer the style and content pulls and the mask are added in place by one op, and
 has been used. Nothing here waits for the device or makes a tensor of a number on the host, so that a CUDA graph can
 hold an evaluation.
 
-:class:`Engine` leaves biases and ReLUs to PyTorch, :class:`FusedEngine` gives them to ops of ours, which spare passes
-where they have a kernel.
+:class:`Engine` leaves convolutions, biases and ReLUs to PyTorch. :class:`FusedEngine` gives biases and ReLUs to ops of
+ours, for CUDA. :class:`WinogradEngine` gives convolutions to ops of ours with all that stands between, for the CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst import ops
+from fastnst.arena import Arena
+from fastnst.ops.conv3x3 import conv3x3_backward
 from fastnst.vgg import VGG, Layer
 
 aten = torch.ops.aten
@@ -101,7 +104,7 @@ class Engine:
             # A layer's output is let go here, unless the pool above it was the one that needed it last.
             x = tape.features.pop(layer.name, None)
             tap = self.taps.get(layer.name)
-            if x is not None and (tap is not None or layer.kind == "relu"):
+            if x is not None and (tap is not None or (layer.kind == "relu" and not self._masks(i + 1))):
                 if grad is None:
                     grad = torch.zeros_like(x)
                 _pull(grad, x, tap, tape.residuals.pop(layer.name, None), relu=layer.kind == "relu")
@@ -109,7 +112,7 @@ class Engine:
             if layer.kind == "pool":
                 grad = self._unpool(i, grad, x, tape)
             elif layer.kind == "conv":
-                grad = self._unconvolve(grad, layer)
+                grad = self._unconvolve(i, grad, tape)
         assert grad is not None
         return grad
 
@@ -154,9 +157,13 @@ class Engine:
     def _size_of(self, layer: Layer) -> tuple[int, int]:
         return self.size[0] // layer.stride, self.size[1] // layer.stride
 
-    def _unconvolve(self, grad: Tensor, layer: Layer) -> Tensor:
+    def _masks(self, i: int) -> bool:
+        """Whether the way down through layer ``i`` brings the ReLU below it with it."""
+        return False
+
+    def _unconvolve(self, i: int, grad: Tensor, tape: Tape) -> Tensor:
         """The convolution's backward with respect to its input: the transposed convolution."""
-        weight, _ = self.network.convs[layer.name]
+        weight, _ = self.network.convs[self.chain[i].name]
         if self.network.padding == "zeros":
             return F.conv_transpose2d(grad, weight, padding=1)
         around = F.conv_transpose2d(grad, weight)
@@ -193,9 +200,86 @@ class FusedEngine(Engine):
         return x
 
 
-def choose(device: torch.device) -> type[Engine]:
-    """The engine for a device: fused where its ops have kernels between convolutions."""
-    return FusedEngine if ops.kernels(device.type)["bias_relu_"] == "cuda" else Engine
+class WinogradEngine(Engine):
+    """A convolution by our own op, with its bias, its ReLU and a max pool above that no loss looks below.
+
+    On the way down the same: the pool's gradient is spread out while the convolution reads it, and the mask of a ReLU
+    that no loss looks at is laid on while it writes. Maps lie in an arena.
+    """
+
+    def __init__(self, network: VGG, chain: tuple[Layer, ...], taps: Mapping[str, Tap], size: tuple[int, int]) -> None:
+        super().__init__(network, chain, taps, size)
+        self._arena, self._lock = Arena(), Lock()
+
+    def evaluate(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        with self._lock, self._arena.evaluation():
+            return super().evaluate(image)
+
+    def _pools(self, i: int) -> bool:
+        """Whether the convolution at ``i`` brings ReLU and pool with it."""
+        above = self.chain[i + 1 : i + 3]
+        return (
+            len(above) == 2 and above[1].kind == "pool" and self.chain[i].name not in self.taps and self._lets_go(i + 2)
+        )
+
+    def _convolve(self, i: int, x: Tensor, tape: Tape) -> Tensor:
+        name, network = self.chain[i].name, self.network
+        if not self._pools(i):
+            y = self._empty(self.chain[i], x.dtype)
+            relu = name not in self.taps
+            torch.ops.fastnst.conv3x3_out(x, *network.convs[name], relu, network.padding, y)
+            if name in self.taps:
+                tape.features[name] = y
+            return y
+        weight, bias = network.convs[name]
+        pool = self.chain[i + 2]
+        y = self._empty(pool, x.dtype)
+        tape.places[pool.name] = self._empty(pool, torch.uint8)
+        torch.ops.fastnst.conv3x3_pool_out(x, weight, bias, network.padding, y, tape.places[pool.name])
+        return y
+
+    def _rectify(self, i: int, x: Tensor, tape: Tape) -> Tensor:
+        if self.chain[i - 1].name in self.taps:
+            return super()._rectify(i, x, tape)
+        if not self._pools(i - 1):
+            tape.features[self.chain[i].name] = x
+        return x
+
+    def _pool(self, i: int, x: Tensor, tape: Tape) -> Tensor:
+        if not self._pools(i - 2):
+            return super()._pool(i, x, tape)
+        if self.chain[i].name in self.taps:
+            tape.features[self.chain[i].name] = x
+        return x
+
+    def _masks(self, i: int) -> bool:
+        below = self.chain[i - 1]
+        above = self.chain[i : i + 1]
+        return bool(above) and above[0].kind == "conv" and below.kind == "relu" and below.name not in self.taps
+
+    def _unpool(self, i: int, grad: Tensor, y: Tensor | None, tape: Tape) -> Tensor:
+        return grad if self._pools(i - 2) else super()._unpool(i, grad, y, tape)
+
+    def _unconvolve(self, i: int, grad: Tensor, tape: Tape) -> Tensor:
+        weight, _ = self.network.convs[self.chain[i].name]
+        mask = tape.features[self.chain[i - 1].name] if i > 0 and self._masks(i) else None
+        places = tape.places.pop(self.chain[i + 2].name) if self._pools(i) else None
+        size = self._size_of(self.chain[i])
+        if self.network.padding != "zeros":
+            return conv3x3_backward(grad, weight, mask=mask, places=places, size=size, padding=self.network.padding)
+        below = self._arena.empty(weight.shape[1], *size, grad.dtype)
+        torch.ops.fastnst.conv3x3_backward_out(grad, weight, mask, places, *size, False, below)
+        return below
+
+    def _empty(self, layer: Layer, dtype: torch.dtype) -> Tensor:
+        return self._arena.empty(layer.channels, *self._size_of(layer), dtype)
+
+
+def choose(network: VGG) -> type[Engine]:
+    """The engine for a network: by its convolutions, else fused where its ops have kernels between convolutions."""
+    if network.winograd:
+        return WinogradEngine
+    return FusedEngine if ops.kernels(network.device.type)["bias_relu_"] == "cuda" else Engine
 
 
 def _pull(grad: Tensor, x: Tensor, tap: Tap | None, residual: Tensor | None, *, relu: bool) -> None:

@@ -17,7 +17,7 @@ from fastnst.vgg import Layer
 
 # Beside the kept activations: the gradient that comes down, the map it makes, and the convolution's workspace.
 WORKING_MAPS = 2.5
-M_MMAP_THRESHOLD = -3  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 # Measured with bench/e2e/race.py: what torch, the weights and the pictures take before the first step.
 BASELINE = 340 * 2**20
 # Where an allocation failed although the estimate fitted, a size is advised that needs this much of the estimate.
@@ -41,7 +41,9 @@ def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, 
             kept += size(layer, dtype.itemsize)
     targets = sum(size(layer, dtype.itemsize) for layer in chain if layer.name in dict(settings.content_layers))
     largest = max(size(layer, dtype.itemsize) for layer in chain)
-    images = 2 * settings.history + 10 if settings.optimizer == "lbfgs" else 10
+    images = 10
+    if settings.optimizer == "lbfgs":
+        images += settings.history if settings.history_dtype == "bfloat16" else 2 * settings.history
     held = kept + targets + WORKING_MAPS * largest + images * 3 * height * width * 4
     return int(BASELINE + held)
 
@@ -121,13 +123,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def return_unused() -> None:
-    """Hand freed memory back to the system now, and from now on blocks of 8 MB and more at once (glibc only).
+    """Hand freed memory back to the system now, and from now on blocks of 16 MB and more at once (glibc only).
 
-    By itself glibc keeps freed blocks of up to 32 MB in a heap full of holes, which stay resident.
+    By itself glibc keeps freed blocks of up to 32 MB in a heap full of holes, which stay resident. With a limit below
+    16 MB it maps the workspace of every convolution anew, whose first touch costs as much as the work.
     """
     try:
         library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, 8 * 2**20)
+        library.mallopt(M_MMAP_THRESHOLD, 16 * 2**20)
+        library.mallopt(M_TRIM_THRESHOLD, 32 * 2**20)
         library.malloc_trim(0)
     except (OSError, AttributeError):
         return

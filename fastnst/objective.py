@@ -41,8 +41,8 @@ def style_targets(network: VGG, style: Tensor, settings: Settings) -> StyleTarge
     if not names or settings.style_weight == 0:
         return {}
     with torch.no_grad():
-        features = network.features(style.to(network.device), names)
-        return {name: ops.gram(f, scale=form.gram(f.shape[1], f.shape[2:].numel())) for name, f in features.items()}
+        walk = network.walk(style.to(network.device), names)
+        return {name: ops.gram(f, scale=form.gram(f.shape[1], f.shape[2:].numel())) for name, f in walk}
 
 
 class Objective:
@@ -53,7 +53,7 @@ class Objective:
         content: pixels ``[1, 3, H, W]``, RGB, 0..255; every image evaluated has this size.
         targets: from :func:`style_targets`.
         settings: the weights, layers and forms; the rest is not read.
-        engine: the kind of engine; None takes what is fastest on the network's device.
+        engine: the kind of engine; None takes what suits the network.
 
     Raises:
         UsageError: the picture is too small for the deepest layer, or a form is unknown.
@@ -97,7 +97,7 @@ class Objective:
                 content=content_weights[layer.name] * content_factor(c, n) if kept else 0.0,
                 target=features.get(layer.name),
             )
-        make = engine or choose(network.device)
+        make = engine or choose(network)
         self.engine = make(network, self.chain, self.taps, self.size)
         varies = settings.tv_weight > 0
         self.parts = (*self.engine.parts, ("tv", "")) if varies else self.engine.parts

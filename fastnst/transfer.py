@@ -76,6 +76,26 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def choose_convolution(name: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether convolutions are by Winograd's algorithm, our own.
+
+    ``"auto"``: on CPUs whose vector registers the op is built for, where it was measured to be faster
+    (docs/experiments/winograd.md), but not in float64, which asks for exactness, nor in bfloat16 on CPUs with matrix
+    units for that. Raises UsageError where ``"winograd"`` asks for it on another device.
+    """
+    if name == "winograd" and device.type != "cpu":
+        raise UsageError(
+            f"convolution 'winograd': it runs on the CPU alone, not on {str(device)!r}; use auto or direct"
+        )
+    if name != "auto":
+        return name == "winograd"
+    if device.type != "cpu" or dtype == torch.float64:
+        return False
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    tiles = dtype == torch.bfloat16 and probe is not None and bool(probe())
+    return not tiles and ops.kernels()["conv3x3"] != "portable"
+
+
 class Stylizer:
     """A network and settings ready for any number of pictures; style targets are computed once per style and size.
 
@@ -101,6 +121,7 @@ class Stylizer:
             padding=settings.padding,
             device=self.device,
             dtype=self.dtype,
+            winograd=choose_convolution(settings.convolution, self.device, self.dtype),
         )
         self._targets: dict[tuple[int, int, int], tuple[Tensor, StyleTargets]] = {}
 

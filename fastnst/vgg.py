@@ -6,13 +6,14 @@ and E. Layers are named as in Gatys et al.: ``conv1_1``, ``relu1_1``, ..., ``poo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastnst import ops
 from fastnst.errors import UsageError, WeightsError, nearest
 from fastnst.weights import Weights
 
@@ -20,7 +21,6 @@ BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 CHANNELS = (64, 128, 256, 512, 512)
 POOLINGS = ("max", "average", "l2")
 PADDINGS = ("zeros", "replicate")
-L2_EPSILON = 1e-8  # keeps the derivative of the root finite where all four values are zero
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class VGG:
         names: the layers that will be asked for; nothing deeper is kept.
         pooling: ``"max"``, ``"average"`` or ``"l2"`` (root mean square of the four values).
         padding: ``"zeros"`` or ``"replicate"``.
-        device, dtype: where and in what precision the convolutions run; weights are kept channels_last.
+        device, dtype: where and in what precision the convolutions run.
+        winograd: whether the convolutions are :func:`fastnst.ops.conv3x3`, else PyTorch's.
 
     Raises:
         UsageError: an unknown layer, pooling or padding. WeightsError: a needed convolution is missing.
@@ -91,6 +92,7 @@ class VGG:
         padding: str = "zeros",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        winograd: bool = False,
     ) -> None:
         for what, value, known in (("pooling", pooling, POOLINGS), ("padding", padding, PADDINGS)):
             if value not in known:
@@ -105,36 +107,40 @@ class VGG:
             )
         self.pooling, self.padding = pooling, padding
         self.device, self.dtype = torch.device(device), dtype
+        self.winograd = winograd
         self.convs: Mapping[str, tuple[Tensor, Tensor]] = {
-            name: (
-                weights.convs[name][0].to(self.device, dtype, memory_format=torch.channels_last),
-                weights.convs[name][1].to(self.device, dtype),
-            )
+            name: (self._laid_out(weights.convs[name][0]), weights.convs[name][1].to(self.device, dtype))
             for name in convolutions(self.chain)
         }
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         self.mean = torch.tensor(weights.mean, dtype=exact, device=self.device).reshape(1, 3, 1, 1)
         self.scale = torch.tensor(weights.scale, dtype=exact, device=self.device).reshape(1, 3, 1, 1)
 
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        """A weight ``[K, C, 3, 3]`` in the order of memory that the convolutions read fastest."""
+        if not self.winograd:
+            return weight.to(self.device, self.dtype, memory_format=torch.channels_last)
+        return weight.to(self.device, self.dtype).permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+
     def prepare(self, image: Tensor) -> Tensor:
         """Pixels ``[B, 3, H, W]``, RGB, 0..255, to the network's input in its dtype, channels_last."""
         centred = (image - self.mean.to(image.dtype)) * self.scale.to(image.dtype)
         return centred.to(self.dtype, memory_format=torch.channels_last)
 
-    def convolve(self, x: Tensor, name: str, *, bias: bool = True) -> Tensor:
-        """The convolution ``name``, with its bias unless that is added later, sizes kept by the padding."""
+    def convolve(self, x: Tensor, name: str, *, bias: bool = True, relu: bool = False) -> Tensor:
+        """The convolution ``name``, with its bias unless that is added later, and with its ReLU if asked for."""
         weight, offset = self.convs[name]
+        if self.winograd:
+            return ops.conv3x3(x, weight, offset if bias else None, relu=relu, padding=self.padding)
         if self.padding == "replicate":
-            return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, offset if bias else None)
-        return F.conv2d(x, weight, offset if bias else None, padding=1)
+            y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, offset if bias else None)
+        else:
+            y = F.conv2d(x, weight, offset if bias else None, padding=1)
+        return F.relu_(y) if relu else y
 
     def pool(self, x: Tensor) -> Tensor:
         """2 x 2 pooling with stride 2; an odd last row or column is dropped."""
-        if self.pooling == "max":
-            return F.max_pool2d(x, 2)
-        if self.pooling == "average":
-            return F.avg_pool2d(x, 2)
-        return F.avg_pool2d(x.square(), 2).add(L2_EPSILON).sqrt()
+        return ops.pool(x, self.pooling)
 
     def features(self, image: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """The named layers' outputs for pixels ``[B, 3, H, W]``, RGB, 0..255; differentiable by autograd.
@@ -142,23 +148,27 @@ class VGG:
         Without ``names``: the deepest layer alone. Raises UsageError where the image is too small for it.
         """
         wanted = set(names) if names is not None else {self.chain[-1].name}
+        return dict(self.walk(image, wanted))
+
+    def walk(self, image: Tensor, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """As :meth:`features`, one named layer after the other, shallow first; none is kept here."""
+        wanted = set(names)
         unknown = wanted - {layer.name for layer in self.chain}
         if unknown:
             raise UsageError(f"layer {min(unknown)!r} is not among the layers this network was built for")
         chain = chain_to(self.arch, wanted)
         check_size(chain, image.shape[-2], image.shape[-1])
         x = self.prepare(image)
-        found = {}
         for layer in chain:
             if layer.kind == "conv":
-                x = self.convolve(x, layer.name)
+                # The ReLU comes with it unless the values before are asked for.
+                x = self.convolve(x, layer.name, relu=layer.name not in wanted)
             elif layer.kind == "relu":
-                x = F.relu(x)
+                x = F.relu(x) if f"conv{layer.name[4:]}" in wanted else x
             else:
                 x = self.pool(x)
             if layer.name in wanted:
-                found[layer.name] = x
-        return found
+                yield layer.name, x
 
 
 def check_size(chain: tuple[Layer, ...], height: int, width: int) -> None:

@@ -15,11 +15,13 @@ const Kernels& choose() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool pairs = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (pairs && (want.empty() || want == "avx512_bf16")) return avx512_bf16_kernels();
   if (avx512 && (want.empty() || want == "avx512")) return avx512_kernels();
   if (avx2 && (want.empty() || want == "avx2")) return avx2_kernels();
 #endif
   check(want.empty() || want == "portable", "FASTNST_CPU=", want,
-        ": expected portable, avx2 or avx512, and an instruction set that this processor has");
+        ": expected portable, avx2, avx512 or avx512_bf16, and an instruction set that this processor has");
   return portable_kernels();
 }
 

@@ -1,52 +1,93 @@
 // gram on the CPU: the sums over positions, and the backward that gram, moments and style_loss share.
 #include "gram.h"
 
+#include <vector>
+
 namespace fastnst::cpu {
 namespace {
 
 constexpr int64_t kMaxSlices = 8;
 constexpr int64_t kBlocksPerSlice = 4;  // fewer are not worth a workspace of their own
-constexpr int64_t kRowsPerTask = 128;
+constexpr int64_t kStripsPerGroup = 8;  // fewer strips are shared out by channels too
 
 // Row groups of a triangle grow with their index; taken from both ends in turn, any run of them is about as much work.
 int64_t balanced(int64_t i, int64_t n) { return i % 2 ? n - 1 - i / 2 : i / 2; }
 
+const char* of_batch(const std::optional<Tensor>& values, int64_t b, int64_t count) {
+  return values ? static_cast<const char*>(values->data_ptr()) + b * count * element_size(*values) : nullptr;
+}
+
+std::optional<Tensor> contiguous_or_none(const std::optional<Tensor>& x) {
+  return x ? std::optional<Tensor>(as_contiguous(*x)) : std::nullopt;
+}
+
 }  // namespace
 
-GramSums gram_sums(const Tensor& x, const std::optional<Tensor>& weight, bool with_sum) {
+void gram_rows(const Tensor& x, const std::optional<Tensor>& weight, bool with_sum,
+               const std::function<void(const GramRows&)>& finish) {
   const Features f = features("gram", "x", x);
-  const int64_t blocks = (f.positions + kGramBlock - 1) / kGramBlock;
-  // Wide maps have few positions for their channels: fewer slices keep the workspace smaller than the map.
-  const int64_t most = f.channels > 256 ? kMaxSlices / 2 : kMaxSlices;
-  GramSums sums;
-  sums.slices = std::max<int64_t>(1, std::min(most, blocks / kBlocksPerSlice));
-  sums.gram = allocate_zeros(x, {f.batch, sums.slices, f.channels, f.channels}, ScalarType::Double);
-  sums.sum = allocate_zeros(x, {f.batch, sums.slices, with_sum ? f.channels : 0}, ScalarType::Double);
-  if (f.positions == 0 || f.batch == 0 || f.channels == 0) return sums;
-
-  std::optional<Tensor> w = weight ? std::optional<Tensor>(as_contiguous(*weight)) : std::nullopt;
-  const int64_t weight_bytes = f.dtype == ScalarType::Double ? 8 : 4;
+  const int64_t block = gram_block(f.channels), blocks = (f.positions + block - 1) / block;
   const int64_t groups = (f.channels + kRowsPerTask - 1) / kRowsPerTask;
-  double* gram = sums.gram.mutable_data_ptr<double>();
-  double* sum = with_sum ? sums.sum.mutable_data_ptr<double>() : nullptr;
-  torch::stable::parallel_for(0, f.batch * sums.slices * groups, 1, [&](int64_t begin, int64_t end) {
+  const std::optional<Tensor> w = contiguous_or_none(weight);
+  const auto task = [&](int64_t b, int64_t group, double* gram, int64_t stride, double* sum) {
+    GramTask t;
+    t.x = f;
+    t.weight = of_batch(w, b, f.positions);
+    t.b = b;
+    t.row_begin = group * kRowsPerTask;
+    t.row_end = std::min(f.channels, t.row_begin + kRowsPerTask);
+    t.row_stride = stride;
+    t.gram = gram;
+    t.sum = with_sum ? sum : nullptr;
+    return t;
+  };
+  const auto done = [](const GramTask& t) {
+    return GramRows{t.b, t.row_begin, t.row_end, t.row_stride, t.gram, t.sum};
+  };
+  // Wide maps have groups enough to share out; the others are cut into slices of positions as well, by shape alone,
+  // fewer where their workspace is large.
+  const int64_t most = f.channels > kWide ? 1 : f.channels > kWide / 2 ? kMaxSlices / 2 : kMaxSlices;
+  const int64_t slices = std::max<int64_t>(1, std::min(most, blocks / kBlocksPerSlice));
+  if (slices == 1) {
+    torch::stable::parallel_for(0, f.batch * groups, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t group = balanced(i % groups, groups);
+        const int64_t stride = std::min(f.channels, (group + 1) * kRowsPerTask);
+        std::vector<double> gram(static_cast<size_t>(kRowsPerTask * stride), 0.0), sum(kRowsPerTask, 0.0);
+        const GramTask t = task(i / groups, group, gram.data(), stride, sum.data());
+        kernels().gram(t);
+        finish(done(t));
+      }
+    });
+    return;
+  }
+  const int64_t rows = groups * kRowsPerTask, stride = f.channels;
+  Tensor grams = allocate_zeros(x, {f.batch, slices, rows, stride}, ScalarType::Double);
+  Tensor sums = allocate_zeros(x, {f.batch, slices, with_sum ? rows : 0}, ScalarType::Double);
+  const auto of = [&](int64_t b, int64_t slice, int64_t group) {
+    const int64_t row = (b * slices + slice) * rows + group * kRowsPerTask;
+    return task(b, group, grams.mutable_data_ptr<double>() + row * stride, stride,
+                sums.mutable_data_ptr<double>() + (with_sum ? row : 0));
+  };
+  torch::stable::parallel_for(0, f.batch * slices * groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t group = balanced(i % groups, groups), slice = i / groups % sums.slices,
-                    b = i / groups / sums.slices;
-      GramTask task;
-      task.x = f;
-      task.b = b;
-      task.first_block = slice;
-      task.block_step = sums.slices;
-      task.row_begin = group * kRowsPerTask;
-      task.row_end = std::min(f.channels, task.row_begin + kRowsPerTask);
-      task.gram = gram + (b * sums.slices + slice) * f.channels * f.channels;
-      if (sum && group == 0) task.sum = sum + (b * sums.slices + slice) * f.channels;
-      if (w) task.weight = static_cast<const char*>(w->data_ptr()) + b * f.positions * weight_bytes;
-      kernels().gram(task);
+      GramTask t = of(i / groups / slices, i / groups % slices, balanced(i % groups, groups));
+      t.first_block = i / groups % slices;
+      t.block_step = slices;
+      kernels().gram(t);
     }
   });
-  return sums;
+  torch::stable::parallel_for(0, f.batch * groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const GramTask first = of(i / groups, 0, balanced(i % groups, groups));
+      for (int64_t slice = 1; slice < slices; ++slice) {
+        const GramTask next = of(i / groups, slice, balanced(i % groups, groups));
+        for (int64_t k = 0; k < (first.row_end - first.row_begin) * stride; ++k) first.gram[k] += next.gram[k];
+        for (int64_t k = 0; next.sum && k < first.row_end - first.row_begin; ++k) first.sum[k] += next.sum[k];
+      }
+      finish(done(first));
+    }
+  });
 }
 
 void matrix_backward(const Tensor& x, const Tensor& matrix, const std::optional<Tensor>& weight,
@@ -55,40 +96,49 @@ void matrix_backward(const Tensor& x, const Tensor& matrix, const std::optional<
   const Features f = features("gram_backward", "x", x);
   if (x.numel() == 0) return;
   const int64_t channels = f.channels, ld = kernels().padded_channels(f.dtype, channels);
-  // Rows beyond the last channel are read by the last tile of rows and their products dropped.
-  const int64_t rows = channels + 8;
-  Tensor padded = allocate_zeros(matrix, {f.batch, rows, ld}, accumulate_type(x));
-  const Tensor dense = as_contiguous(matrix);
-  const int64_t bytes = f.dtype == ScalarType::Double ? 8 : 4;
-  with_accumulate_type(x, [&](auto zero) {
-    using T = decltype(zero);
-    const T* from = static_cast<const T*>(dense.data_ptr());
-    T* to = static_cast<T*>(padded.data_ptr());
-    for (int64_t b = 0; b < f.batch; ++b)
-      for (int64_t i = 0; i < channels; ++i)
-        for (int64_t j = 0; j < channels; ++j) {
-          const T* m = from + b * channels * channels;
-          const double value = double(m[i * channels + j]) + (options.symmetrise ? double(m[j * channels + i]) : 0.0);
-          to[(b * rows + i) * ld + j] = static_cast<T>(options.factor * value);
-        }
-  });
-  std::optional<Tensor> w = weight ? std::optional<Tensor>(as_contiguous(*weight)) : std::nullopt;
-  std::optional<Tensor> s = shift ? std::optional<Tensor>(as_contiguous(*shift)) : std::nullopt;
-  const int64_t strips = (f.positions + kStrip - 1) / kStrip;
-  torch::stable::parallel_for(0, f.batch * strips, 1, [&](int64_t begin, int64_t end) {
+  const int64_t rows = kernels().matrix_rows(f.dtype, channels);
+  Tensor ready = as_contiguous(matrix);
+  const bool as_it_is = !options.symmetrise && rows == channels && ld == channels &&
+                        reinterpret_cast<uintptr_t>(ready.data_ptr()) % 64 == 0;
+  if (!as_it_is) {
+    const Tensor a = ready;
+    ready = allocate(matrix, {f.batch, rows, ld}, accumulate_type(x));
+    const std::optional<Tensor> from = a, to = ready;
+    torch::stable::parallel_for(0, f.batch * rows, 32, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        MatrixTask t;
+        t.dtype = f.dtype;
+        t.a = of_batch(from, i / rows, channels * channels);
+        t.out = const_cast<char*>(of_batch(to, i / rows, rows * ld));
+        t.symmetrise = options.symmetrise;
+        t.channels = channels;
+        t.row_begin = i % rows;
+        t.row_end = t.row_begin + 1;
+        kernels().matrix(t);
+      }
+    });
+  }
+  const std::optional<Tensor> m = ready, w = contiguous_or_none(weight), s = contiguous_or_none(shift);
+  const int64_t length = strip_length(channels), strips = (f.positions + length - 1) / length;
+  const int64_t groups = strips >= kStripsPerGroup ? 1 : (channels + kRowsPerTask - 1) / kRowsPerTask;
+  torch::stable::parallel_for(0, f.batch * groups * strips, 1, [&](int64_t begin, int64_t end) {
     while (begin < end) {
-      const int64_t b = begin / strips, stop = std::min(end, (b + 1) * strips);
+      const int64_t part = begin / strips, stop = std::min(end, (part + 1) * strips);
+      const int64_t b = part / groups, group = part % groups;
       BackwardTask task;
       task.x = f;
       task.b = b;
-      task.begin = (begin - b * strips) * kStrip;
-      task.end = std::min(f.positions, (stop - b * strips) * kStrip);
-      task.matrix = static_cast<const char*>(padded.data_ptr()) + b * rows * ld * bytes;
-      if (w) task.weight = static_cast<const char*>(w->data_ptr()) + b * f.positions * bytes;
-      if (s) task.shift = static_cast<const char*>(s->data_ptr()) + b * channels * bytes;
+      task.begin = (begin - part * strips) * length;
+      task.end = std::min(f.positions, (stop - part * strips) * length);
+      task.channel_begin = group * kRowsPerTask;
+      task.channel_end = groups == 1 ? channels : std::min(channels, task.channel_begin + kRowsPerTask);
+      task.matrix = of_batch(m, b, rows * ld);
+      task.weight = of_batch(w, b, f.positions);
+      task.shift = of_batch(s, b, channels);
       if (target) task.target = target->data_ptr();
       task.out = out.data_ptr();
       if (add_to_out) task.above = task.out;
+      task.factor = options.factor;
       task.content = options.content;
       task.relu = options.relu;
       kernels().backward(task);
@@ -104,14 +154,13 @@ Tensor gram(const Tensor& x_, std::optional<Tensor> weight, double scale) {
   check_weight("gram", x_, weight);
   const Tensor x = walkable(x_);
   const int64_t channels = x.size(1);
-  const GramSums sums = gram_sums(x, weight, false);
   Tensor out = allocate(x, {x.size(0), channels, channels}, accumulate_type(x));
   with_accumulate_type(x, [&](auto zero) {
     using T = decltype(zero);
     T* g = static_cast<T*>(out.data_ptr());
-    for_each_entry(sums, x.size(0), channels, [&](int64_t b, int64_t i, int64_t j, double s) {
-      T* of = g + b * channels * channels;
-      of[i * channels + j] = of[j * channels + i] = static_cast<T>(scale * s);
+    gram_rows(x, weight, false, [&](const GramRows& rows) {
+      T* of = g + rows.b * channels * channels;
+      rows.for_each([&](int64_t i, int64_t j, double sum) { of[i * channels + j] = static_cast<T>(scale * sum); });
     });
   });
   return out;

@@ -1,37 +1,43 @@
 // What gram, moments and style_loss share: the sums over positions, in double, and the backward.
 #pragma once
 
+#include <algorithm>
+#include <functional>
 #include <optional>
 
 #include "kernels.h"
 
 namespace fastnst::cpu {
 
-// The lower triangles of F diag(w) F^T, unscaled, float64 [B, slices, C, C], and the sums over positions,
-// float64 [B, slices, C] where asked for. The number of slices depends on the shape alone.
-struct GramSums {
-  Tensor gram, sum;
-  int64_t slices = 1;
-};
+// Rows begin..end of batch entry b of F diag(w) F^T, unscaled, up to the diagonal and in double, and the sums over
+// positions of these channels where asked for.
+struct GramRows {
+  int64_t b = 0, begin = 0, end = 0, stride = 0;
+  const double* gram = nullptr;
+  const double* sum = nullptr;
 
-GramSums gram_sums(const Tensor& x, const std::optional<Tensor>& weight, bool with_sum);
-
-// value(i, j, s) is called for i >= j with s the finished sum; it runs in parallel over rows and batch.
-template <typename F>
-void for_each_entry(const GramSums& sums, int64_t batch, int64_t channels, const F& value) {
-  const double* g = sums.gram.const_data_ptr<double>();
-  const int64_t square = channels * channels;
-  torch::stable::parallel_for(0, batch * channels, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t b = r / channels, i = r % channels;
-      for (int64_t j = 0; j <= i; ++j) {
-        double s = 0;
-        for (int64_t k = 0; k < sums.slices; ++k) s += g[(b * sums.slices + k) * square + i * channels + j];
-        value(b, i, j, s);
+  // f(i, j, value) for these rows up to the diagonal and, the matrix being symmetric, for the columns above it. In
+  // squares, so that either way round f walks along rows.
+  template <typename F>
+  void for_each(const F& f) const {
+    constexpr int64_t kSquare = 16;
+    double square[kSquare][kSquare];
+    for (int64_t j0 = 0; j0 < end; j0 += kSquare) {
+      for (int64_t i0 = std::max(begin, j0); i0 < end; i0 += kSquare) {
+        const int64_t i1 = std::min(end, i0 + kSquare), j1 = std::min(end, j0 + kSquare);
+        for (int64_t i = i0; i < i1; ++i)
+          for (int64_t j = j0; j < std::min(j1, i + 1); ++j)
+            f(i, j, square[j - j0][i - i0] = gram[(i - begin) * stride + j]);
+        for (int64_t j = j0; j < j1; ++j)
+          for (int64_t i = std::max(i0, j + 1); i < i1; ++i) f(j, i, square[j - j0][i - i0]);
       }
     }
-  });
-}
+  }
+};
+
+// Calls finish, in parallel, for groups of kRowsPerTask rows that together are all rows of all batch entries.
+void gram_rows(const Tensor& x, const std::optional<Tensor>& weight, bool with_sum,
+               const std::function<void(const GramRows&)>& finish);
 
 // F of type float or double, as `like` accumulates.
 template <typename F>
@@ -44,7 +50,8 @@ void with_accumulate_type(const Tensor& like, const F& f) {
 }
 
 // out = mask(x > 0) * (above + factor * matrix x diag(w) + shift + content (x - target)), every term optional but the
-// matrix; `symmetrise` takes matrix + matrix^T. x is walkable; out, above and target have the layout and dtype of x.
+// matrix; `symmetrise` takes matrix + matrix^T, without it the matrix is symmetric. x is walkable; out, above and
+// target have the layout and dtype of x.
 struct Backward {
   double factor = 1, content = 0;
   bool symmetrise = false, relu = false;

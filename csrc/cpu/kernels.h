@@ -10,32 +10,49 @@ namespace fastnst::cpu {
 
 // Work is cut into blocks whose size depends on the shape alone, so that the sums, and with them every bit of a
 // result, are the same for any number of threads.
-constexpr int64_t kGramBlock = 256;       // positions per packed block: 256 x 512 channels of float32 fill half an L2
-constexpr int64_t kStrip = 64;            // positions per strip of the backward
+constexpr int64_t kLongBlock = 256;       // positions per packed block of the Gram product: 256 KB of float32 at most
+constexpr int64_t kShortBlock = 64;       // the same for wide maps
+constexpr int64_t kWide = 256;            // channels above which a map is wide
+constexpr int64_t kRowsPerTask = 64;      // channels per task; a multiple of every tile
 constexpr int64_t kElementBlock = 16384;  // elements per partial sum of elementwise reductions
 
+// Positions per strip of the backward, at most 128 KB of float32: long rows where there are few of them.
+inline int64_t strip_length(int64_t channels) { return channels > kWide ? 64 : channels > 128 ? 128 : 256; }
+inline int64_t gram_block(int64_t channels) { return channels > kWide ? kShortBlock : kLongBlock; }
+
 // Adds F[:, block] diag(w) F[:, block]^T for the blocks first_block, first_block + block_step, ... to the lower
-// triangle of `gram`, rows row_begin..row_end; and, where `sum` is not null, the sum over positions to `sum`.
+// triangle of rows row_begin..row_end, the first of which lies at `gram`; and, where `sum` is not null, the sums over
+// positions of these channels to `sum`. row_begin is a multiple of kRowsPerTask.
 struct GramTask {
   Features x;
   const void* weight = nullptr;  // compute type, one per position of this batch entry
-  int64_t b = 0, first_block = 0, block_step = 1, row_begin = 0, row_end = 0;
-  double* gram = nullptr;  // [C, C]
-  double* sum = nullptr;   // [C]
+  int64_t b = 0, first_block = 0, block_step = 1, row_begin = 0, row_end = 0, row_stride = 0;
+  double* gram = nullptr;  // rows of padded_channels(row_end) values, or longer
+  double* sum = nullptr;
 };
 
-// out = mask(F > 0) * (above + M F diag(w) + shift + content (F - P)) on positions begin..end; every term is optional.
+// Writes the rows row_begin..row_end of the matrix that `backward` takes: a + a^T, or a alone, which is symmetric then.
+struct MatrixTask {
+  ScalarType dtype = ScalarType::Float;  // of the features
+  const void* a = nullptr;               // compute type, [C, C]
+  void* out = nullptr;                   // [matrix_rows, padded_channels]
+  bool symmetrise = false;
+  int64_t channels = 0, row_begin = 0, row_end = 0;
+};
+
+// out = mask(F > 0) * (above + factor M F diag(w) + shift + content (F - P)) on positions begin..end of the channels
+// channel_begin..channel_end; every term is optional. channel_begin is a multiple of kRowsPerTask.
 struct BackwardTask {
   Features x;
-  const void* matrix = nullptr;  // compute type, symmetric, [C, padded_channels] zero padded
+  const void* matrix = nullptr;  // symmetric, as MatrixTask writes it
   const void* weight = nullptr;  // compute type, one per position of this batch entry
   const void* shift = nullptr;   // compute type, one per channel of this batch entry
   const void* target = nullptr;  // dtype and strides of x
   const void* above = nullptr;   // dtype and strides of x; may be `out`
   void* out = nullptr;           // dtype and strides of x
-  double content = 0;
+  double factor = 1, content = 0;
   bool relu = false;
-  int64_t b = 0, begin = 0, end = 0;
+  int64_t b = 0, begin = 0, end = 0, channel_begin = 0, channel_end = 0;
 };
 
 enum class Variation { kAnisotropic, kIsotropic, kSquared };
@@ -68,9 +85,30 @@ struct PoolTask {
   bool relu = false;
 };
 
+// A 3x3 convolution of one image, channels innermost, for the tiles first_tile..last_tile of 4 x 4 outputs (in rows,
+// from the top left) and the outputs first_output..last_output; out = mask(F > 0) * relu(x * w + bias), every part
+// optional.
+struct ConvTask {
+  ScalarType dtype = ScalarType::Float;  // of all that is not said to be bytes
+  const void* x = nullptr;          // [height, width, channels]; or, with `places`, [height / 2, width / 2, channels]
+  const uint8_t* places = nullptr;  // x is the gradient of a max pool's output: where its maxima lay
+  const void* weight = nullptr;     // any strides; fastest where outputs lie side by side
+  int64_t weight_output = 1, weight_channel = 0, weight_row = 0, weight_column = 0;
+  const void* bias = nullptr;     // [outputs]
+  const void* mask = nullptr;     // F, like out
+  void* out = nullptr;            // [out_height, out_width, outputs]; or, with `out_places`, its 2 x 2 maxima
+  uint8_t* out_places = nullptr;  // where they lay
+  int64_t channels = 0, outputs = 0, height = 0, width = 0, out_height = 0, out_width = 0, pad = 0;
+  bool relu = false, replicate = false;
+  int64_t first_tile = 0, last_tile = 0, first_output = 0, last_output = 0;
+  int64_t block = 0;  // tiles in cache at once; no result depends on it
+};
+
 struct Kernels {
   const char* name;
   int64_t (*padded_channels)(ScalarType dtype, int64_t channels);
+  int64_t (*matrix_rows)(ScalarType dtype, int64_t channels);
+  void (*matrix)(const MatrixTask&);
   void (*gram)(const GramTask&);
   void (*backward)(const BackwardTask&);
   double (*squared_difference)(ScalarType dtype, const void* x, const void* y, int64_t n);
@@ -82,12 +120,14 @@ struct Kernels {
   void (*variation_backward)(const PlaneTask&);
   void (*pool)(const PoolTask&);
   void (*pool_backward)(const PoolTask&);
+  void (*winograd)(const ConvTask&);
 };
 
 const Kernels& portable_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& avx512_bf16_kernels();
 #endif
 
 // The best table this processor can run, or the one that the environment variable FASTNST_CPU names.

@@ -9,6 +9,7 @@
 #include "gram_impl.h"
 #include "pool_impl.h"
 #include "variation_impl.h"
+#include "winograd_impl.h"
 
 namespace fastnst::cpu::FASTNST_ISA {
 
@@ -20,6 +21,8 @@ inline int64_t padded_channels(ScalarType dtype, int64_t channels) {
 #define FASTNST_STRING(x) FASTNST_STRING_(x)
 constexpr Kernels table = {FASTNST_STRING(FASTNST_ISA),
                            padded_channels,
+                           matrix_rows,
+                           matrix,
                            gram,
                            backward,
                            squared_difference,
@@ -28,7 +31,8 @@ constexpr Kernels table = {FASTNST_STRING(FASTNST_ISA),
                            variation,
                            variation_backward,
                            pool,
-                           pool_backward};
+                           pool_backward,
+                           winograd};
 #undef FASTNST_STRING
 #undef FASTNST_STRING_
 

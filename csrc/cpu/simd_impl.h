@@ -5,9 +5,18 @@ namespace fastnst::cpu::FASTNST_ISA {
 
 constexpr int64_t kTileRows = FASTNST_TILE_ROWS;
 
+// Two bfloat16 values in one word, terms k and k + 1 of a product; the first is the lower half.
+struct Pair {
+  uint32_t bits;
+};
+
 template <typename T>
 struct VectorOf {
   typedef T type __attribute__((vector_size(FASTNST_VECTOR_BYTES)));
+};
+template <>
+struct VectorOf<Pair> {
+  typedef uint32_t type __attribute__((vector_size(FASTNST_VECTOR_BYTES)));
 };
 template <typename T>
 using Vector = typename VectorOf<T>::type;
@@ -74,6 +83,84 @@ inline void with_storage_type(ScalarType dtype, const F& f) {
   }
 }
 
+// What a product is made of: words of one term each, summed in their own type, and pairs where there is an instruction
+// for them.
+template <typename W>
+struct Product {
+  using Sum = W;
+  static constexpr int64_t kTerms = 1;
+  static void add(Vector<W>& sum, W a, Vector<W> b) { sum += a * b; }
+};
+template <typename In>
+struct WordOf {
+  using type = Compute<In>;
+};
+#ifdef FASTNST_BFLOAT16_PAIRS
+template <>
+struct Product<Pair> {
+  using Sum = float;
+  static constexpr int64_t kTerms = 2;
+  static void add(Vector<float>& sum, Pair a, Vector<Pair> b) {
+    sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(static_cast<int>(a.bits)), (__m512bh)b);
+  }
+};
+template <>
+struct WordOf<Brain> {
+  using type = Pair;
+};
+#endif
+template <typename In>
+using Word = typename WordOf<In>::type;
+
+// How many words hold n terms.
+template <typename W>
+constexpr int64_t words(int64_t n) {
+  return (n + Product<W>::kTerms - 1) / Product<W>::kTerms;
+}
+
+// The word of terms at[0] and, in a pair, at[step]; `last` says that there is no second one.
+template <typename In>
+inline Compute<In> word(Compute<In>, const In* at, int64_t, bool) {
+  return widen(*at);
+}
+inline Pair word(Pair, const Brain* at, int64_t step, bool last) {
+  return {at[0].bits | (last ? 0u : static_cast<uint32_t>(at[step].bits) << 16)};
+}
+
+// Two vectors as one, every second lane from each: its lower half, or its upper one.
+template <bool kUpper, typename V, int... kLane>
+inline V interleave(V a, V b, std::integer_sequence<int, kLane...>) {
+  constexpr int kCount = sizeof...(kLane);
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, ((kUpper ? kCount / 2 : 0) + kLane / 2 + (kLane % 2) * kCount)...);
+#else
+  typedef int Mask __attribute__((vector_size(kCount * sizeof(a[0]))));
+  return __builtin_shuffle(a, b, Mask{((kUpper ? kCount / 2 : 0) + kLane / 2 + (kLane % 2) * kCount)...});
+#endif
+}
+
+// to[i * to_row + j] = from[j][i] for words of four bytes: as many perfect shuffles of all rows as halve their number
+// to 1.
+template <typename W>
+inline void transpose(const W (&from)[kLanes<W>][kLanes<W>], W* to, int64_t to_row) {
+  constexpr int64_t kRows = kLanes<W>;
+  using Lanes = std::make_integer_sequence<int, kRows>;
+  Vector<W> rows[kRows], next[kRows];
+  std::memcpy(rows, from, sizeof rows);
+#pragma GCC unroll 4
+  for (int64_t left = kRows; left > 1; left /= 2) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kRows / 2; ++i) {
+      next[2 * i] = interleave<false>(rows[i], rows[i + kRows / 2], Lanes{});
+      next[2 * i + 1] = interleave<true>(rows[i], rows[i + kRows / 2], Lanes{});
+    }
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kRows; ++i) rows[i] = next[i];
+  }
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < kRows; ++i) std::memcpy(to + i * to_row, &rows[i], sizeof rows[i]);
+}
+
 // Cache-line aligned scratch memory for one task.
 template <typename T>
 struct Scratch {
@@ -90,29 +177,45 @@ struct Scratch {
 // errors all have one sign and grow with the length, to 4e-6 of a float sum over 256 and 5e-7 over 8 runs of 32.
 constexpr int64_t kRun = 32;
 
-// tile[i][j] = sum over k < depth of a[i * a_row + k * a_k] * b[k * b_k + j], each run in registers from start to end.
-// b and tile are aligned to a register.
-template <typename T>
-inline void product_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_k, const T* b, int64_t b_k, T* tile) {
-  for (int64_t begin = 0; begin == 0 || begin < depth; begin += kRun) {
-    Vector<T> acc[kTileRows][2] = {};
-    const int64_t end = std::min(begin + kRun, depth);
+// tile[i][j] = sum over k < depth of a[i * a_row + k * a_k] * b[k * b_k + j], in words, each run in registers from
+// start to end. Of the columns of the tile the first kVectors registers are made. b and tile are aligned to a register.
+template <typename W, int64_t kVectors>
+inline void product_tile(int64_t depth, const W* a, int64_t a_row, int64_t a_k, const W* b, int64_t b_k,
+                         typename Product<W>::Sum* tile) {
+  using T = typename Product<W>::Sum;
+  constexpr int64_t kWords = kRun / Product<W>::kTerms;
+  for (int64_t begin = 0; begin == 0 || begin < depth; begin += kWords) {
+    Vector<T> acc[kTileRows][kVectors] = {};
+    const int64_t end = std::min(begin + kWords, depth);
     for (int64_t k = begin; k < end; ++k) {
-      const Vector<T> b0 = *reinterpret_cast<const Vector<T>*>(b + k * b_k);
-      const Vector<T> b1 = *reinterpret_cast<const Vector<T>*>(b + k * b_k + kLanes<T>);
+      Vector<W> right[kVectors];
+#pragma GCC unroll 2
+      for (int64_t v = 0; v < kVectors; ++v)
+        right[v] = *reinterpret_cast<const Vector<W>*>(b + k * b_k + v * kLanes<W>);
 #pragma GCC unroll 8
       for (int64_t i = 0; i < kTileRows; ++i) {
-        const T x = a[i * a_row + k * a_k];
-        acc[i][0] += x * b0;
-        acc[i][1] += x * b1;
+        const W left = a[i * a_row + k * a_k];
+#pragma GCC unroll 2
+        for (int64_t v = 0; v < kVectors; ++v) Product<W>::add(acc[i][v], left, right[v]);
       }
     }
 #pragma GCC unroll 8
     for (int64_t i = 0; i < kTileRows; ++i) {
       Vector<T>* to = reinterpret_cast<Vector<T>*>(tile + i * kTileColumns<T>);
-      to[0] = begin ? to[0] + acc[i][0] : acc[i][0];
-      to[1] = begin ? to[1] + acc[i][1] : acc[i][1];
+#pragma GCC unroll 2
+      for (int64_t v = 0; v < kVectors; ++v) to[v] = begin ? to[v] + acc[i][v] : acc[i][v];
     }
+  }
+}
+
+// The same for `columns` columns: the second register only where it is needed.
+template <typename W>
+inline void product_tile(int64_t depth, const W* a, int64_t a_row, int64_t a_k, const W* b, int64_t b_k,
+                         int64_t columns, typename Product<W>::Sum* tile) {
+  if (columns > kLanes<W>) {
+    product_tile<W, 2>(depth, a, a_row, a_k, b, b_k, tile);
+  } else {
+    product_tile<W, 1>(depth, a, a_row, a_k, b, b_k, tile);
   }
 }
 

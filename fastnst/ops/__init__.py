@@ -14,6 +14,7 @@ from fastnst.ops import _library, reference
 from fastnst.ops._library import CUDA_REMEDY, follow_matmul_precision
 from fastnst.ops.bias_relu import bias_relu_, bias_relu_style_loss
 from fastnst.ops.content_loss import content_loss
+from fastnst.ops.conv3x3 import conv3x3
 from fastnst.ops.gram import gram
 from fastnst.ops.moments import moments
 from fastnst.ops.pool import pool, pool_and_places
@@ -26,6 +27,7 @@ __all__ = [
     "bias_relu_",
     "bias_relu_style_loss",
     "content_loss",
+    "conv3x3",
     "follow_matmul_precision",
     "gram",
     "kernels",
@@ -49,12 +51,13 @@ NAMES = (
     "bias_relu_",
     "bias_relu_style_loss",
     "pool",
+    "conv3x3",
 )
 
 
 def kernels(device: str = "cpu") -> dict[str, str]:
-    """For each op, what serves a tensor on ``device``: ``"avx512"``, ``"avx2"``, ``"portable"``, ``"cuda"`` or
-    ``"reference"`` (plain PyTorch)."""
+    """For each op, what serves a tensor on ``device``: ``"avx512_bf16"``, ``"avx512"``, ``"avx2"``, ``"portable"``,
+    ``"cuda"`` or ``"reference"`` (plain PyTorch)."""
     kind = torch.device(device).type
     key = {"cpu": "CPU", "cuda": "CUDA"}.get(kind, kind.upper())
     name = str(torch.ops.fastnst.cpu_kernels()) if kind == "cpu" else kind

@@ -243,3 +243,61 @@ def pick(x: Tensor, places: Tensor, relu: bool) -> Tensor:
 def _corner(x: Tensor, row: int, column: int) -> Tensor:
     """One of the four pixels of every window."""
     return x[..., row : x.shape[2] // 2 * 2 : 2, column : x.shape[3] // 2 * 2 : 2]
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """``x`` with channels innermost in memory, whatever its sizes."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+@without_autocast
+def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, padding: str) -> Tensor:
+    if padding not in ("zeros", "replicate"):
+        raise RuntimeError(f"conv3x3: expected padding zeros or replicate, got {padding}")
+    if x.numel() == 0 or weight.shape[0] == 0:
+        y = x.new_zeros((x.shape[0], weight.shape[0], *x.shape[2:]))
+        y = y if bias is None else y + bias[:, None, None]
+    elif padding == "replicate":
+        y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
+    else:
+        y = F.conv2d(x, weight, bias, padding=1)
+    return _channels_last(y.relu_() if relu else y)
+
+
+def conv3x3_out(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, padding: str, out: Tensor) -> None:
+    out.copy_(conv3x3(x, weight, bias, relu, padding))
+
+
+def conv3x3_pool_out(x: Tensor, weight: Tensor, bias: Tensor, padding: str, out: Tensor, places: Tensor) -> None:
+    """Convolution, bias, ReLU and max pool, with the places of the maxima as in :func:`pool`."""
+    y, where = pool(conv3x3(x, weight, bias, True, padding), "max")
+    out.copy_(y)
+    places.copy_(where)
+
+
+@without_autocast
+def conv3x3_backward(
+    grad: Tensor, weight: Tensor, mask: Tensor | None, places: Tensor | None, height: int, width: int, border: bool
+) -> Tensor:
+    """The gradient of the input, ``border`` with that of one pixel around it; see :func:`fastnst.ops.conv3x3`."""
+    if places is not None:
+        grad = pool_backward(grad, None, None, places, "max", height, width, True)
+    more = 2 if border else 0
+    if grad.numel() == 0 or weight.shape[1] == 0:
+        below = grad.new_zeros((grad.shape[0], weight.shape[1], height + more, width + more))
+    else:
+        below = F.conv_transpose2d(grad, weight, padding=0 if border else 1)
+    return _channels_last(below if mask is None else torch.where(mask > 0, below, 0))
+
+
+def conv3x3_backward_out(
+    grad: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    places: Tensor | None,
+    height: int,
+    width: int,
+    border: bool,
+    out: Tensor,
+) -> None:
+    out.copy_(conv3x3_backward(grad, weight, mask, places, height, width, border))

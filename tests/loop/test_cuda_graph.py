@@ -174,9 +174,10 @@ def test_a_step_is_captured_on_a_device_that_is_not_the_current_one(bundled: Wei
 # The engine.
 
 
-def test_the_engine_is_fused_where_its_kernels_are() -> None:
+def test_the_engine_is_fused_where_its_kernels_are(bundled: Weights) -> None:
     kernels = ops.kernels("cuda")
-    assert choose(torch.device("cuda")) is (FusedEngine if kernels["bias_relu_"] == "cuda" else Engine)
+    network = VGG(bundled, ["relu1_1"], device="cuda")
+    assert choose(network) is (FusedEngine if kernels["bias_relu_"] == "cuda" else Engine)
 
 
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])

@@ -36,6 +36,8 @@ def test_half_precision_needs_half_the_activations() -> None:
 def test_history_costs_two_images_a_pair() -> None:
     more = need(64, 64, Settings(history=21)) - need(64, 64, Settings(history=20))
     assert more == 2 * 3 * 64 * 64 * 4
+    halved = Settings(history=20, history_dtype="bfloat16")
+    assert need(64, 64, Settings(history=20)) - need(64, 64, halved) == 20 * 3 * 64 * 64 * 4
     assert need(64, 64, Settings(optimizer="adam")) < need(64, 64, Settings(history=1)) + 3 * 64 * 64 * 4
 
 

@@ -27,7 +27,7 @@ BOUNDS = {
     torch.float16: 2**-11 + 1e-6,
 }
 
-# Batches, channels and positions around the sizes where tiles, strips (64) and blocks (256) begin and end.
+# Batches, channels and positions around the sizes where tiles, strips (64 to 256) and blocks (64, 256) begin and end.
 SHAPES: tuple[Shape, ...] = (
     (1, 1, 1, 1),
     (2, 5),
@@ -37,6 +37,7 @@ SHAPES: tuple[Shape, ...] = (
     (2, 64, 9, 11),
     (1, 130, 5, 3),
     (1, 257, 3, 3),
+    (2, 300, 9, 9),
     (2, 3, 2, 3, 4),
     (1, 3, 15, 17),
     (1, 33, 16, 16),

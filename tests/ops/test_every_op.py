@@ -141,10 +141,11 @@ def test_expanded_features_are_read_as_repeated(case: Case, axis: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @every_case
 @pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
+@pytest.mark.parametrize("shape", [(1, 33, 61, 67), (1, 300, 17, 19)], ids=str)
 def test_bits_do_not_depend_on_run_or_threads(
-    case: Case, dtype: torch.dtype, layout: Callable[[Tensor], Tensor]
+    case: Case, shape: Shape, dtype: torch.dtype, layout: Callable[[Tensor], Tensor]
 ) -> None:
-    t = case.tensors((1, 33, 61, 67), dtype)
+    t = case.tensors(shape, dtype)
     t["x"] = layout(t["x"])
     runs = []
     for threads in (1, 2, 3, 2):
@@ -245,5 +246,5 @@ def test_one_kernel_table_serves_every_op_that_has_kernels_and_other_devices_run
     served = ops.kernels()
     assert set(served) == set(ops.NAMES)
     assert {name for name, by in served.items() if by == "reference"} == {"bias_relu_", "bias_relu_style_loss"}
-    assert set(served.values()) - {"reference"} in ({"portable"}, {"avx2"}, {"avx512"})
+    assert set(served.values()) - {"reference"} in ({"portable"}, {"avx2"}, {"avx512"}, {"avx512_bf16"})
     assert set(ops.kernels("mps").values()) == {"reference"}

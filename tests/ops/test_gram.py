@@ -26,9 +26,13 @@ def test_gram_of_large_features_is_accurate(shape: Shape, layout: Callable[[Tens
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1.7, 60000.0, 1e-12])
 @pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
-def test_gram_of_a_flat_picture_is_accurate(value: float, layout: Callable[[Tensor], Tensor]) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels", [19, 300])
+def test_gram_of_a_flat_picture_is_accurate(
+    value: float, layout: Callable[[Tensor], Tensor], dtype: torch.dtype, channels: int
+) -> None:
     """All terms are alike here, and so are their rounding errors, which add up instead of cancelling."""
-    x = layout(torch.full((1, 19, 90, 91), value))
+    x = layout(torch.full((1, channels, 90, 91), value, dtype=dtype))
     assert relative_error(ops.gram(x), exact_gram(x.double())) <= 1e-6
 
 
@@ -39,8 +43,12 @@ def test_gram_of_large_features_is_accurate_in_float64(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_gram_of_half_features_is_as_accurate_as_float32(dtype: torch.dtype) -> None:
-    x = features((1, 64, 91, 93)).to(dtype)
+@pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
+@pytest.mark.parametrize("shape", [(1, 64, 91, 93), (1, 512, 33, 31)], ids=str)
+def test_gram_of_half_features_is_as_accurate_as_float32(
+    shape: Shape, layout: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    x = layout(features(shape).to(dtype))
     got = ops.gram(x)
     assert got.dtype == torch.float32
     assert relative_error(got, exact_gram(x.double())) <= 1e-6

@@ -1,0 +1,226 @@
+// conv3x3, its form with a max pool, and its backward on the CPU, by Winograd's algorithm. Maps have channels
+// innermost: an input in another layout is copied once, and results are channels_last.
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <tuple>
+
+#include "../pool_checks.h"
+#include "kernels.h"
+
+namespace fastnst::cpu {
+namespace {
+
+constexpr int64_t kTileSide = 4;
+// Work is shared out by panels, the tiles of one product, and by outputs that fill whole registers.
+constexpr int64_t kPanelTiles = 12, kOutputs = 32;
+// Panels in cache at once. Where the transformed weights of a layer are small enough to be kept (see winograd_impl.h),
+// few; where they are made anew for every block, as many as share the work and fit beside the weights in the last level
+// of cache: python bench/ops/conv3x3.py --blocks.
+constexpr int64_t kFewPanels = 2, kMostPanels = 11, kManyFrom = 128 * 128;
+
+int64_t tiles_along(int64_t size) { return (size + kTileSide - 1) / kTileSide; }
+
+void check_weights(const char* op, const Tensor& x, const char* name, const Tensor& weight, int64_t axis) {
+  check(weight.dim() == 4 && weight.size(axis) == x.size(1) && weight.size(2) == 3 && weight.size(3) == 3, op,
+        ": expected weight of shape ", axis == 1 ? "(K, " : "(", x.size(1), axis == 1 ? ", 3, 3)" : ", C, 3, 3)",
+        " for the channels of ", name, ", got ", shape_of(weight));
+  check(weight.scalar_type() == x.scalar_type(), op, ": expected weight of the dtype of ", name);
+  check(!weight.is_cuda(), op, ": expected weight on the device of ", name);
+}
+
+// A new channels_last map with as many channels as there are outputs.
+Tensor new_outputs(const Tensor& like, int64_t outputs, int64_t height, int64_t width, ScalarType dtype) {
+  const Tensor pixels = allocate(like, {like.size(0), height, width, outputs}, dtype);
+  return torch::stable::transpose(torch::stable::transpose(pixels, 1, 3), 2, 3);
+}
+
+template <typename T>
+T* image(const Tensor& x, int64_t b) {
+  return x.data_ptr() ? reinterpret_cast<T*>(static_cast<char*>(x.data_ptr()) +
+                                             b * x.size(1) * x.size(2) * x.size(3) *
+                                                 (x.scalar_type() == ScalarType::Byte ? 1 : element_size(x)))
+                      : nullptr;
+}
+
+// Shares the tiles of all images out over the threads, and where there are few tiles the outputs as well. What a tile
+// becomes depends on neither.
+template <typename F>
+void for_each_share(const ConvTask& task, int64_t batch, const F& at_image) {
+  const int64_t tiles = tiles_along(task.out_height) * tiles_along(task.out_width);
+  if (tiles == 0 || batch == 0 || task.outputs == 0) return;
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t panels = (tiles + kPanelTiles - 1) / kPanelTiles, all = panels * batch;
+  const int64_t most = task.channels * task.outputs > kManyFrom ? kMostPanels : kFewPanels;
+  const int64_t shares = std::min(threads, all);
+  const int64_t groups = std::max<int64_t>(1, (task.outputs + kOutputs - 1) / kOutputs);
+  const int64_t parts = std::min(groups, std::max<int64_t>(1, threads / shares));
+  torch::stable::parallel_for(0, shares * parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t share = i / parts, part = i % parts;
+      int64_t panel = share * all / shares;
+      const int64_t last = (share + 1) * all / shares;
+      while (panel < last) {
+        const int64_t b = panel / panels, first = panel % panels, count = std::min(last - panel, panels - first);
+        ConvTask t = task;
+        t.block = (count + (count + most - 1) / most - 1) / ((count + most - 1) / most) * kPanelTiles;
+        t.first_tile = first * kPanelTiles;
+        t.last_tile = std::min(tiles, (first + count) * kPanelTiles);
+        t.first_output = part * groups / parts * kOutputs;
+        t.last_output = std::min(task.outputs, (part + 1) * groups / parts * kOutputs);
+        at_image(t, b);
+        kernels().winograd(t);
+        panel += count;
+      }
+    }
+  });
+}
+
+ConvTask forward_task(const char* op, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                      const std::string& padding) {
+  check_map(op, "x", x);
+  check_weights(op, x, "x", weight, 1);
+  check(padding == "zeros" || padding == "replicate", op, ": expected padding zeros or replicate, got ", padding);
+  ConvTask t;
+  t.dtype = x.scalar_type();
+  t.replicate = padding == "replicate";
+  t.pad = 1;
+  t.weight = weight.data_ptr();
+  t.weight_output = weight.stride(0);
+  t.weight_channel = weight.stride(1);
+  t.weight_row = weight.stride(2);
+  t.weight_column = weight.stride(3);
+  if (bias) {
+    check(bias->dim() == 1 && bias->size(0) == weight.size(0), op, ": expected bias of shape (", weight.size(0),
+          ",), got ", shape_of(*bias));
+    check(bias->scalar_type() == x.scalar_type() && !bias->is_cuda(), op,
+          ": expected bias of the dtype and device of x");
+    check(bias->stride(0) == 1 || bias->size(0) <= 1, op, ": expected bias contiguous");
+    t.bias = bias->data_ptr();
+  }
+  t.channels = x.size(1);
+  t.outputs = weight.size(0);
+  t.height = t.out_height = x.size(2);
+  t.width = t.out_width = x.size(3);
+  return t;
+}
+
+// What an op writes into: a map of its own size, channels innermost.
+void check_out(const char* op, const char* name, const Tensor& out, const Tensor& like, int64_t outputs, int64_t height,
+               int64_t width, ScalarType dtype) {
+  check(out.dim() == 4 && out.size(0) == like.size(0) && out.size(1) == outputs && out.size(2) == height &&
+            out.size(3) == width,
+        op, ": expected ", name, " of shape (", like.size(0), ", ", outputs, ", ", height, ", ", width, "), got ",
+        shape_of(out));
+  check(out.scalar_type() == dtype && !out.is_cuda() && (out.numel() == 0 || is_channels_last(out)), op, ": expected ",
+        name, " channels_last, on the CPU, of dtype ", dtype == ScalarType::Byte ? "uint8" : "that of the input");
+}
+
+void conv3x3_out(const Tensor& x_, const Tensor& weight, std::optional<Tensor> bias, bool relu, std::string padding,
+                 const Tensor& out) {
+  ConvTask task = forward_task("conv3x3", x_, weight, bias, padding);
+  const Tensor x = laid_out(x_, true);
+  task.relu = relu;
+  check_out("conv3x3", "out", out, x, task.outputs, task.height, task.width, task.dtype);
+  for_each_share(task, x.size(0), [&](ConvTask& t, int64_t b) {
+    t.x = image<const void>(x, b);
+    t.out = image<void>(out, b);
+  });
+}
+
+Tensor conv3x3(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, bool relu, std::string padding) {
+  forward_task("conv3x3", x, weight, bias, padding);
+  const Tensor out = new_outputs(x, weight.size(0), x.size(2), x.size(3), x.scalar_type());
+  conv3x3_out(x, weight, bias, relu, padding, out);
+  return out;
+}
+
+void conv3x3_pool_out(const Tensor& x_, const Tensor& weight, const Tensor& bias, std::string padding,
+                      const Tensor& out, const Tensor& places) {
+  const char* op = "conv3x3_pool_out";
+  ConvTask task = forward_task(op, x_, weight, bias, padding);
+  const Tensor x = laid_out(x_, true);
+  task.relu = true;
+  // A last odd row or column has no window.
+  task.out_height = task.height / 2 * 2;
+  task.out_width = task.width / 2 * 2;
+  check_out(op, "out", out, x, task.outputs, task.height / 2, task.width / 2, task.dtype);
+  check_out(op, "places", places, x, task.outputs, task.height / 2, task.width / 2, ScalarType::Byte);
+  for_each_share(task, x.size(0), [&](ConvTask& t, int64_t b) {
+    t.x = image<const void>(x, b);
+    t.out = image<void>(out, b);
+    t.out_places = image<uint8_t>(places, b);
+  });
+}
+
+void conv3x3_backward_out(const Tensor& grad_, const Tensor& weight, std::optional<Tensor> mask_,
+                          std::optional<Tensor> places_, int64_t height, int64_t width, bool border,
+                          const Tensor& out) {
+  const char* op = "conv3x3_backward";
+  check_map(op, "grad", grad_);
+  check_weights(op, grad_, "grad", weight, 0);
+  const int64_t rows = places_ ? height / 2 : height, columns = places_ ? width / 2 : width;
+  check(height >= 0 && width >= 0 && grad_.size(2) == rows && grad_.size(3) == columns, op,
+        ": expected grad of shape (B, K, ", rows, ", ", columns, "), got ", shape_of(grad_));
+  const Tensor grad = laid_out(grad_, true);
+  ConvTask task;
+  task.dtype = grad.scalar_type();
+  task.pad = border ? 2 : 1;
+  // The transposed convolution: channels change places, and the window is turned round.
+  task.weight_output = weight.stride(1);
+  task.weight_channel = weight.stride(0);
+  task.weight_row = -weight.stride(2);
+  task.weight_column = -weight.stride(3);
+  if (weight.numel())
+    task.weight =
+        static_cast<char*>(weight.data_ptr()) + 2 * (weight.stride(2) + weight.stride(3)) * element_size(grad);
+  task.channels = grad.size(1);
+  task.outputs = weight.size(1);
+  task.height = height;
+  task.width = width;
+  task.out_height = border ? height + 2 : height;
+  task.out_width = border ? width + 2 : width;
+  check_out(op, "out", out, grad, task.outputs, task.out_height, task.out_width, task.dtype);
+  std::optional<Tensor> mask, places;
+  if (places_) {
+    check(same_sizes(*places_, grad) && places_->scalar_type() == ScalarType::Byte, op, ": expected places of shape ",
+          shape_of(grad), " like grad and dtype uint8, got ", shape_of(*places_));
+    places = laid_out(*places_, true);
+  }
+  if (mask_) {
+    check(same_sizes(*mask_, out) && mask_->scalar_type() == task.dtype, op, ": expected mask of shape ", shape_of(out),
+          " and the dtype of grad, got ", shape_of(*mask_));
+    mask = laid_out(*mask_, true);
+  }
+  if (grad.numel() == 0) {
+    if (out.numel()) std::memset(out.data_ptr(), 0, static_cast<size_t>(out.numel() * element_size(out)));
+    return;
+  }
+  for_each_share(task, grad.size(0), [&](ConvTask& t, int64_t b) {
+    t.x = image<const void>(grad, b);
+    t.out = image<void>(out, b);
+    if (places) t.places = image<const uint8_t>(*places, b);
+    if (mask) t.mask = image<const void>(*mask, b);
+  });
+}
+
+Tensor conv3x3_backward(const Tensor& grad, const Tensor& weight, std::optional<Tensor> mask,
+                        std::optional<Tensor> places, int64_t height, int64_t width, bool border) {
+  check_map("conv3x3_backward", "grad", grad);
+  check_weights("conv3x3_backward", grad, "grad", weight, 0);
+  const int64_t more = border ? 2 : 0;
+  const Tensor out = new_outputs(grad, weight.size(1), height + more, width + more, grad.scalar_type());
+  conv3x3_backward_out(grad, weight, mask, places, height, width, border, out);
+  return out;
+}
+
+}  // namespace
+}  // namespace fastnst::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(fastnst, CPU, m) {
+  m.impl("conv3x3", TORCH_BOX(&fastnst::cpu::conv3x3));
+  m.impl("conv3x3_out", TORCH_BOX(&fastnst::cpu::conv3x3_out));
+  m.impl("conv3x3_pool_out", TORCH_BOX(&fastnst::cpu::conv3x3_pool_out));
+  m.impl("conv3x3_backward", TORCH_BOX(&fastnst::cpu::conv3x3_backward));
+  m.impl("conv3x3_backward_out", TORCH_BOX(&fastnst::cpu::conv3x3_backward_out));
+}
