@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from fastnst import __version__
 from fastnst.errors import FastnstError, UsageError, nearest
-from fastnst.settings import GRAPHS, OPTIMIZERS, PRECISIONS, PRESETS, Layers, Settings
+from fastnst.settings import CONVOLUTIONS, GRAPHS, HISTORY_DTYPES, OPTIMIZERS, PRECISIONS, PRESETS, Layers, Settings
 
 INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C: 128 + SIGINT
 
@@ -254,8 +254,10 @@ def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
     add(group, "--optimizer", str, "NAME", " or ".join(OPTIMIZERS))
     add(group, "--learning-rate", float, "X", "length of a step")
     add(group, "--history", int, "N", "steps that L-BFGS remembers")
+    add(group, "--history-dtype", str, "NAME", f"of what L-BFGS remembers: {', '.join(HISTORY_DTYPES)}")
     add(group, "--device", str, "NAME", "auto, cpu, cuda, cuda:1, ...")
     add(group, "--precision", str, "NAME", f"of features: {', '.join(PRECISIONS)}")
+    add(group, "--convolution", str, "HOW", f"by whose algorithm: {', '.join(CONVOLUTIONS)}")
     add(group, "--graph", str, "WHEN", f"a step as one CUDA graph: {', '.join(GRAPHS)}")
 
 

@@ -1,7 +1,9 @@
 """L-BFGS for images: one evaluation and one update a step, no line search, history in one buffer.
 
 Nocedal and Wright, "Numerical Optimization", 2006, algorithm 7.4 (two-loop recursion), with the initial Hessian scaled
-by s.y / y.y (eq. 7.20). As in neural-style, a step has the full length of the direction times the learning rate.
+by s.y / y.y (eq. 7.20). As in neural-style, a step has the full length of the direction times the learning rate. An
+update takes as long as memory takes to hand over the history twice (docs/experiments/lbfgs.md). Where the history is
+kept in bfloat16, a vector at a time is widened, and all arithmetic is in the image's precision.
 
 The first step has no curvature to go by. Customarily it is scaled to a total change of 1, spread over a million pixels;
 the curvature taken from so small a change says little of the way ahead, and with bfloat16 features it is lost in
@@ -27,19 +29,29 @@ class LBFGS:
     Args:
         image: the tensor that :meth:`step` will update in place; it fixes size, dtype and device of the buffers.
         learning_rate: factor of each step.
-        history: number of pairs kept; memory is ``2 * history + 3`` images.
+        history: number of pairs kept; memory is ``2 * history`` images of ``dtype`` and three of the image's.
+        dtype: of the pairs kept; None: the image's.
     """
 
-    def __init__(self, image: Tensor, learning_rate: float = 1.0, history: int = 20) -> None:
+    def __init__(
+        self, image: Tensor, learning_rate: float = 1.0, history: int = 20, dtype: torch.dtype | None = None
+    ) -> None:
         self.learning_rate = learning_rate
-        # Not zeroed: rows never written take no memory.
-        self.changes = image.new_empty(history, image.numel())  # s: how the image changed
-        self.bends = image.new_empty(history, image.numel())  # y: how the gradient changed
+        # s and y: how the image changed and how the gradient did. Not zeroed: rows never written take no memory.
+        self.pairs = image.new_empty(history, 2, image.numel(), dtype=dtype or image.dtype)
+        self.wide = image.new_empty(image.numel() if self.pairs.dtype != image.dtype else 0)
         self.curvatures: list[float] = [0.0] * history  # s.y
         self.count = 0  # pairs taken so far; the newest is at (count - 1) % history
         self.scale = 1.0
         self.gradient: Tensor | None = None
         self.direction: Tensor | None = None
+
+    @property
+    def used(self) -> list[int]:
+        """The places of the pairs that count, newest first."""
+        history = len(self.curvatures)
+        written = [i % history for i in range(self.count - 1, max(self.count - history, 0) - 1, -1)]
+        return [slot for slot in written if self.curvatures[slot] > 0]
 
     @torch.no_grad()
     def step(self, image: Tensor, gradient: Tensor) -> None:
@@ -50,24 +62,23 @@ class LBFGS:
             size = flat.abs().mean()
             factor = torch.where(size > 0, self.learning_rate * FIRST_CHANGE / size, 0.0)
         else:
-            self._learn(flat)
+            self._learn(flat, self.gradient, self.direction)
             self.gradient.copy_(flat)
-            self._turn(flat)
+            self._turn(flat, self.direction)
             size = self.direction.abs().mean()
             factor = (MOST_CHANGE / size).clamp_(max=self.learning_rate)
         image.view(-1).add_(self.direction.mul_(factor))
 
-    def _learn(self, flat: Tensor) -> None:
+    def _learn(self, flat: Tensor, gradient: Tensor, change: Tensor) -> None:
         """Take in the last change of the image and what it did to the gradient."""
-        assert self.gradient is not None
-        assert self.direction is not None
         slot = self.count % len(self.curvatures)
-        change, bend = self.changes[slot], self.bends[slot]
-        torch.sub(flat, self.gradient, out=bend)
+        self.pairs[slot, 0].copy_(change)
+        self.pairs[slot, 1].copy_(gradient.neg_().add_(flat))
+        # Of the pair as it is kept: a curvature that rounding has turned around would point uphill.
+        bend = gradient.copy_(self.pairs[slot, 1])
         # The one wait for the device in a step: whether a pair counts decides what runs next.
-        curvature, square = torch.stack((self.direction.dot(bend), bend.dot(bend))).tolist()
+        curvature, square = torch.stack((self._vector(slot, 0).dot(bend), bend.dot(bend))).tolist()
         if curvature > LEAST_CURVATURE * square and square > 0:
-            change.copy_(self.direction)
             self.curvatures[slot] = curvature
             self.scale = curvature / square
             self.count += 1
@@ -75,17 +86,19 @@ class LBFGS:
             # The pair that stood here is overwritten and the new one is no good: its place counts nothing.
             self.curvatures[slot] = 0.0
 
-    def _turn(self, flat: Tensor) -> None:
+    def _turn(self, flat: Tensor, direction: Tensor) -> None:
         """The two-loop recursion: direction = -H gradient."""
-        direction = torch.neg(flat, out=self.direction)
-        history = len(self.curvatures)
-        newest_first = [i % history for i in range(self.count - 1, max(self.count - history, 0) - 1, -1)]
-        used = [slot for slot in newest_first if self.curvatures[slot] > 0]
-        taken = {}
+        torch.neg(flat, out=direction)
+        used, taken = self.used, {}
         for slot in used:
-            taken[slot] = self.changes[slot].dot(direction).div_(self.curvatures[slot])
-            direction.addcmul_(self.bends[slot], taken[slot], value=-1)
+            taken[slot] = self._vector(slot, 0).dot(direction).div_(self.curvatures[slot])
+            direction.addcmul_(self._vector(slot, 1), taken[slot], value=-1)
         direction.mul_(self.scale)
         for slot in reversed(used):
-            along = self.bends[slot].dot(direction).div_(self.curvatures[slot])
-            direction.addcmul_(self.changes[slot], taken[slot].sub_(along))
+            along = self._vector(slot, 1).dot(direction).div_(self.curvatures[slot])
+            direction.addcmul_(self._vector(slot, 0), taken[slot].sub_(along))
+
+    def _vector(self, slot: int, which: int) -> Tensor:
+        """A pair's s or y in the image's precision, until the next is asked for."""
+        kept = self.pairs[slot, which]
+        return kept if kept.dtype == self.wide.dtype else self.wide.copy_(kept)

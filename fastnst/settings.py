@@ -16,7 +16,9 @@ from fastnst.errors import UsageError, nearest
 OPTIMIZERS = ("lbfgs", "adam")
 STARTS = ("content", "noise", "style")  # of `init`; anything else is the path of a picture
 GRAPHS = ("auto", "on", "off")
+CONVOLUTIONS = ("auto", "winograd", "direct")
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
+HISTORY_DTYPES = ("auto", "bfloat16")
 TV_KINDS = ("anisotropic", "isotropic", "squared")
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
@@ -52,7 +54,8 @@ class Settings:
     padding: str = "zeros"
     optimizer: str = "lbfgs"
     learning_rate: float = 1.0
-    history: int = 20
+    history: int = 20  # pairs that L-BFGS remembers; each takes two images
+    history_dtype: str = "auto"  # of these pairs; auto: the image's, which is float32, or float64 with its precision
     steps: int = 100  # evaluations of loss and gradient, at each scale
     scales: int = 2  # coarse to fine: each scale has half the side of the next
     size: int | None = 512  # longest side; None keeps the content's own
@@ -64,6 +67,7 @@ class Settings:
     snapshot_every: int = 0  # 0: none
     device: str = "auto"
     precision: str = "auto"
+    convolution: str = "auto"  # winograd: ours, on the CPU; direct: PyTorch's; auto: what is fastest
     graph: str = "auto"  # whether a step runs as one CUDA graph; auto: where there is CUDA
 
     @classmethod
@@ -102,7 +106,14 @@ class Settings:
         for name in ("arch", "content_form", "style_form", "pooling", "padding", "device"):
             if not isinstance(getattr(self, name), str):
                 raise UsageError(f"{name}: expected a name, got {getattr(self, name)!r}")
-        choices = {"optimizer": OPTIMIZERS, "precision": PRECISIONS, "graph": GRAPHS, "tv_kind": TV_KINDS}
+        choices = {
+            "optimizer": OPTIMIZERS,
+            "history_dtype": HISTORY_DTYPES,
+            "precision": PRECISIONS,
+            "convolution": CONVOLUTIONS,
+            "graph": GRAPHS,
+            "tv_kind": TV_KINDS,
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 value = getattr(self, name)

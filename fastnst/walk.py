@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastnst.adam import Adam
-from fastnst.lbfgs import LBFGS
+from fastnst.conditioning import ConditionedLBFGS
 from fastnst.objective import Losses
 from fastnst.settings import Settings
 
@@ -32,7 +32,8 @@ def make_optimizer(image: Tensor, settings: Settings) -> Optimizer:
     """The optimiser that the settings name, for updates of ``image``."""
     if settings.optimizer == "adam":
         return Adam(image, settings.learning_rate)
-    return LBFGS(image, settings.learning_rate, settings.history)
+    dtype = torch.bfloat16 if settings.history_dtype == "bfloat16" else image.dtype
+    return ConditionedLBFGS(image, settings.learning_rate, settings.history, dtype)
 
 
 class Walk:

@@ -114,6 +114,7 @@ def test_the_least_count_is_taken_and_one_less_is_not(name: str, least: int) -> 
         ({"style_wieght": 1}, r"unknown setting 'style_wieght', did you mean style_weight\?"),
         ({"optimizer": "lbgfs"}, r"unknown optimizer 'lbgfs', did you mean lbfgs\? \(known: lbfgs, adam\)"),
         ({"precision": "float23"}, r"unknown precision 'float23', did you mean float32\?"),
+        ({"history_dtype": "bfloat61"}, r"unknown history_dtype 'bfloat61', did you mean bfloat16\?"),
         ({"graph": "of"}, r"unknown graph 'of', did you mean off\? \(known: auto, on, off\)"),
         ({"precision": "float16"}, r"unknown precision 'float16', did you mean bfloat16\?"),
         ({"tv_kind": "anisotrop"}, r"unknown tv_kind 'anisotrop', did you mean anisotropic\?"),

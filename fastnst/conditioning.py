@@ -1,0 +1,54 @@
+"""L-BFGS in coordinates in which broad changes of an image come as easily as fine ones.
+
+A style transfer's gradient asks for change at every width, but L-BFGS starts from the belief that every direction bends
+alike, and needs many steps to find out about the broad ones. So the image is x = A z, and L-BFGS works on z: A weights
+each frequency f (in cycles per pixel) by (f / MIDDLE)^-POWER, no frequency as lower than LOWEST. A is symmetric, so the
+gradient in z is A times the gradient in x, and z itself is never needed. The loss and its minima are the same.
+``docs/experiments/time_to_loss.md`` has what it gains.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastnst.lbfgs import LBFGS
+
+POWER = 0.5
+MIDDLE = 0.1  # whose weight is 1, so that steps keep their size
+LOWEST = 0.02
+
+
+class ConditionedLBFGS:
+    """:class:`fastnst.lbfgs.LBFGS` on z.
+
+    Args:
+        image: ``[1, 3, H, W]``, the tensor that :meth:`step` will update in place.
+        learning_rate, history, dtype: as of :class:`fastnst.lbfgs.LBFGS`.
+    """
+
+    def __init__(self, image: Tensor, learning_rate: float, history: int, dtype: torch.dtype | None = None) -> None:
+        self.learning_rate = learning_rate
+        self.inner = LBFGS(image, learning_rate, history, dtype)
+        self.weights = weights(*image.shape[-2:]).to(image)
+
+    @torch.no_grad()
+    def step(self, image: Tensor, gradient: Tensor) -> None:
+        """Update ``image`` in place, given the gradient there."""
+        change = torch.zeros_like(image)
+        self.inner.step(change, weighted(gradient, self.weights))
+        image.add_(weighted(change, self.weights))
+
+
+def weights(height: int, width: int) -> Tensor:
+    """The weight of each frequency of a picture's real Fourier transform, ``[H, W // 2 + 1]``, float64."""
+    down = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
+    across = torch.fft.rfftfreq(width, dtype=torch.float64)
+    return (torch.hypot(down, across).clamp(min=LOWEST) / MIDDLE) ** -POWER
+
+
+def weighted(x: Tensor, weights: Tensor) -> Tensor:
+    """A x: the frequencies of each plane of ``x [B, C, H, W]`` times their weights."""
+    size = x.shape[-2:]
+    found: Tensor = torch.fft.irfft2(torch.fft.rfft2(x).mul_(weights), s=size)
+    return found
