@@ -7,7 +7,8 @@
 #   make cuda    build, link and import the CUDA module for every architecture and report on its kernels (needs nvcc; no
 #                GPU needed)
 #   make kernels compile the kernels alone, without torch, for the one architecture QUICK_ARCH
-#   make bench   compare a whole step with PyPI's neural-style
+#   make bench   time every op against eager PyTorch and torch.compile, then whole steps against packages of PyPI; results
+#                in bench/results/ (an hour on two cores)
 #   make bench-gpu  check and time every op and the whole loop on the GPU at hand; results in bench/gpu/results/
 #   make docs    make the pictures and tables of the documents anew
 #
@@ -56,7 +57,13 @@ bench-gpu: $(CUDA_VENV)/.installed
 	$(CUDA_VENV)/bin/python bench/gpu/run.py --out bench/gpu/results
 
 bench: $(VENV)/.installed
+	mkdir -p bench/results
+	$(BIN)/python -m pytest bench/ops -q --benchmark-json bench/results/ops.json --benchmark-columns median,min,max
+	$(BIN)/python bench/ops/ops_report.py
 	$(BIN)/python bench/e2e/race.py
+	$(BIN)/python bench/e2e/race.py --name race_sizes --sizes 256,512,1024 --optimizers adam --steps 6 --rounds 2 \
+	  --contenders 'neural-style,fastnst float32,fastnst auto'
+	$(BIN)/python bench/e2e/scaling_pixels.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python tools/why_gram.py

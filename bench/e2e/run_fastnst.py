@@ -1,29 +1,32 @@
-"""One contender of race.py: fastnst's own loop on prepared pictures; prints what neural-style prints."""
+"""One contender of race.py: fastnst's own loop on prepared pictures, with settings given as name=value."""
 
-import resource
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+
+import progress
 
 from fastnst import images
 from fastnst.optimize import Step
 from fastnst.settings import Settings
 from fastnst.transfer import stylize
 
-folder, optimizer, precision, steps, out = sys.argv[1:]
+folder, optimizer, steps, out, *given = sys.argv[1:]
 
 
 def report(step: Step) -> None:
-    print(f"Iteration {step.step} / {step.steps}\n  Total loss: {step.losses.total}", flush=True)
+    progress.step(step.step, step.losses.total)
 
 
 settings = Settings.of(
     "johnson",
     optimizer=optimizer,
-    precision=precision,
     steps=int(steps),
     init="content",
     size=images.load(Path(folder, "content.png")).pixels.shape[-1],
+    **dict(pair.split("=", 1) for pair in given),
 )
 result = stylize(Path(folder, "content.png"), Path(folder, "style.png"), settings=settings, callback=report)
 images.save(out, result.image)
-print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+progress.finish()

@@ -1,4 +1,4 @@
-"""The benchmarks are scripts, not a package: their folder is put where Python looks for modules."""
+"""The benchmarks are scripts, not a package: their folders are put where Python looks for modules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "gpu"))
+sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "bench" / part) for part in ("gpu", "ops", "e2e")]
 
 
 @pytest.fixture(autouse=True)

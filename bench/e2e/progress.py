@@ -1,0 +1,30 @@
+"""What every contender of the race prints: a line for each step, its loss, and at the end the memory it needed."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+
+def step(number: int, loss: float) -> None:
+    """Say that the loss of step ``number`` is known. The race times these lines."""
+    print(f"Iteration {number}\n  Total loss: {loss}", flush=True)
+
+
+def finish() -> None:
+    print("PEAK", peak_memory())
+
+
+def peak_memory() -> int:
+    """The most memory this process ever held, in bytes.
+
+    Linux hands ``ru_maxrss`` of a parent on to the program it starts, so that a parent which once held more than its
+    child would speak for it; ``VmHWM`` begins anew.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
