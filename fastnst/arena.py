@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastnst import heap
+
 ALIGNMENT = 4096
 
 
@@ -45,6 +47,7 @@ class Arena:
         """What :meth:`empty` hands out inside belongs to one evaluation."""
         if self._spans and self._block is None:
             self._offsets, size = plan(self._spans)
+            heap.return_unused()  # where the maps of the first lay
             self._block = torch.empty(size, dtype=torch.uint8)
         self._next = 0
         yield

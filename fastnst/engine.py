@@ -41,12 +41,13 @@ class Tap:
 
 @dataclass
 class Tape:
-    """What one evaluation keeps on its way up for its way down, by layer, and the values it has found."""
+    """What one evaluation keeps on its way up for its way down, by layer, its values, and where it began."""
 
     features: dict[str, Tensor] = field(default_factory=dict)
     places: dict[str, Tensor] = field(default_factory=dict)
     residuals: dict[str, Tensor] = field(default_factory=dict)
     values: list[Tensor] = field(default_factory=list)
+    start: Tensor | None = None
 
 
 class Engine:
@@ -205,6 +206,9 @@ class WinogradEngine(Engine):
 
     On the way down the same: the pool's gradient is spread out while the convolution reads it, and the mask of a ReLU
     that no loss looks at is laid on while it writes. Maps lie in an arena.
+
+    The first map is the largest and costs least: it is let go when the second convolution has read it, and made again
+    on the way down, a hundredth of a step for a third of what is kept.
     """
 
     def __init__(self, network: VGG, chain: tuple[Layer, ...], taps: Mapping[str, Tap], size: tuple[int, int]) -> None:
@@ -223,6 +227,18 @@ class WinogradEngine(Engine):
         )
 
     def _convolve(self, i: int, x: Tensor, tape: Tape) -> Tensor:
+        if i == 0:
+            tape.start = x
+        y = self._convolve_with_all(i, x, tape)
+        if self._makes_again(i):
+            del tape.features[self.chain[1].name]
+        return y
+
+    def _makes_again(self, i: int) -> bool:
+        """Whether the convolution at ``i`` is the second and what it reads can be made again from the image."""
+        return i == 2 and self.chain[0].name not in self.taps
+
+    def _convolve_with_all(self, i: int, x: Tensor, tape: Tape) -> Tensor:
         name, network = self.chain[i].name, self.network
         if not self._pools(i):
             y = self._empty(self.chain[i], x.dtype)
@@ -261,6 +277,9 @@ class WinogradEngine(Engine):
         return grad if self._pools(i - 2) else super()._unpool(i, grad, y, tape)
 
     def _unconvolve(self, i: int, grad: Tensor, tape: Tape) -> Tensor:
+        if self._makes_again(i):
+            assert tape.start is not None
+            tape.features[self.chain[1].name] = self._convolve_with_all(0, tape.start, tape)
         weight, _ = self.network.convs[self.chain[i].name]
         mask = tape.features[self.chain[i - 1].name] if i > 0 and self._masks(i) else None
         places = tape.places.pop(self.chain[i + 2].name) if self._pools(i) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from fastnst.vgg import Layer
 
 # Beside the kept activations: the gradient that comes down, the map it makes, and the convolution's workspace.
 WORKING_MAPS = 2.5
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 # Measured with bench/e2e/race.py: what torch, the weights and the pictures take before the first step.
 BASELINE = 340 * 2**20
 # Where an allocation failed although the estimate fitted, a size is advised that needs this much of the estimate.
@@ -120,21 +118,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     known = ("not enough memory", "can't allocate memory", "bad_alloc", "out of memory: could not allocate")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in known)
-
-
-def return_unused() -> None:
-    """Hand freed memory back to the system now, and from now on blocks of 16 MB and more at once (glibc only).
-
-    By itself glibc keeps freed blocks of up to 32 MB in a heap full of holes, which stay resident. With a limit below
-    16 MB it maps the workspace of every convolution anew, whose first touch costs as much as the work.
-    """
-    try:
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, 16 * 2**20)
-        library.mallopt(M_TRIM_THRESHOLD, 32 * 2**20)
-        library.malloc_trim(0)
-    except (OSError, AttributeError):
-        return
 
 
 def resident() -> int:

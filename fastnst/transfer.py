@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnst import images, memory, ops, vgg, weights
+from fastnst import heap, images, memory, ops, vgg, weights
 from fastnst.errors import UsageError, WeightsError
 from fastnst.graph import Capturer, choose_backend
 from fastnst.images import Picture
@@ -106,7 +106,7 @@ class Stylizer:
         self.settings = settings
         self.device = choose_device(settings.device)
         self.capturer = Capturer(choose_backend(settings.graph, self.device))
-        memory.return_unused()
+        heap.return_unused()
         self.dtype = choose_precision(settings.precision, self.device)
         self.image_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         names = settings.layer_names()
@@ -191,7 +191,7 @@ class Stylizer:
                     image = self._start(content, style, start, height, width)
                 else:
                     image = self._pixels(to_picture(image), height, width)
-                memory.return_unused()  # what reading weights and measuring the targets took
+                heap.return_unused()  # what reading weights and measuring the targets took
                 run = optimize(
                     objective,
                     image,
