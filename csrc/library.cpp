@@ -30,8 +30,7 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
       "-> Tensor");
   m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding) -> Tensor");
   m.def("conv3x3_out(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding, Tensor(a!) out) -> ()");
-  m.def(
-      "conv3x3_pool_out(Tensor x, Tensor weight, Tensor bias, str padding, Tensor(a!) out, Tensor(b!) places) -> ()");
+  m.def("conv3x3_pool_out(Tensor x, Tensor weight, Tensor bias, str padding, Tensor(a!) out, Tensor(b!) places) -> ()");
   m.def(
       "conv3x3_backward(Tensor grad, Tensor weight, Tensor? mask, Tensor? places, int height, int width, bool border) "
       "-> Tensor");
