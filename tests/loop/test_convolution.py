@@ -1,0 +1,61 @@
+"""Whose convolutions a run takes, and that they are taken."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from loop_pictures import samples, tiny
+
+from fastnst import ops
+from fastnst.engine import Engine, WinogradEngine
+from fastnst.errors import UsageError
+from fastnst.objective import Objective, style_targets
+from fastnst.settings import Settings
+from fastnst.transfer import Stylizer, choose_convolution, stylize
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("table", ["avx512_bf16", "avx512", "avx2", "portable"])
+def test_auto_takes_ours_where_the_op_is_built_for_the_processor(
+    monkeypatch: pytest.MonkeyPatch, table: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(ops, "kernels", lambda: {"conv3x3": table})
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert choose_convolution("auto", CPU, dtype) == (table != "portable")
+
+
+def test_auto_leaves_matrix_units_exactness_and_other_devices_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "kernels", lambda: {"conv3x3": "avx512"})
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert choose_convolution("auto", CPU, torch.float32)
+    assert not choose_convolution("auto", CPU, torch.bfloat16)
+    assert not choose_convolution("auto", CPU, torch.float64)
+    assert not choose_convolution("auto", GPU, torch.float32)
+
+
+def test_a_choice_by_hand_is_followed_or_refused() -> None:
+    assert choose_convolution("winograd", CPU, torch.float64)
+    assert not choose_convolution("direct", CPU, torch.float32)
+    with pytest.raises(UsageError, match="convolution 'winograd': it runs on the CPU alone, not on 'cuda:1'"):
+        choose_convolution("winograd", GPU, torch.float32)
+    with pytest.raises(UsageError, match="unknown convolution 'fft'"):
+        Settings.of("default", convolution="fft")
+
+
+@pytest.mark.parametrize(("name", "engine"), [("winograd", WinogradEngine), ("direct", Engine)])
+def test_the_setting_reaches_the_objective(name: str, engine: type[Engine]) -> None:
+    stylizer = Stylizer(Settings.of("johnson", convolution=name, device="cpu"))
+    image = torch.zeros(1, 3, 32, 32)
+    targets = style_targets(stylizer.network, image, stylizer.settings)
+    assert type(Objective(stylizer.network, image, targets, stylizer.settings).engine) is engine
+
+
+def test_runs_of_both_end_alike() -> None:
+    """After few steps of Adam, which rounding does not part."""
+    pictures = [
+        stylize(samples(), samples(seed=1), settings=tiny(convolution=name, optimizer="adam")).image
+        for name in ("winograd", "direct")
+    ]
+    torch.testing.assert_close(pictures[0], pictures[1], atol=2e-3, rtol=0)
