@@ -16,6 +16,8 @@ from fastnst.vgg import Layer
 
 # Beside the kept activations: the gradient that comes down, the map it makes, and the convolution's workspace.
 WORKING_MAPS = 2.5
+# What a thread of a convolution of ours works in, at most: see csrc/cpu/winograd_impl.h.
+WORKSPACE = 14 * 2**20
 # Measured with bench/e2e/race.py: what torch, the weights and the pictures take before the first step.
 BASELINE = 340 * 2**20
 # Where an allocation failed although the estimate fitted, a size is advised that needs this much of the estimate.
@@ -24,7 +26,10 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings) -> int:
-    """Bytes that a run at this size is expected to hold at its peak, the process itself included."""
+    """Bytes that a run at this size is expected to hold at its peak, the process itself included.
+
+    ``settings.convolution`` is what was chosen; ``"auto"`` counts as ``"direct"``, which needs more.
+    """
     tapped = settings.layer_names()
 
     def size(layer: Layer, itemsize: int) -> int:
@@ -42,7 +47,12 @@ def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, 
     images = 10
     if settings.optimizer == "lbfgs":
         images += settings.history if settings.history_dtype == "bfloat16" else 2 * settings.history
-    held = kept + targets + WORKING_MAPS * largest + images * 3 * height * width * 4
+    working = WORKING_MAPS * largest
+    if settings.convolution == "winograd" and len(chain) > 2 and chain[0].name not in tapped:
+        # The first map is made again on the way down, when nothing but it and its gradient are there: see engine.py.
+        first = size(chain[1], dtype.itemsize)
+        kept, working = max(kept - first, 2 * first), WORKSPACE * torch.get_num_threads()
+    held = kept + targets + working + images * 3 * height * width * 4
     return int(BASELINE + held)
 
 

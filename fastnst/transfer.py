@@ -109,6 +109,8 @@ class Stylizer:
         heap.return_unused()
         self.dtype = choose_precision(settings.precision, self.device)
         self.image_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        winograd = choose_convolution(settings.convolution, self.device, self.dtype)
+        self.chosen = settings.but(convolution="winograd" if winograd else "direct")
         names = settings.layer_names()
         if settings.weights is None and settings.arch == "vgg16":
             _check_bundled_serves(names)
@@ -121,14 +123,14 @@ class Stylizer:
             padding=settings.padding,
             device=self.device,
             dtype=self.dtype,
-            winograd=choose_convolution(settings.convolution, self.device, self.dtype),
+            winograd=winograd,
         )
         self._targets: dict[tuple[int, int, int], tuple[Tensor, StyleTargets]] = {}
 
     def check(self, height: int, width: int) -> None:
         """Raise UsageError where the network is too deep for this size, OutOfMemoryError where memory is too small."""
         vgg.check_size(self.network.chain, height, width)
-        memory.check_fits(self.network.chain, height, width, self.dtype, self.settings, self.device)
+        memory.check_fits(self.network.chain, height, width, self.dtype, self.chosen, self.device)
 
     def load(self, source: Any) -> Picture:
         """A content picture at the settings' size or crop. Raises as ``check`` does, before it is enlarged."""
@@ -210,7 +212,7 @@ class Stylizer:
             except (RuntimeError, MemoryError) as error:
                 if not memory.is_out_of_memory(error):
                     raise
-                raise memory.failed(self.network.chain, height, width, self.dtype, settings, self.device) from error
+                raise memory.failed(self.network.chain, height, width, self.dtype, self.chosen, self.device) from error
             image = run.image
             trace.append(tuple(run.trace))
             if run.stopped in ("callback", "interrupt"):

@@ -50,6 +50,17 @@ def test_the_kept_activations_are_counted_once_each() -> None:
     assert memory.needed(chain, 8, 8, torch.float32, settings) == expected
 
 
+def test_with_our_convolutions_the_first_map_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 8 x 8 the two maps at the end are the most: the first and its gradient."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    settings = Settings(
+        content_layers=(("relu2_1", 1.0),), style_layers=(("relu1_1", 1.0),), optimizer="adam", convolution="winograd"
+    )
+    chain = vgg.chain_to("vgg19", settings.layer_names())
+    held = 2 * 64 * 64 * 4 + 128 * 16 * 4 + 10 * 3 * 64 * 4
+    assert memory.needed(chain, 8, 8, torch.float32, settings) == memory.BASELINE + held + 3 * memory.WORKSPACE
+
+
 def test_a_chain_without_a_relu_is_estimated_too() -> None:
     settings = Settings(content_layers=(("conv1_1", 1.0),), style_layers=(("conv1_1", 1.0),))
     chain = vgg.chain_to("vgg19", settings.layer_names())

@@ -73,14 +73,14 @@ def test_layers_past_the_bundled_weights_are_refused() -> None:
 
 def test_too_large_a_size_is_refused_with_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     stylizer = Stylizer(tiny(size=1000))
-    have = memory.needed(stylizer.network.chain, 225, 300, torch.float32, stylizer.settings)
+    have = memory.needed(stylizer.network.chain, 225, 300, torch.float32, stylizer.chosen)
     monkeypatch.setattr(memory, "available", lambda device: have)
     with pytest.raises(OutOfMemoryError, match=r"out of memory at 1000x750: .*; --size \d+ would fit") as caught:
         stylize(samples(), samples(), settings=tiny(size=1000))
     (found,) = re.findall(r"--size (\d+) would fit", str(caught.value))
     assert 290 <= int(found) <= 300
     Stylizer(tiny(size=int(found))).load(samples())
-    memory.check_fits(stylizer.network.chain, 225, 300, torch.float32, stylizer.settings, torch.device("cpu"))
+    memory.check_fits(stylizer.network.chain, 225, 300, torch.float32, stylizer.chosen, torch.device("cpu"))
 
 
 CANNOT = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."
