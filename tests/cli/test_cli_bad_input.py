@@ -277,6 +277,7 @@ def test_out_of_memory_says_a_size_that_does_fit(
     run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda device: memory.BASELINE + 8 * 2**20)
+    monkeypatch.setattr(memory, "WORKSPACE", 2**20)
     line = refused(run, 1, "stylize", content, style, "-o", "out.png", *FAST, "--size", size)
     assert "out of memory" in line
     fits = re.search(r"--size (\d+) would fit", line)
