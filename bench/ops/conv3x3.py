@@ -156,8 +156,8 @@ def with_masks_of(narrow: Engine, wide: Engine, image: Tensor, found: Tensor) ->
         other.features = {name: x.double() for name, x in tape.features.items()}
         other.residuals = {name: x.double() for name, x in tape.residuals.items()}
         other.places = dict(tape.places)
-        for tap in wide.taps.values():
-            assert tap.target is None or tap.target.dtype == torch.float64
+        assert tape.start is not None
+        other.start = tape.start.double()
         exact = wide._reverse(other) * wide.network.scale
     tv = narrow_total_variation(image)
     return float((found - tv - exact).norm() / exact.norm())
@@ -174,14 +174,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", type=int, default=512, help="side of the picture (default 512)")
     parser.add_argument("--error-size", type=int, default=192, help="side for the error of the gradient (default 192)")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each contender; 0: errors alone")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     options = parser.parse_args()
     print(
         f"VGG-19 to conv5_1, {options.size}x{options.size}, {options.dtype}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}\n"
     )
-    layer_table(options.size, options.repeats, DTYPES[options.dtype])
+    if options.repeats:
+        layer_table(options.size, options.repeats, DTYPES[options.dtype])
     gradient_errors(options.error_size)
 
 
