@@ -1,4 +1,4 @@
-// What the CPU and CUDA bindings of pool and pool_backward share: checks, memory layouts, allocation.
+// What the bindings of pool, pool_backward and the convolutions share: checks, memory layouts, allocation.
 #pragma once
 
 #include <initializer_list>
@@ -29,11 +29,14 @@ inline Tensor laid_out(const Tensor& x, bool channels_last) {
   return as_contiguous(x, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
-inline Tensor new_map(const Tensor& like, int64_t height, int64_t width, ScalarType dtype, bool channels_last) {
-  const int64_t b = like.size(0), c = like.size(1);
-  if (!channels_last) return allocate(like, {b, c, height, width}, dtype);
-  const Tensor pixels = allocate(like, {b, height, width, c}, dtype);
+inline Tensor new_channels_last(const Tensor& like, int64_t channels, int64_t height, int64_t width, ScalarType dtype) {
+  const Tensor pixels = allocate(like, {like.size(0), height, width, channels}, dtype);
   return torch::stable::transpose(torch::stable::transpose(pixels, 1, 3), 2, 3);
+}
+
+inline Tensor new_map(const Tensor& like, int64_t height, int64_t width, ScalarType dtype, bool channels_last) {
+  if (channels_last) return new_channels_last(like, like.size(1), height, width, dtype);
+  return allocate(like, {like.size(0), like.size(1), height, width}, dtype);
 }
 
 inline void check_map(const char* op, const char* name, const Tensor& x) {

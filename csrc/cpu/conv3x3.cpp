@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
-#include <tuple>
 
 #include "../pool_checks.h"
 #include "kernels.h"
@@ -11,15 +10,11 @@
 namespace fastnst::cpu {
 namespace {
 
-constexpr int64_t kTileSide = 4;
-// Work is shared out by panels, the tiles of one product, and by outputs that fill whole registers.
-constexpr int64_t kPanelTiles = 12, kOutputs = 32;
-// Panels in cache at once. Where the transformed weights of a layer are small enough to be kept (see winograd_impl.h),
-// few; where they are made anew for every block, as many as share the work and fit beside the weights in the last level
-// of cache: python bench/ops/conv3x3.py --blocks.
-constexpr int64_t kFewPanels = 2, kMostPanels = 11, kManyFrom = 128 * 128;
+// Panels in cache at once: few where the transformed weights of a layer are kept; where they are made anew for every
+// block, as many as share the work and fit beside the weights in the last level of cache.
+constexpr int64_t kFewPanels = 2, kMostPanels = 11;
 
-int64_t tiles_along(int64_t size) { return (size + kTileSide - 1) / kTileSide; }
+int64_t tiles_along(int64_t size) { return (size + ConvTask::kTile - 1) / ConvTask::kTile; }
 
 void check_weights(const char* op, const Tensor& x, const char* name, const Tensor& weight, int64_t axis) {
   check(weight.dim() == 4 && weight.size(axis) == x.size(1) && weight.size(2) == 3 && weight.size(3) == 3, op,
@@ -27,12 +22,6 @@ void check_weights(const char* op, const Tensor& x, const char* name, const Tens
         " for the channels of ", name, ", got ", shape_of(weight));
   check(weight.scalar_type() == x.scalar_type(), op, ": expected weight of the dtype of ", name);
   check(!weight.is_cuda(), op, ": expected weight on the device of ", name);
-}
-
-// A new channels_last map with as many channels as there are outputs.
-Tensor new_outputs(const Tensor& like, int64_t outputs, int64_t height, int64_t width, ScalarType dtype) {
-  const Tensor pixels = allocate(like, {like.size(0), height, width, outputs}, dtype);
-  return torch::stable::transpose(torch::stable::transpose(pixels, 1, 3), 2, 3);
 }
 
 template <typename T>
@@ -43,17 +32,22 @@ T* image(const Tensor& x, int64_t b) {
                       : nullptr;
 }
 
+// The maps of a call, channels innermost.
+struct Maps {
+  Tensor in, out;
+  std::optional<Tensor> mask, places, out_places;
+};
+
 // Shares the tiles of all images out over the threads, and where there are few tiles the outputs as well. What a tile
 // becomes depends on neither.
-template <typename F>
-void for_each_share(const ConvTask& task, int64_t batch, const F& at_image) {
-  const int64_t tiles = tiles_along(task.out_height) * tiles_along(task.out_width);
+void run(const ConvTask& task, const Maps& maps) {
+  const int64_t tiles = tiles_along(task.out_height) * tiles_along(task.out_width), batch = maps.in.size(0);
   if (tiles == 0 || batch == 0 || task.outputs == 0) return;
   const int64_t threads = torch::stable::get_num_threads();
-  const int64_t panels = (tiles + kPanelTiles - 1) / kPanelTiles, all = panels * batch;
-  const int64_t most = task.channels * task.outputs > kManyFrom ? kMostPanels : kFewPanels;
+  const int64_t panels = (tiles + ConvTask::kPanel - 1) / ConvTask::kPanel, all = panels * batch;
+  const int64_t most = task.channels * task.outputs > ConvTask::kMostKept ? kMostPanels : kFewPanels;
   const int64_t shares = std::min(threads, all);
-  const int64_t groups = std::max<int64_t>(1, (task.outputs + kOutputs - 1) / kOutputs);
+  const int64_t groups = (task.outputs + ConvTask::kColumns - 1) / ConvTask::kColumns;
   const int64_t parts = std::min(groups, std::max<int64_t>(1, threads / shares));
   torch::stable::parallel_for(0, shares * parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -62,13 +56,18 @@ void for_each_share(const ConvTask& task, int64_t batch, const F& at_image) {
       const int64_t last = (share + 1) * all / shares;
       while (panel < last) {
         const int64_t b = panel / panels, first = panel % panels, count = std::min(last - panel, panels - first);
+        const int64_t blocks = (count + most - 1) / most;
         ConvTask t = task;
-        t.block = (count + (count + most - 1) / most - 1) / ((count + most - 1) / most) * kPanelTiles;
-        t.first_tile = first * kPanelTiles;
-        t.last_tile = std::min(tiles, (first + count) * kPanelTiles);
-        t.first_output = part * groups / parts * kOutputs;
-        t.last_output = std::min(task.outputs, (part + 1) * groups / parts * kOutputs);
-        at_image(t, b);
+        t.block = (count + blocks - 1) / blocks * ConvTask::kPanel;
+        t.first_tile = first * ConvTask::kPanel;
+        t.last_tile = std::min(tiles, (first + count) * ConvTask::kPanel);
+        t.first_output = part * groups / parts * ConvTask::kColumns;
+        t.last_output = std::min(task.outputs, (part + 1) * groups / parts * ConvTask::kColumns);
+        t.x = image<const void>(maps.in, b);
+        t.out = image<void>(maps.out, b);
+        if (maps.mask) t.mask = image<const void>(*maps.mask, b);
+        if (maps.places) t.places = image<const uint8_t>(*maps.places, b);
+        if (maps.out_places) t.out_places = image<uint8_t>(*maps.out_places, b);
         kernels().winograd(t);
         panel += count;
       }
@@ -77,12 +76,13 @@ void for_each_share(const ConvTask& task, int64_t batch, const F& at_image) {
 }
 
 ConvTask forward_task(const char* op, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
-                      const std::string& padding) {
+                      bool relu, const std::string& padding) {
   check_map(op, "x", x);
   check_weights(op, x, "x", weight, 1);
   check(padding == "zeros" || padding == "replicate", op, ": expected padding zeros or replicate, got ", padding);
   ConvTask t;
   t.dtype = x.scalar_type();
+  t.relu = relu;
   t.replicate = padding == "replicate";
   t.pad = 1;
   t.weight = weight.data_ptr();
@@ -116,53 +116,40 @@ void check_out(const char* op, const char* name, const Tensor& out, const Tensor
         name, " channels_last, on the CPU, of dtype ", dtype == ScalarType::Byte ? "uint8" : "that of the input");
 }
 
-void conv3x3_out(const Tensor& x_, const Tensor& weight, std::optional<Tensor> bias, bool relu, std::string padding,
+void conv3x3_out(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, bool relu, std::string padding,
                  const Tensor& out) {
-  ConvTask task = forward_task("conv3x3", x_, weight, bias, padding);
-  const Tensor x = laid_out(x_, true);
-  task.relu = relu;
+  const ConvTask task = forward_task("conv3x3", x, weight, bias, relu, padding);
   check_out("conv3x3", "out", out, x, task.outputs, task.height, task.width, task.dtype);
-  for_each_share(task, x.size(0), [&](ConvTask& t, int64_t b) {
-    t.x = image<const void>(x, b);
-    t.out = image<void>(out, b);
-  });
+  run(task, {laid_out(x, true), out, {}, {}, {}});
 }
 
 Tensor conv3x3(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, bool relu, std::string padding) {
-  forward_task("conv3x3", x, weight, bias, padding);
-  const Tensor out = new_outputs(x, weight.size(0), x.size(2), x.size(3), x.scalar_type());
-  conv3x3_out(x, weight, bias, relu, padding, out);
+  const ConvTask task = forward_task("conv3x3", x, weight, bias, relu, padding);
+  const Tensor out = new_channels_last(x, task.outputs, task.height, task.width, task.dtype);
+  run(task, {laid_out(x, true), out, {}, {}, {}});
   return out;
 }
 
-void conv3x3_pool_out(const Tensor& x_, const Tensor& weight, const Tensor& bias, std::string padding,
-                      const Tensor& out, const Tensor& places) {
+void conv3x3_pool_out(const Tensor& x, const Tensor& weight, const Tensor& bias, std::string padding, const Tensor& out,
+                      const Tensor& places) {
   const char* op = "conv3x3_pool_out";
-  ConvTask task = forward_task(op, x_, weight, bias, padding);
-  const Tensor x = laid_out(x_, true);
-  task.relu = true;
+  ConvTask task = forward_task(op, x, weight, bias, true, padding);
   // A last odd row or column has no window.
   task.out_height = task.height / 2 * 2;
   task.out_width = task.width / 2 * 2;
   check_out(op, "out", out, x, task.outputs, task.height / 2, task.width / 2, task.dtype);
   check_out(op, "places", places, x, task.outputs, task.height / 2, task.width / 2, ScalarType::Byte);
-  for_each_share(task, x.size(0), [&](ConvTask& t, int64_t b) {
-    t.x = image<const void>(x, b);
-    t.out = image<void>(out, b);
-    t.out_places = image<uint8_t>(places, b);
-  });
+  run(task, {laid_out(x, true), out, {}, {}, places});
 }
 
-void conv3x3_backward_out(const Tensor& grad_, const Tensor& weight, std::optional<Tensor> mask_,
-                          std::optional<Tensor> places_, int64_t height, int64_t width, bool border,
-                          const Tensor& out) {
+ConvTask backward_task(const Tensor& grad, const Tensor& weight, bool pooled, int64_t height, int64_t width,
+                       bool border) {
   const char* op = "conv3x3_backward";
-  check_map(op, "grad", grad_);
-  check_weights(op, grad_, "grad", weight, 0);
-  const int64_t rows = places_ ? height / 2 : height, columns = places_ ? width / 2 : width;
-  check(height >= 0 && width >= 0 && grad_.size(2) == rows && grad_.size(3) == columns, op,
-        ": expected grad of shape (B, K, ", rows, ", ", columns, "), got ", shape_of(grad_));
-  const Tensor grad = laid_out(grad_, true);
+  check_map(op, "grad", grad);
+  check_weights(op, grad, "grad", weight, 0);
+  const int64_t rows = pooled ? height / 2 : height, columns = pooled ? width / 2 : width;
+  check(height >= 0 && width >= 0 && grad.size(2) == rows && grad.size(3) == columns, op,
+        ": expected grad of shape (B, K, ", rows, ", ", columns, "), got ", shape_of(grad));
   ConvTask task;
   task.dtype = grad.scalar_type();
   task.pad = border ? 2 : 1;
@@ -180,37 +167,42 @@ void conv3x3_backward_out(const Tensor& grad_, const Tensor& weight, std::option
   task.width = width;
   task.out_height = border ? height + 2 : height;
   task.out_width = border ? width + 2 : width;
-  check_out(op, "out", out, grad, task.outputs, task.out_height, task.out_width, task.dtype);
-  std::optional<Tensor> mask, places;
-  if (places_) {
-    check(same_sizes(*places_, grad) && places_->scalar_type() == ScalarType::Byte, op, ": expected places of shape ",
-          shape_of(grad), " like grad and dtype uint8, got ", shape_of(*places_));
-    places = laid_out(*places_, true);
+  return task;
+}
+
+void run_backward(const ConvTask& task, const Tensor& grad, const std::optional<Tensor>& mask,
+                  const std::optional<Tensor>& places, const Tensor& out) {
+  const char* op = "conv3x3_backward";
+  Maps maps{laid_out(grad, true), out, {}, {}, {}};
+  if (places) {
+    check(same_sizes(*places, grad) && places->scalar_type() == ScalarType::Byte, op, ": expected places of shape ",
+          shape_of(grad), " like grad and dtype uint8, got ", shape_of(*places));
+    maps.places = laid_out(*places, true);
   }
-  if (mask_) {
-    check(same_sizes(*mask_, out) && mask_->scalar_type() == task.dtype, op, ": expected mask of shape ", shape_of(out),
-          " and the dtype of grad, got ", shape_of(*mask_));
-    mask = laid_out(*mask_, true);
+  if (mask) {
+    check(same_sizes(*mask, out) && mask->scalar_type() == task.dtype, op, ": expected mask of shape ", shape_of(out),
+          " and the dtype of grad, got ", shape_of(*mask));
+    maps.mask = laid_out(*mask, true);
   }
   if (grad.numel() == 0) {
     if (out.numel()) std::memset(out.data_ptr(), 0, static_cast<size_t>(out.numel() * element_size(out)));
     return;
   }
-  for_each_share(task, grad.size(0), [&](ConvTask& t, int64_t b) {
-    t.x = image<const void>(grad, b);
-    t.out = image<void>(out, b);
-    if (places) t.places = image<const uint8_t>(*places, b);
-    if (mask) t.mask = image<const void>(*mask, b);
-  });
+  run(task, maps);
+}
+
+void conv3x3_backward_out(const Tensor& grad, const Tensor& weight, std::optional<Tensor> mask,
+                          std::optional<Tensor> places, int64_t height, int64_t width, bool border, const Tensor& out) {
+  const ConvTask task = backward_task(grad, weight, places.has_value(), height, width, border);
+  check_out("conv3x3_backward", "out", out, grad, task.outputs, task.out_height, task.out_width, task.dtype);
+  run_backward(task, grad, mask, places, out);
 }
 
 Tensor conv3x3_backward(const Tensor& grad, const Tensor& weight, std::optional<Tensor> mask,
                         std::optional<Tensor> places, int64_t height, int64_t width, bool border) {
-  check_map("conv3x3_backward", "grad", grad);
-  check_weights("conv3x3_backward", grad, "grad", weight, 0);
-  const int64_t more = border ? 2 : 0;
-  const Tensor out = new_outputs(grad, weight.size(1), height + more, width + more, grad.scalar_type());
-  conv3x3_backward_out(grad, weight, mask, places, height, width, border, out);
+  const ConvTask task = backward_task(grad, weight, places.has_value(), height, width, border);
+  const Tensor out = new_channels_last(grad, task.outputs, task.out_height, task.out_width, task.dtype);
+  run_backward(task, grad, mask, places, out);
   return out;
 }
 

@@ -133,8 +133,8 @@ inline void gram(const GramTask& t) {
   });
 }
 
-// The words of a backward. A matrix in bfloat16 costs accuracy, which many channels even out: on VGG's features the
-// gradient's error is 2e-4 to 7e-4, where storing it in bfloat16 makes 1.7e-3. Few channels wait for memory anyway.
+// The words of a backward. A matrix in bfloat16 costs accuracy, which many channels even out
+// (docs/experiments/gram_bf16.md). Few channels wait for memory anyway.
 template <typename In, typename F>
 inline void with_word(In, int64_t channels, const F& f) {
   constexpr int64_t kMany = 64;

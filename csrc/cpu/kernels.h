@@ -85,10 +85,15 @@ struct PoolTask {
   bool relu = false;
 };
 
-// A 3x3 convolution of one image, channels innermost, for the tiles first_tile..last_tile of 4 x 4 outputs (in rows,
-// from the top left) and the outputs first_output..last_output; out = mask(F > 0) * relu(x * w + bias), every part
-// optional.
+// A 3x3 convolution of one image, channels innermost, for the tiles first_tile..last_tile of kTile x kTile outputs (in
+// rows, from the top left) and the outputs first_output..last_output; out = mask(F > 0) * relu(x * w + bias), every
+// part optional. Blocks of whole panels, tiles that are multiplied together, and of kColumns outputs waste nothing.
 struct ConvTask {
+  static constexpr int64_t kTile = 4, kPanel = 12, kColumns = 32;
+  // A layer's transformed weights are kept for all blocks where it has no more than this many pairs of channels (2.4 MB
+  // of float); else they are made anew for each.
+  static constexpr int64_t kMostKept = 128 * 128;
+
   ScalarType dtype = ScalarType::Float;  // of all that is not said to be bytes
   const void* x = nullptr;          // [height, width, channels]; or, with `places`, [height / 2, width / 2, channels]
   const uint8_t* places = nullptr;  // x is the gradient of a max pool's output: where its maxima lay

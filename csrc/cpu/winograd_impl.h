@@ -10,9 +10,10 @@
 
 namespace fastnst::cpu::FASTNST_ISA {
 
-constexpr int64_t kTile = 4, kPatch = 6, kPoints = kPatch * kPatch;
+constexpr int64_t kTile = ConvTask::kTile, kPatch = kTile + 2, kPoints = kPatch * kPatch;
 // Rows of a product: what the registers hold beside two of weights and one broadcast.
-constexpr int64_t kPanel = FASTNST_VECTOR_BYTES == 64 ? 12 : 6;  // 12 is a multiple: see conv3x3.cpp
+constexpr int64_t kPanel = FASTNST_VECTOR_BYTES == 64 ? 12 : 6;
+static_assert(ConvTask::kPanel % kPanel == 0);
 constexpr double kRootHalf = 0.70710678118654752440, kRootTwo = 1.41421356237309504880;
 
 template <typename In>
@@ -147,7 +148,7 @@ class Winograd {
         v_point_(block_ * row_ + kL),
         m_point_(block_ * kColumns + kL),
         u_block_(kPoints * t.channels * kColumns),
-        kept_(t.channels * (t.last_output - t.first_output) <= kMostKept ? output_blocks() : 1),
+        kept_(t.channels * (t.last_output - t.first_output) <= ConvTask::kMostKept ? output_blocks() : 1),
         v_(kPoints * v_point_),
         m_(kPoints * m_point_),
         u_(kept_ * u_block_),
@@ -181,9 +182,6 @@ class Winograd {
   }
 
  private:
-  // Transformed weights of a layer are kept for all blocks where they are no more than this many channel pairs (2.4 MB
-  // of float).
-  static constexpr int64_t kMostKept = 128 * 128;
   static constexpr int64_t kGathered = 16;  // input channels: a cache line of float
 
   int64_t output_blocks() const { return (t_.last_output - t_.first_output + kColumns - 1) / kColumns; }

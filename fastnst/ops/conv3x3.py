@@ -63,7 +63,8 @@ def conv3x3(
     if padding not in PADDINGS:
         known = ", ".join(PADDINGS)
         raise ValueError(f"{op}: unknown padding {padding!r}{nearest(str(padding), PADDINGS)} (known: {known})")
-    y: Tensor = torch.ops.fastnst.conv3x3(x, weight, bias, bool(relu), padding)
+    offset = None if bias is None else bias.contiguous()
+    y: Tensor = torch.ops.fastnst.conv3x3(x, weight, offset, bool(relu), padding)
     return y
 
 
