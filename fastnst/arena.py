@@ -44,13 +44,18 @@ class Arena:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """What :meth:`empty` hands out inside belongs to one evaluation."""
+        """What :meth:`empty` hands out inside belongs to one evaluation; one that fails is not planned for."""
         if self._spans and self._block is None:
             self._offsets, size = plan(self._spans)
             heap.return_unused()  # where the maps of the first lay
             self._block = torch.empty(size, dtype=torch.uint8)
-        self._next = 0
-        yield
+        self._next, done = 0, False
+        try:
+            yield
+            done = True
+        finally:
+            if not done and self._block is None:
+                self._spans = []
 
     def empty(self, channels: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
         """A map ``[1, channels, height, width]`` on the CPU, channels_last, with anything in it."""
