@@ -2,10 +2,10 @@
 
     python bench/e2e/optimizers.py [--size 512] [--rounds 9]
 
-An update is what the loop does between two evaluations of loss and gradient. Adam and L-BFGS with full histories take
-turns, every second round backwards, with the evaluation of the preset `johnson` on the shipped pictures among them. The
-contender "products" works on inner products alone (compact_lbfgs.py). Before the clock starts, each L-BFGS direction is
-held to the two-loop recursion in float64 on the contender's own pairs.
+An update is what the loop does between two evaluations of loss and gradient. The loop's own optimisers, L-BFGS with
+full histories, take turns, every second round backwards, with the evaluation of the preset `johnson` on the shipped
+pictures among them; "plain L-BFGS" is without the conditioning, whose share is the difference. Before the clock starts,
+each L-BFGS direction is held to the two-loop recursion in float64 on the contender's own pairs.
 
 Prints medians and spreads and writes optimizers.json and optimizers.md to bench/results.
 """
@@ -17,16 +17,17 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from compact_lbfgs import Compact
 from machine import RESULTS, ROOT, machine, plain, write
 from torch import Tensor
 
 from fastnst import images, transfer
 from fastnst.adam import Adam
+from fastnst.conditioning import ConditionedLBFGS, weighted
 from fastnst.lbfgs import LBFGS
 from fastnst.objective import Objective, style_targets
 from fastnst.settings import Settings
@@ -50,16 +51,18 @@ class Slope:
 class Contender:
     """An optimiser and an image of its own."""
 
-    def __init__(self, optimizer: str, stored: str, history: int, start: Tensor) -> None:
-        self.name, self.stored, self.history = optimizer, stored, history
+    def __init__(self, name: str, stored: str, history: int, start: Tensor) -> None:
+        self.name, self.stored, self.history = name, stored, history
         self.image, self.slope = start.clone(), Slope(start.shape)
-        if optimizer == "Adam":
-            self.optimizer: Adam | LBFGS | Compact = Adam(self.image, 1.0)
-        else:
-            kind = LBFGS if optimizer == "L-BFGS" else Compact
-            self.optimizer = kind(self.image, 1.0, history, getattr(torch, stored))
+        self.optimizer = self.make()
         for _ in range(history + 2):
             self.update()
+
+    def make(self) -> Adam | LBFGS | ConditionedLBFGS:
+        if self.name == "Adam":
+            return Adam(self.image, 1.0)
+        kind = LBFGS if self.name == "plain L-BFGS" else ConditionedLBFGS
+        return kind(self.image, 1.0, self.history, getattr(torch, self.stored))
 
     def update(self) -> float:
         """Take a step; the seconds of it."""
@@ -70,33 +73,44 @@ class Contender:
 
     def check(self) -> None:
         """Refuse to time a direction that is wrong."""
-        optimizer = self.optimizer
-        if isinstance(optimizer, Adam):
-            return
-        gradient = self.slope.gradient(self.image).flatten().double()
+        gradient, inner = self.slope.gradient(self.image), self.optimizer
+        if isinstance(inner, ConditionedLBFGS):
+            gradient, inner = weighted(gradient, inner.weights), inner.inner
+        assert isinstance(inner, LBFGS)
         self.update()
-        assert optimizer.direction is not None
-        expected = two_loops(optimizer, gradient)
-        got = optimizer.direction.double()
+        assert inner.direction is not None
+        expected = two_loops(inner, gradient.flatten().double())
+        got = inner.direction.double()
         error = (got / got.norm() - expected / expected.norm()).norm().item()
-        if not error <= BOUNDS[optimizer.pairs.dtype]:
+        if not error <= BOUNDS[inner.pairs.dtype]:
             sys.exit(f"{self.name}, history {self.history}, {self.stored}: the direction is wrong by {error:.1e}")
 
 
-def two_loops(optimizer: LBFGS | Compact, gradient: Tensor) -> Tensor:
+def two_loops(optimizer: LBFGS, gradient: Tensor) -> Tensor:
     """The direction in float64 by the book, on the pairs that the optimiser holds."""
     direction, taken = -gradient, {}
-    newest_first = optimizer.used if isinstance(optimizer, LBFGS) else optimizer.used[::-1]
-    for slot in newest_first:
+    for slot in optimizer.used:
         s, y = optimizer.pairs[slot].double()
         taken[slot] = s.dot(direction) / s.dot(y)
         direction -= taken[slot] * y
-    s, y = optimizer.pairs[newest_first[0]].double()
+    s, y = optimizer.pairs[optimizer.used[0]].double()
     direction *= s.dot(y) / y.dot(y)
-    for slot in reversed(newest_first):
+    for slot in reversed(optimizer.used):
         s, y = optimizer.pairs[slot].double()
         direction += (taken[slot] - y.dot(direction) / s.dot(y)) * s
     return direction
+
+
+@dataclass(frozen=True)
+class Row:
+    """An optimiser: the seconds of its updates, their median, and its share of a step in each precision."""
+
+    optimizer: str
+    history: int
+    stored: str
+    median: float
+    seconds: list[float]
+    shares: dict[str, float]
 
 
 def evaluation(size: int, precision: str) -> Callable[[], float]:
@@ -129,14 +143,13 @@ def measure(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list
     return {name: times[1:] for name, times in seconds.items()}
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     shares = " | ".join(f"of a step, {precision}" for precision in PRECISIONS)
     lines = [f"| optimiser | history | stored as | ms (min-max) | {shares} |", "|" + "---|" * (4 + len(PRECISIONS))]
     for row in rows:
-        shown = " | ".join(f"{100 * row[f'share_{precision}']:.1f} %" for precision in PRECISIONS)  # type: ignore[operator]
-        low, high = min(row["seconds"]), max(row["seconds"])  # type: ignore[call-overload]
-        time_shown = f"{1e3 * float(str(row['median'])):.1f} ({1e3 * low:.1f}-{1e3 * high:.1f})"
-        lines.append(f"| {row['optimizer']} | {row['history'] or ''} | {row['stored']} | {time_shown} | {shown} |")
+        shown = " | ".join(f"{100 * row.shares[precision]:.1f} %" for precision in PRECISIONS)
+        time_shown = f"{1e3 * row.median:.1f} ({1e3 * min(row.seconds):.1f}-{1e3 * max(row.seconds):.1f})"
+        lines.append(f"| {row.optimizer} | {row.history or ''} | {row.stored} | {time_shown} | {shown} |")
     return "\n".join(lines)
 
 
@@ -149,20 +162,25 @@ def main() -> None:
     start = torch.rand(1, 3, options.size, options.size, generator=torch.Generator().manual_seed(0)) * 255
     contenders = [Contender("Adam", "float32", 0, start)]
     for history in HISTORIES:
-        for name, stored in (("L-BFGS", "float32"), ("L-BFGS", "bfloat16"), ("products", "float32")):
+        for name, stored in (("L-BFGS", "float32"), ("L-BFGS", "bfloat16"), ("plain L-BFGS", "float32")):
             contenders.append(Contender(name, stored, history, start))
             contenders[-1].check()
     runs: dict[str, Callable[[], float]] = {f"{i}": contender.update for i, contender in enumerate(contenders)}
     runs |= {precision: evaluation(options.size, precision) for precision in PRECISIONS}
     seconds = measure(runs, options.rounds)
     steps = {precision: statistics.median(seconds[precision]) for precision in PRECISIONS}
-    rows: list[dict[str, object]] = []
+    rows = []
     for i, contender in enumerate(contenders):
-        median = statistics.median(seconds[f"{i}"])
-        row = {"optimizer": contender.name, "history": contender.history, "stored": contender.stored}
-        shares = {f"share_{precision}": median / (median + step) for precision, step in steps.items()}
-        rows.append({**row, "median": median, "seconds": seconds[f"{i}"], **shares})
-    report = {"machine": machine(), "options": plain(options), "evaluations": steps, "rows": rows}
+        found = seconds[f"{i}"]
+        median = statistics.median(found)
+        shares = {precision: median / (median + step) for precision, step in steps.items()}
+        rows.append(Row(contender.name, contender.history, contender.stored, median, found, shares))
+    report = {
+        "machine": machine(),
+        "options": plain(options),
+        "evaluations": steps,
+        "rows": [asdict(row) for row in rows],
+    }
     evaluations = ", ".join(f"{name} {step:.3f} s" for name, step in steps.items())
     told = f"{options.size}x{options.size}, {options.rounds} rounds; evaluation of loss and gradient: {evaluations}"
     print(write(options.out, "optimizers", report, [told, table(rows)]))

@@ -6,6 +6,7 @@ network is watched, and left when it is asked once more than agreed.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from torch import Tensor
 folder, optimizer, steps, out = sys.argv[1:]
 stand_in.install(Path(folder, "vgg19.pth"))
 
-from guertena import driver, styletransfernet  # noqa: E402
+driver = importlib.import_module("guertena.driver")
+styletransfernet = importlib.import_module("guertena.styletransfernet")
 
 
 class Enough(Exception):

@@ -6,6 +6,7 @@ isotropic form only. Its images are 0..1, so that Adam's rate of one grey level 
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ CHANNELS = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu
 folder, optimizer, steps, out = sys.argv[1:]
 stand_in.install()
 
-from pystiche import enc, loss, optim  # noqa: E402
+enc, loss, optim = (importlib.import_module(f"pystiche.{part}") for part in ("enc", "loss", "optim"))
 
 network = enc.vgg19_multi_layer_encoder(pretrained=False, framework="caffe")
 network.load_state_dict(torch.load(Path(folder, "vgg19.pth")), strict=False)

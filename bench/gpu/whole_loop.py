@@ -19,6 +19,7 @@ from timing import Spread
 from torch import Tensor
 
 from fastnst import images, ops, weights
+from fastnst.errors import FastnstError
 from fastnst.graph import Capturer, choose_backend
 from fastnst.losses import content_form, style_form
 from fastnst.objective import Losses, Objective, StyleTargets, style_targets
@@ -187,7 +188,7 @@ def race(
                 try:
                     found, peaks[name] = contest.run(name)
                     seconds[name] += found
-                except Exception as problem:  # a contender that fails is a row, not the end of the run
+                except (RuntimeError, FastnstError) as problem:  # a row, not the end of the run
                     refused[name] = first_line(problem)
     return [
         LoopRow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -12,8 +13,6 @@ import torch
 
 BENCH = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(BENCH / part) for part in ("ops", "e2e")]  # scripts, not packages
-
-from machine import machine  # noqa: E402
 
 REFUSED: list[dict[str, object]] = []
 
@@ -39,5 +38,5 @@ def refused() -> list[dict[str, object]]:
 
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
-    output_json["machine"] = machine()
+    output_json["machine"] = importlib.import_module("machine").machine()
     output_json["refused"] = REFUSED

@@ -165,7 +165,8 @@ def test_maps_of_an_evaluation_lie_where_those_of_the_first_did(bundled: Weights
     for again in (second, third):
         assert torch.equal(first[0], again[0])
         assert torch.equal(first[1], again[1])
-    arena = objective.engine._arena  # type: ignore[attr-defined]
+    assert isinstance(objective.engine, WinogradEngine)
+    arena = objective.engine._arena
     alive = max(
         sum(span.size for span in arena._spans if span.first <= now <= span.last) for now in range(len(arena._spans))
     )
