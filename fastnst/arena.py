@@ -1,6 +1,6 @@
 """Memory of a step that repeats: the maps of one evaluation lie at the same places of one block in every other.
 
-A fresh map costs more than the work on it: the system hands out its memory page by page, cleared, at the first touch.
+A fresh map is slow: the system hands out its memory page by page, cleared, at the first touch.
 The first evaluation therefore notes when each map comes and goes; from the second on all of them have their places in
 one block, planned so that maps lie in each other's memory where they are not alive at the same time.
 """

@@ -208,7 +208,7 @@ class WinogradEngine(Engine):
     that no loss looks at is laid on while it writes. Maps lie in an arena.
 
     The first map is the largest and costs least: it is let go when the second convolution has read it, and made again
-    on the way down, a hundredth of a step for a third of what is kept.
+    on the way down.
     """
 
     def __init__(self, network: VGG, chain: tuple[Layer, ...], taps: Mapping[str, Tap], size: tuple[int, int]) -> None:

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from fastnst import ops
 from fastnst.errors import UsageError, WeightsError, nearest
+from fastnst.ops.conv3x3 import PADDINGS
 from fastnst.weights import Weights
 
 BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 CHANNELS = (64, 128, 256, 512, 512)
-POOLINGS = ("max", "average", "l2")
-PADDINGS = ("zeros", "replicate")
+POOLINGS = ops.reference.POOLS
 
 
 @dataclass(frozen=True)
