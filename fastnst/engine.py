@@ -13,7 +13,7 @@ ours, for CUDA. :class:`WinogradEngine` gives convolutions to ops of ours with a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 import torch
@@ -26,6 +26,8 @@ from fastnst.ops.conv3x3 import conv3x3_backward
 from fastnst.vgg import VGG, Layer
 
 aten = torch.ops.aten
+
+TILE = 4  # rows that a convolution of ours makes together, and more than its window looks beyond them
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,22 @@ class Engine:
                     grad = torch.zeros_like(x)
                 _pull(grad, x, tap, tape.residuals.pop(layer.name, None), relu=layer.kind == "relu")
             assert grad is not None
+            if self._makes_again(i):
+                return self._finish(grad, tape)
             if layer.kind == "pool":
                 grad = self._unpool(i, grad, x, tape)
             elif layer.kind == "conv":
                 grad = self._unconvolve(i, grad, tape)
         assert grad is not None
         return grad
+
+    def _makes_again(self, i: int) -> bool:
+        """Whether the convolution at ``i`` is the second and what it read is to be made again from the image."""
+        return False
+
+    def _finish(self, grad: Tensor, tape: Tape) -> Tensor:
+        """The rest of the way down from the second convolution, where its input is made again."""
+        raise NotImplementedError
 
     def _convolve(self, i: int, x: Tensor, tape: Tape) -> Tensor:
         name = self.chain[i].name
@@ -208,7 +220,7 @@ class WinogradEngine(Engine):
     that no loss looks at is laid on while it writes. Maps lie in an arena.
 
     The first map is the largest and costs least: it is let go when the second convolution has read it, and made again
-    on the way down.
+    on the way down. There it and its gradient come strip by strip, and are never whole: :meth:`_finish`.
     """
 
     def __init__(self, network: VGG, chain: tuple[Layer, ...], taps: Mapping[str, Tap], size: tuple[int, int]) -> None:
@@ -235,8 +247,39 @@ class WinogradEngine(Engine):
         return y
 
     def _makes_again(self, i: int) -> bool:
-        """Whether the convolution at ``i`` is the second and what it reads can be made again from the image."""
         return i == 2 and self.chain[0].name not in self.taps
+
+    def _finish(self, grad: Tensor, tape: Tape) -> Tensor:
+        """A strip of rows after the other, with the rows beside it that its gradient looks at.
+
+        Strips begin at tiles of the convolution, so the result is that of the whole map, bit for bit.
+        """
+        assert tape.start is not None
+        first, second = self.chain[0], self.chain[2]
+        tap, places = self.taps.get(self.chain[1].name), tape.places.pop(self.chain[4].name) if self._pools(2) else None
+        residual = tape.residuals.pop(self.chain[1].name, None)
+        (height, width), start = self.size, tape.start
+        below = self._arena.empty(start.shape[1], height, width, start.dtype)
+        rows = strip(height)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            low, high = max(top - TILE, 0), min(bottom + TILE, height)
+            size, above = (high - low, width), slice(low, high)
+            x = self._arena.empty(first.channels, *size, start.dtype)
+            torch.ops.fastnst.conv3x3_out(
+                start[:, :, above], *self.network.convs[first.name], True, self.network.padding, x
+            )
+            part, where = grad[:, :, above], None
+            if places is not None:
+                pooled = slice(low // 2, high // 2)
+                part, where = grad[:, :, pooled], places[:, :, pooled]
+            strip_grad = self._transposed(second, part, size, None if tap else x, where)
+            if tap is not None:
+                kept = tap if tap.target is None else replace(tap, target=tap.target[:, :, above])
+                _pull(strip_grad, x, kept, residual, relu=True)
+            image_grad = self._transposed(first, strip_grad, size, None, None)
+            below[:, :, top:bottom] = image_grad[:, :, top - low : bottom - low]
+        return below
 
     def _convolve_with_all(self, i: int, x: Tensor, tape: Tape) -> Tensor:
         name, network = self.chain[i].name, self.network
@@ -277,13 +320,15 @@ class WinogradEngine(Engine):
         return grad if self._pools(i - 2) else super()._unpool(i, grad, y, tape)
 
     def _unconvolve(self, i: int, grad: Tensor, tape: Tape) -> Tensor:
-        if self._makes_again(i):
-            assert tape.start is not None
-            tape.features[self.chain[1].name] = self._convolve_with_all(0, tape.start, tape)
-        weight, _ = self.network.convs[self.chain[i].name]
         mask = tape.features[self.chain[i - 1].name] if i > 0 and self._masks(i) else None
         places = tape.places.pop(self.chain[i + 2].name) if self._pools(i) else None
-        size = self._size_of(self.chain[i])
+        return self._transposed(self.chain[i], grad, self._size_of(self.chain[i]), mask, places)
+
+    def _transposed(
+        self, layer: Layer, grad: Tensor, size: tuple[int, int], mask: Tensor | None, places: Tensor | None
+    ) -> Tensor:
+        """The gradient of a convolution's input of ``size``."""
+        weight, _ = self.network.convs[layer.name]
         if self.network.padding != "zeros":
             return conv3x3_backward(grad, weight, mask=mask, places=places, size=size, padding=self.network.padding)
         below = self._arena.empty(weight.shape[1], *size, grad.dtype)
@@ -292,6 +337,11 @@ class WinogradEngine(Engine):
 
     def _empty(self, layer: Layer, dtype: torch.dtype) -> Tensor:
         return self._arena.empty(layer.channels, *self._size_of(layer), dtype)
+
+
+def strip(height: int) -> int:
+    """Rows of a strip: a third of the map, since with less the way up needs the most memory; whole tiles."""
+    return -(-height // (3 * TILE)) * TILE
 
 
 def choose(network: VGG) -> type[Engine]:

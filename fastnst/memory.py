@@ -49,7 +49,8 @@ def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, 
         images += settings.history if settings.history_dtype == "bfloat16" else 2 * settings.history
     working = WORKING_MAPS * largest
     if settings.convolution == "winograd" and len(chain) > 2 and chain[0].name not in tapped:
-        # The first map is made again on the way down, when nothing but it and its gradient are there: see engine.py.
+        # The first map is let go, and made again on the way down (see engine.py). But it and the second are both there
+        # where the targets are measured.
         first = size(chain[1], dtype.itemsize)
         kept, working = max(kept - first, 2 * first), WORKSPACE * torch.get_num_threads()
     held = kept + targets + working + images * 3 * height * width * 4

@@ -107,25 +107,25 @@ inline void from_points(const Vector<T> m[kPatch], Vector<T> y[kTile]) {
   y[3] = T(0.5) * odd_a + 2 * odd_b + m[5];
 }
 
-// out[i][j] = sum over c < depth of v[i * v_row + c] * u[c * kTileColumns + j] for kPanel rows, kTileColumns columns.
-template <typename T>
+// out[i][j] = sum over c < depth of v[i * v_row + c] * u[c * kTileColumns + j] for kPanel rows and the columns of the
+// first kRegisters registers.
+template <int64_t kRegisters, typename T>
 inline void panel_product(int64_t depth, const T* v, int64_t v_row, const T* u, T* out) {
-  Vector<T> acc[kPanel][2] = {};
+  Vector<T> acc[kPanel][kRegisters] = {};
   for (int64_t c = 0; c < depth; ++c) {
-    const Vector<T> u0 = *reinterpret_cast<const Vector<T>*>(u + c * kTileColumns<T>);
-    const Vector<T> u1 = *reinterpret_cast<const Vector<T>*>(u + c * kTileColumns<T> + kLanes<T>);
+    const Vector<T>* columns = reinterpret_cast<const Vector<T>*>(u + c * kTileColumns<T>);
 #pragma GCC unroll 12
     for (int64_t i = 0; i < kPanel; ++i) {
       const T x = v[i * v_row + c];
-      acc[i][0] += x * u0;
-      acc[i][1] += x * u1;
+#pragma GCC unroll 2
+      for (int64_t r = 0; r < kRegisters; ++r) acc[i][r] += x * columns[r];
     }
   }
 #pragma GCC unroll 12
   for (int64_t i = 0; i < kPanel; ++i) {
     Vector<T>* to = reinterpret_cast<Vector<T>*>(out + i * kTileColumns<T>);
-    to[0] = acc[i][0];
-    to[1] = acc[i][1];
+#pragma GCC unroll 2
+    for (int64_t r = 0; r < kRegisters; ++r) to[r] = acc[i][r];
   }
 }
 
@@ -170,10 +170,7 @@ class Winograd {
         const int64_t k = t_.first_output + b * kColumns;
         T* u = u_.data + (keep ? b * u_block_ : 0);
         if (!keep || first == t_.first_tile) transform_weights(k, u);
-        for (int64_t p = 0; p < kPoints; ++p)
-          for (int64_t i = 0; i < rows; i += kPanel)
-            panel_product(t_.channels, v_.data + p * v_point_ + i * row_, row_, u + p * t_.channels * kColumns,
-                          m_.data + p * m_point_ + i * kColumns);
+        t_.last_output - k > kL ? multiply<2>(rows, u) : multiply<1>(rows, u);
         for (int64_t i = 0; i < count; ++i)
           for (int64_t half = 0; half < kColumns && k + half < t_.last_output; half += kL)
             transform_output(first + i, k + half, m_.data + i * kColumns + half);
@@ -183,6 +180,14 @@ class Winograd {
 
  private:
   static constexpr int64_t kGathered = 16;  // input channels: a cache line of float
+
+  template <int64_t kRegisters>
+  void multiply(int64_t rows, const T* u) {
+    for (int64_t p = 0; p < kPoints; ++p)
+      for (int64_t i = 0; i < rows; i += kPanel)
+        panel_product<kRegisters>(t_.channels, v_.data + p * v_point_ + i * row_, row_, u + p * t_.channels * kColumns,
+                                  m_.data + p * m_point_ + i * kColumns);
+  }
 
   int64_t output_blocks() const { return (t_.last_output - t_.first_output + kColumns - 1) / kColumns; }
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from loop_pictures import samples, tiny
 
+from fastnst import engine as engines
 from fastnst import ops
 from fastnst.engine import Engine, WinogradEngine
 from fastnst.errors import UsageError
@@ -59,3 +60,25 @@ def test_runs_of_both_end_alike() -> None:
         for name in ("winograd", "direct")
     ]
     torch.testing.assert_close(pictures[0], pictures[1], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("content", ["relu1_1", "relu1_2", "relu2_1"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("rows", [4, 28])
+def test_the_first_map_in_strips_gives_the_bits_of_the_whole(
+    content: str, padding: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A last strip of few rows, an odd height, pools that come with the convolution and pools that do not."""
+    settings = tiny(convolution="winograd", padding=padding, content_layers=((content, 1.0),))
+    network = Stylizer(settings).network
+    generator = torch.Generator().manual_seed(3)
+    content_pixels, style, image = (255 * torch.rand(1, 3, 61, 42, generator=generator) for _ in range(3))
+    gradients = []
+    for height in (rows, 64):
+        monkeypatch.setattr(engines, "strip", lambda _, height=height: height)
+        objective = Objective(network, content_pixels, style_targets(network, style, settings), settings)
+        for _ in range(2):  # the second from the plan of the first
+            gradients.append(objective.value_and_grad(image)[1])
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    assert gradients[0].isfinite().all()
+    assert gradients[0].abs().max() > 0

@@ -51,7 +51,7 @@ def test_the_kept_activations_are_counted_once_each() -> None:
 
 
 def test_with_our_convolutions_the_first_map_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At 8 x 8 the two maps at the end are the most: the first and its gradient."""
+    """At 8 x 8 the two maps at the beginning are the most, where the targets are measured."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     settings = Settings(
         content_layers=(("relu2_1", 1.0),), style_layers=(("relu1_1", 1.0),), optimizer="adam", convolution="winograd"
