@@ -161,15 +161,20 @@ inline void transpose(const W (&from)[kLanes<W>][kLanes<W>], W* to, int64_t to_r
   for (int64_t i = 0; i < kRows; ++i) std::memcpy(to + i * to_row, &rows[i], sizeof rows[i]);
 }
 
-// Cache-line aligned scratch memory for one task.
+// Cache-line aligned scratch memory for one task. Aligned by hand: glibc before 2.38 does not find a freed block again
+// when an aligned one of its size is asked for, and the heap grows with every call.
 template <typename T>
 struct Scratch {
+  static constexpr size_t kLine = 64;
   explicit Scratch(int64_t n)
-      : data(static_cast<T*>(
-            ::operator new(static_cast<size_t>(std::max<int64_t>(n, 1)) * sizeof(T), std::align_val_t(64)))) {}
-  ~Scratch() { ::operator delete(data, std::align_val_t(64)); }
+      : block(::operator new(static_cast<size_t>(std::max<int64_t>(n, 1)) * sizeof(T) + kLine)) {
+    const auto address = reinterpret_cast<uintptr_t>(block);
+    data = reinterpret_cast<T*>((address + kLine - 1) / kLine * kLine);
+  }
+  ~Scratch() { ::operator delete(block); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
+  void* block;
   T* data;
 };
 
