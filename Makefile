@@ -68,6 +68,7 @@ bench: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python tools/why_gram.py
 	$(BIN)/python tools/readme_pictures.py
+	$(BIN)/python tools/control_pictures.py
 
 $(VENV)/.tools: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "fastnst needs Python 3.10 or later; set PYTHON=")'

@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastnst import gallery, images, losses, ops, weights
-    from fastnst.errors import FastnstError, ImageError, OutOfMemoryError, UsageError, WeightsError
+    from fastnst import gallery, images, losses, ops, styles, weights
+    from fastnst.errors import CheckpointError, FastnstError, ImageError, OutOfMemoryError, UsageError, WeightsError
     from fastnst.objective import Losses, Objective
     from fastnst.optimize import Step
+    from fastnst.planning import Plan, plan
     from fastnst.settings import Settings
     from fastnst.transfer import Result, Stylizer, stylize
     from fastnst.vgg import VGG
 
 _FROM = {
+    "CheckpointError": "errors",
     "FastnstError": "errors",
     "ImageError": "errors",
     "Losses": "objective",
     "Objective": "objective",
     "OutOfMemoryError": "errors",
+    "Plan": "planning",
     "Result": "transfer",
     "Settings": "settings",
     "Step": "optimize",
@@ -33,17 +36,20 @@ _FROM = {
     "UsageError": "errors",
     "VGG": "vgg",
     "WeightsError": "errors",
+    "plan": "planning",
     "stylize": "transfer",
 }
-_MODULES = ("gallery", "images", "losses", "ops", "weights")
+_MODULES = ("gallery", "images", "losses", "ops", "styles", "weights")
 
 __all__ = [
     "VGG",
+    "CheckpointError",
     "FastnstError",
     "ImageError",
     "Losses",
     "Objective",
     "OutOfMemoryError",
+    "Plan",
     "Result",
     "Settings",
     "Step",
@@ -55,6 +61,8 @@ __all__ = [
     "images",
     "losses",
     "ops",
+    "plan",
+    "styles",
     "stylize",
     "weights",
 ]

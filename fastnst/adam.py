@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -16,6 +19,8 @@ class Adam:
         learning_rate: factor of each step.
     """
 
+    carries: tuple[str, ...] = ("mean", "square", "count")  # what of a `state` serves another size: see `resized`
+
     def __init__(
         self, image: Tensor, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
     ) -> None:
@@ -23,6 +28,18 @@ class Adam:
         self.mean = torch.zeros_like(image)
         self.square = torch.zeros_like(image)
         self.count = 0
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` takes, the tensors not copied."""
+        return {"mean": self.mean, "square": self.square, "count": self.count, "learning_rate": self.learning_rate}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on from what ``memory`` holds of a ``state``."""
+        if "mean" in memory:
+            self.mean.copy_(memory["mean"])
+            self.square.copy_(memory["square"])
+            self.count = memory["count"]
+        self.learning_rate = memory.get("learning_rate", self.learning_rate)
 
     def step(self, image: Tensor, gradient: Tensor) -> None:
         """Update ``image`` in place, given the gradient there."""
@@ -41,3 +58,11 @@ class Adam:
         self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
         root = self.square.sqrt().div_(width).add_(self.epsilon)
         image.sub_((self.mean * rate).div_(root))
+
+
+def resized(memory: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
+    """The moments and the count of steps for an image of another size, as style-transfer-pytorch takes them along: the
+    first moment by bicubic interpolation, the second by bilinear, which nowhere falls below zero."""
+    ways = {"mean": "bicubic", "square": "bilinear"}
+    tensors = {name: F.interpolate(memory[name], (height, width), mode=ways[name]) for name in ways if name in memory}
+    return {**memory, **tensors}

@@ -19,7 +19,17 @@ from typing import NoReturn
 
 from fastnst import __version__
 from fastnst.errors import FastnstError, UsageError, nearest
-from fastnst.settings import CONVOLUTIONS, GRAPHS, HISTORY_DTYPES, OPTIMIZERS, PRECISIONS, PRESETS, Layers, Settings
+from fastnst.presets import PRESETS, Layers
+from fastnst.settings import (
+    CONVOLUTIONS,
+    GRAPHS,
+    HISTORY_DTYPES,
+    KEEP_COLOURS,
+    MATCH_COLOURS,
+    OPTIMIZERS,
+    PRECISIONS,
+    Settings,
+)
 
 INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C: 128 + SIGINT
 
@@ -129,12 +139,14 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     commands = {
         "stylize": added.add_parser("stylize", help="style one picture", epilog=_presets()),
         "gallery": added.add_parser("gallery", help="style a folder of pictures", epilog=_presets()),
+        "settings": added.add_parser("settings", help="the settings in a picture or a file, as TOML"),
         "weights": added.add_parser("weights", help="list, fetch or show the weights of the network"),
         "info": added.add_parser("info", help="what was built and what serves this machine"),
         "demo": added.add_parser("demo", help="style the pictures that come with fastnst"),
     }
     _stylize(commands["stylize"])
     _gallery(commands["gallery"])
+    _settings(commands["settings"])
     _weights(commands["weights"])
     _info(commands["info"])
     _demo(commands["demo"])
@@ -142,18 +154,52 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
 
 
 def _stylize(parser: _Parser) -> None:
-    parser.description = "Paint the picture CONTENT in the style of the picture STYLE."
+    parser.description = "Paint the picture CONTENT in the style of the picture STYLE, or of several."
     parser.set_defaults(command="stylize")
-    parser.add_argument("content", metavar="CONTENT", help="the picture to paint")
-    parser.add_argument("style", metavar="STYLE", help="the picture whose style to paint it in")
+    content = parser.add_argument("content", metavar="CONTENT", help="the picture to paint")
+    style = parser.add_argument(
+        "style", metavar="STYLE", nargs="+", help="the picture whose style to paint it in; several are blended"
+    )
+    content.required = style.required = False  # --like may name them
     parser.add_argument(
         "-o",
         "--output",
         metavar="OUT",
         help="where to write: .png, .jpg, .webp or .tif; replaced if it is there (default: CONTENT_STYLE.png here)",
     )
-    parser.add_argument("--force", action="store_true", help="without -o: replace the file if it is there")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace the files of --save-settings, of --checkpoint if it is not resumed and, without -o, the result",
+    )
+    parser.add_argument(
+        "--like",
+        metavar="PICTURE",
+        help="repeat the run that made PICTURE: its settings and, unless CONTENT and STYLE are given, its inputs, by "
+        "their names beside PICTURE or here (default output: PICTURE_again here)",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="write nothing, but say what the run would take here: sizes, memory, and time by a short trial",
+    )
     _add_settings(parser, "default", "write OUT_0050.png and so on beside OUT every N steps over all scales")
+    group = parser.add_argument_group(
+        "masks, of the size of their pictures: white counts, black does not, grey in part"
+    )
+    group.add_argument(
+        "--mask", metavar="FILE", nargs="+", default=[], help="for each STYLE, where in the result it goes"
+    )
+    group.add_argument(
+        "--style-mask", metavar="FILE", nargs="+", default=[], help="for each STYLE, which part of it counts"
+    )
+    group.add_argument("--content-mask", metavar="FILE", help="how much of the content is held where")
+    group = parser.add_argument_group("long runs")
+    group.add_argument("--checkpoint", metavar="FILE", help="keep the run in FILE, to go on with it after anything")
+    group.add_argument(
+        "--checkpoint-every", type=int, metavar="N", help="steps from one writing of FILE to the next (default: 50)"
+    )
+    group.add_argument("--resume", action="store_true", help="go on with the run in FILE, if it is there")
     _add_reporting(parser)
 
 
@@ -174,8 +220,17 @@ def _gallery(parser: _Parser) -> None:
         help="product: every content with every style; order: the first with the first and so on; "
         "shuffle: the same after shuffling by --seed (default: product)",
     )
-    parser.add_argument("--force", action="store_true", help="make finished pairs again")
+    parser.add_argument(
+        "--force", action="store_true", help="make finished pairs again; replace the file of --save-settings"
+    )
     _add_settings(parser, "tutorial", "write gen_50.jpg and so on every N steps over all scales")
+    _add_reporting(parser)
+
+
+def _settings(parser: _Parser) -> None:
+    parser.description = "Print the settings in a picture that fastnst made, or in a TOML file, all of them, as TOML."
+    parser.set_defaults(command="settings_show")
+    parser.add_argument("file", metavar="PICTURE|FILE", help="a picture, or a file of --save-settings")
     _add_reporting(parser)
 
 
@@ -224,41 +279,82 @@ def _add_reporting(parser: _Parser) -> None:
 def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
     """The options that become Settings. None, where not given, leaves the preset's value."""
     preset_values = Settings.of(preset)
+    parser.set_defaults(usual_preset=preset)
 
     def add(group: argparse._ArgumentGroup, name: str, kind: type, metavar: str, text: str) -> None:
         value = getattr(preset_values, name.removeprefix("--").replace("-", "_"))
-        shown = _layers(value) if isinstance(value, tuple) else "none" if value is None else f"{value}"
-        shown = "the bundled VGG-19" if name == "--weights" else shown
+        shown = "none" if value is None else _shown(value)
+        shown = {"--weights": "the bundled VGG-19", "--style-weights": "all alike"}.get(name, shown)
         group.add_argument(name, type=kind, metavar=metavar, help=f"{text} (default: {shown})".replace("%", "%%"))
 
     group = parser.add_argument_group(f"the result (defaults of preset {preset})")
-    group.add_argument("--preset", metavar="NAME", default=preset, help=f"{', '.join(PRESETS)} (default: {preset})")
+    group.add_argument("--preset", metavar="NAME", help=f"{', '.join(PRESETS)} (default: {preset})")
+    group.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="settings of a TOML file or a picture; they go before the preset's, options given here before them",
+    )
+    group.add_argument("--save-settings", metavar="FILE", help="write what the run uses to FILE.toml before it starts")
     add(group, "--size", int, "N", "longest side of the result, in pixels")
     add(group, "--crop", int, "N", "side of a square centre crop, instead of --size")
-    add(group, "--steps", int, "N", "evaluations of loss and gradient at each scale")
-    add(group, "--scales", int, "N", "coarse to fine: each scale has half the side of the next")
+    add(group, "--steps", str, "N,...", "evaluations of loss and gradient at each scale, the last number for the rest")
+    add(group, "--scales", str, "N,...", "coarse to fine: how many, auto, or the longest side of each as 128,256,512")
+    add(group, "--scale-factor", str, "X", "how many times larger each scale is than the one before: a number or sqrt2")
+    add(group, "--min-scale", int, "N", "longest side of the coarsest scale, at least")
     add(group, "--init", str, "START", "content, noise, style or a picture to start from")
+    add(group, "--keep-colour", str, "HOW", f"put the content's colours back: {', '.join(KEEP_COLOURS)}")
+    add(group, "--match-colour", str, "HOW", f"first match the style's to the content's: {', '.join(MATCH_COLOURS)}")
     add(group, "--seed", int, "N", "of the noise, and of shuffled pairs")
     add(group, "--snapshot-every", int, "N", f"{snapshots}; 0: none")
     group = parser.add_argument_group("the loss")
     add(group, "--content-weight", float, "X", "weight of the content loss")
     add(group, "--style-weight", float, "X", "weight of the style loss")
     add(group, "--tv-weight", float, "X", "weight of the total variation")
-    add(group, "--content-layers", str, "LAYERS", "names with an optional weight, such as relu4_2:0.5,conv5_1")
+    layers = "names or patterns with an optional weight or curve: relu4_2:0.5,conv5_1 or relu?_1:256*0.25"
+    add(group, "--content-layers", str, "LAYERS", layers)
     add(group, "--style-layers", str, "LAYERS", "the same for the style")
+    add(group, "--style-loss", str, "NAME", "gram, or another of docs/control.md, or one of an installed package")
+    add(group, "--style-weights", str, "X,X", "of several styles, in their order")
+    group.add_argument(
+        "--normalise-gradients",
+        action=argparse.BooleanOptionalAction,
+        help="give every layer's losses gradients of one size, times their weights "
+        f"(default: {preset_values.normalise_gradients})",
+    )
     add(group, "--style-scale", float, "X", "longest side of the style picture, relative to the content's")
+    add(group, "--style-size", int, "N", "the same in pixels, instead of --style-scale")
     add(group, "--pooling", str, "HOW", "max, average or l2")
     add(group, "--padding", str, "HOW", "zeros or replicate")
     add(group, "--weights", str, "NAME|FILE", "weights of the network: a name of `fastnst weights list` or a file")
     group = parser.add_argument_group("the optimiser and the machine")
     add(group, "--optimizer", str, "NAME", " or ".join(OPTIMIZERS))
     add(group, "--learning-rate", float, "X", "length of a step")
+    group.add_argument(
+        "--carry",
+        action=argparse.BooleanOptionalAction,
+        help=f"take Adam's moments from one scale to the next (default: {preset_values.carry})",
+    )
+    add(group, "--average", float, "X", "decay of a moving average of the images, which is the result; 0: the last is")
+    add(group, "--betas", str, "X,X", "Adam's decays of the gradient and of its square")
+    add(group, "--epsilon", float, "X", "beside Adam's root of the squares")
+    group.add_argument(
+        "--clamp",
+        action=argparse.BooleanOptionalAction,
+        help=f"hold every pixel in black..white after each step (default: {preset_values.clamp})",
+    )
     add(group, "--history", int, "N", "steps that L-BFGS remembers")
     add(group, "--history-dtype", str, "NAME", f"of what L-BFGS remembers: {', '.join(HISTORY_DTYPES)}")
     add(group, "--device", str, "NAME", "auto, cpu, cuda, cuda:1, ...")
     add(group, "--precision", str, "NAME", f"of features: {', '.join(PRECISIONS)}")
     add(group, "--convolution", str, "HOW", f"by whose algorithm: {', '.join(CONVOLUTIONS)}")
     add(group, "--graph", str, "WHEN", f"a step as one CUDA graph: {', '.join(GRAPHS)}")
+
+
+def _shown(value: object) -> str:
+    """A setting for people."""
+    if not isinstance(value, tuple):
+        return f"{value}"
+    return ",".join(map(str, value)) if all(isinstance(item, (int, float)) for item in value) else _layers(value)
 
 
 def _layers(layers: Layers) -> str:
@@ -274,7 +370,7 @@ def _presets() -> str:
     paragraphs = []
     for name, changes in PRESETS.items():
         facts = [
-            f"{field.replace('_', '-')} {_layers(value) if isinstance(value, tuple) else value}"
+            f"{field.replace('_', '-')} {_shown(value)}"
             for field, value in changes.items()
             if not (field == "size" and value is None)
         ]

@@ -9,15 +9,17 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from fastnst import checkpoint, images, planning, settings_file, transfer, vgg, weights
 from fastnst import demo as demonstration
 from fastnst import gallery as galleries
-from fastnst import images, transfer, vgg, weights
 from fastnst import info as machine
 from fastnst.errors import ImageError, UsageError, nearest
+from fastnst.inputs import describe, find_inputs, locate
 from fastnst.interrupts import uninterrupted
 from fastnst.optimize import Step
 from fastnst.progress import ByteBar, GalleryBar, Results, StepBar, say
-from fastnst.settings import STARTS, Settings, parse_layers
+from fastnst.scene import listed, parts
+from fastnst.settings import STARTS, Settings, parse_counts, parse_factor, parse_layers, parse_numbers
 from fastnst.weights.layout import CONVENTIONS, conv_shapes, span
 
 log = logging.getLogger("fastnst")
@@ -26,36 +28,58 @@ log = logging.getLogger("fastnst")
 def stylize(options: argparse.Namespace) -> int:
     """Style one picture."""
     settings = _settings(options)
-    output = _output(options)
+    _require_pictures(options)
+    if options.plan:
+        return _plan(options, settings)
+    output = _output(options, settings)
     images.check_target(output)
+    _check_checkpoint(options, output)
+    every = checkpoint.EVERY if options.checkpoint_every is None else options.checkpoint_every
+    with checkpoint.keeping(options.checkpoint, every=every, resume=options.resume, force=options.force) as kept:
+        return _stylize(options, settings, output, kept)
+
+
+def _plan(options: argparse.Namespace, settings: Settings) -> int:
+    """Say what the run would take."""
     _fetch_weights(settings, options.quiet)
-    content = images.load(options.content)
+    masks: dict[str, Any] = {"masks": options.mask, "style_masks": options.style_mask}
+    found = planning.plan(options.content, options.style, **masks, content_mask=options.content_mask, settings=settings)
+    say(json.dumps(found.to_dict()) if options.json else str(found))
+    return 0
+
+
+def _stylize(options: argparse.Namespace, settings: Settings, output: Path, kept: checkpoint.Checkpoint | None) -> int:
+    _fetch_weights(settings, options.quiet)
+    original = images.load(options.content)
     results = Results(options.json)
     stylizer = transfer.Stylizer(settings)
-    content = stylizer.load(content)
-    style = stylizer.load_style(options.style, content)
-    start = stylizer.load_start(content)
+    scene = stylizer.load_scene(original, options.style, options.mask, options.style_mask, options.content_mask)
+    content = scene.content
+    del original  # a large photograph would stay in memory all the time
+    facts = describe(settings, find_inputs(settings, **scene.files()), output.parent)
+    _save_settings(options, settings)
     with StepBar(options.quiet) as bar:
 
         def callback(step: Step) -> None:
             bar(step)
             if settings.snapshot_every and step.count % settings.snapshot_every == 0:
-                pixels = images.resize(step.image, *content.pixels.shape[-2:])
+                pixels = stylizer.finish(step.image, content)
                 path = output.with_name(f"{output.stem}_{step.count:04d}{output.suffix}")
-                results.add(images.save(path, pixels, alpha=content.alpha, settings=settings.to_dict()))
+                results.add(images.save(path, pixels, alpha=content.alpha, settings=facts))
 
-        result = stylizer.run(content, style, start=start, callback=callback)
+        result = stylizer.run(scene, callback=callback, checkpoint=kept)
     if not any(result.trace):  # stopped before the first step: the start picture is no result
         raise KeyboardInterrupt
     with uninterrupted():
         results.add(result.save(output))
     results.finish(**_facts(result))
-    return _ending(result.stopped)
+    return _ending(result.stopped, options.checkpoint)
 
 
 def gallery(options: argparse.Namespace) -> int:
     """Style a folder of pictures."""
     settings = _settings(options)
+    _save_settings(options, settings)
     _fetch_weights(settings, options.quiet)
     results = Results(options.json)
     with GalleryBar(options.quiet) as bar:
@@ -102,6 +126,18 @@ def info(options: argparse.Namespace) -> int:
     """What was built and what serves this machine."""
     facts = machine.collect()
     say(json.dumps(facts) if options.json else machine.table(facts))
+    return 0
+
+
+def settings_show(options: argparse.Namespace) -> int:
+    """The settings that a file holds, and for a picture what it was made from."""
+    stored = settings_file.read(Path(options.file))
+    if options.json:
+        say(json.dumps({"settings": stored.settings.to_dict(), "files": stored.files}))
+        return 0
+    for part, file in stored.files.items():
+        say(f"# {part}: {json.dumps(file['name'], ensure_ascii=False)}, sha256 {file['sha256']}")
+    say(settings_file.to_toml(stored.settings).rstrip())
     return 0
 
 
@@ -172,7 +208,10 @@ def weights_show(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    """The settings that the options make of the preset."""
+    """The settings that the options make of the preset, the file of --settings or the picture of --like.
+
+    From the latter come ``options.content`` and ``options.style`` as well, where they were not given.
+    """
     fields = {field.name for field in dataclasses.fields(Settings)}
     changes = {name: value for name, value in vars(options).items() if name in fields and name != "preset"}
     for name in ("content_layers", "style_layers"):
@@ -181,27 +220,111 @@ def _settings(options: argparse.Namespace) -> Settings:
                 changes[name] = parse_layers(changes[name])
             except UsageError as error:
                 raise UsageError(f"--{name.replace('_', '-')}: {error}") from None
+    for name, parse in (
+        ("steps", parse_counts),
+        ("scales", parse_counts),
+        ("scale_factor", parse_factor),
+        ("style_weights", parse_numbers),
+        ("betas", parse_numbers),
+    ):
+        if changes[name] is not None:
+            changes[name] = parse(changes[name])
     start = changes["init"]
     if start is not None and start not in STARTS and not Path(start).exists():
         raise UsageError(
             f"--init: {start!r} is no file{nearest(start, STARTS)} (expected {', '.join(STARTS)} or a picture)"
         )
-    return Settings.of(options.preset, **changes)
+    return _base(options).but(**{name: value for name, value in changes.items() if value is not None})
 
 
-def _output(options: argparse.Namespace) -> Path:
+def _base(options: argparse.Namespace) -> Settings:
+    """The settings that options change: a preset's or a file's."""
+    preset: str = options.preset or options.usual_preset
+    like: str | None = getattr(options, "like", None)
+    if like is not None and options.settings is not None:
+        raise UsageError(f"--like {like} and --settings {options.settings}: give one of the two")
+    if like is not None and Path(like).suffix.lower() == settings_file.SUFFIX:
+        raise UsageError(f"--like {like}: expected a picture that fastnst made; for this file take --settings")
+    path = like or options.settings
+    if path is None:
+        return Settings.of(preset)
+    stored = settings_file.read(Path(path), preset)
+    if options.preset is not None and stored.settings.preset != options.preset:
+        raise UsageError(f"--preset {options.preset}: {path} has the preset {stored.settings.preset}; leave one out")
+    if like is not None:
+        _find_pictures(options, stored)
+    return stored.settings
+
+
+def _find_pictures(options: argparse.Namespace, stored: settings_file.Stored) -> None:
+    """Complete CONTENT, STYLE and, where neither was given, masks by what the picture of --like was made from."""
+    own = not options.content and not options.style
+    if not options.content:
+        (options.content,) = _recorded(options, stored, "content")
+    if not options.style:
+        options.style = _recorded(options, stored, "style")
+    if own and not (options.mask or options.style_mask or options.content_mask):
+        options.mask, options.style_mask = (_recorded(options, stored, part) for part in ("mask", "style_mask"))
+        options.content_mask = next(iter(_recorded(options, stored, "content_mask")), None)
+
+
+def _recorded(options: argparse.Namespace, stored: settings_file.Stored, part: str) -> list[str]:
+    """The files of one kind that the picture of --like was made from; UsageError where one is not there."""
+    names = parts(part, max(listed(part, stored.files), part in ("content", "style")))
+    found = locate({name: stored.files[name] for name in names if name in stored.files}, Path(options.like))
+    for name in names:
+        if name not in found:
+            file = stored.files.get(name)
+            told = f"{file['name']}, which is neither beside it nor here" if file else "not a file, or is not recorded"
+            raise UsageError(f"--like {options.like}: its {name} was {told}; name both: CONTENT STYLE")
+    return [str(found[name]) for name in names]
+
+
+def _require_pictures(options: argparse.Namespace) -> None:
+    missing = [part.upper() for part in ("content", "style") if not getattr(options, part)]
+    if missing:
+        raise UsageError(f"the following arguments are required: {', '.join(missing)} (see fastnst stylize --help)")
+
+
+def _save_settings(options: argparse.Namespace, settings: Settings) -> None:
+    if options.save_settings is not None:
+        settings_file.write_toml(Path(options.save_settings), settings, force=options.force)
+
+
+def _output(options: argparse.Namespace, settings: Settings) -> Path:
     """Where `stylize` writes: never over a picture it reads, over what was not named with -o only if forced."""
-    content, style = Path(options.content), Path(options.style)
+    content, like = Path(options.content), Path(options.like or "")
     if options.output is None:
-        output = Path(f"{content.stem}_{style.stem}.png")
+        names = "_".join(path.stem for path in (content, *map(Path, options.style)))
+        output = Path(f"{like.stem}_again{like.suffix}" if options.like else f"{names}.png")
         if output.exists() and not options.force:
             raise UsageError(f"{output} is there already; name the output with -o, or replace it with --force")
     else:
         output = Path(options.output)
-    for source in (content, style, Path(options.init or "")):
+    for source in (like, Path(settings.init), *(Path(file) for _, file in _files(options))):
         if output.is_file() and source.is_file() and output.samefile(source):
             raise UsageError(f"-o {output}: is the input {source}; name another file")
     return output
+
+
+def _files(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """The pictures that the options name, with what they are."""
+    named: dict[str, list[str | None]] = {"content": [options.content], "style": options.style, "mask": options.mask}
+    named |= {"style mask": options.style_mask, "content mask": [options.content_mask]}
+    return [(name, file) for name, files in named.items() for file in files if file is not None]
+
+
+def _check_checkpoint(options: argparse.Namespace, output: Path) -> None:
+    """Raise UsageError where the options of a checkpoint make no sense, or its file is one that the run uses."""
+    if options.checkpoint is None:
+        if options.checkpoint_every is not None:
+            raise UsageError("--checkpoint-every: expected the file to write as well (--checkpoint FILE)")
+        return
+    path = Path(options.checkpoint).resolve()
+    named: list[tuple[str, str | Path]] = [("output", output), *_files(options)]
+    for name, used in named:
+        if Path(used).resolve() == path:
+            raise UsageError(f"--checkpoint {options.checkpoint}: is the {name}; name another file")
 
 
 def _fetch_weights(settings: Settings, quiet: bool) -> None:
@@ -227,9 +350,10 @@ def _facts(result: transfer.Result) -> dict[str, Any]:
     }
 
 
-def _ending(stopped: str | None) -> int:
+def _ending(stopped: str | None, kept: str | None = None) -> int:
     if stopped == "interrupt":
-        raise KeyboardInterrupt("what there is has been saved")
+        rest = f"; --resume goes on from {kept}" if kept is not None else ""
+        raise KeyboardInterrupt(f"what there is has been saved{rest}")
     return 0
 
 

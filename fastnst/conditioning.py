@@ -9,6 +9,9 @@ gradient in z is A times the gradient in x, and z itself is never needed. The lo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,10 +30,20 @@ class ConditionedLBFGS:
         learning_rate, history, dtype: as of :class:`fastnst.lbfgs.LBFGS`.
     """
 
+    carries: tuple[str, ...] = ()  # curvature learnt at one size says nothing at another
+
     def __init__(self, image: Tensor, learning_rate: float, history: int, dtype: torch.dtype | None = None) -> None:
         self.learning_rate = learning_rate
         self.inner = LBFGS(image, learning_rate, history, dtype)
         self.weights = weights(*image.shape[-2:]).to(image)
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` takes: as of :class:`fastnst.lbfgs.LBFGS`."""
+        return self.inner.state()
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on from a ``state``, if ``memory`` holds one."""
+        self.inner.restore(memory)
 
     @torch.no_grad()
     def step(self, image: Tensor, gradient: Tensor) -> None:

@@ -13,6 +13,7 @@ from fastnst.files import replacing
 from fastnst.interrupts import uninterrupted
 from fastnst.objective import Losses
 from fastnst.optimize import Callback
+from fastnst.scene import Painting, Scene
 from fastnst.settings import Settings
 from fastnst.transfer import Result, Stylizer
 
@@ -46,7 +47,7 @@ def run(
     except FileExistsError:
         raise FastnstError(f"{folder}: is a file; expected a folder to write to") from None
     images.check_target(folder / "styled.png")
-    result = stylizer.run(content, style, callback=callback)
+    result = stylizer.run(Scene(content, (Painting(style),)), callback=callback)
     if not any(result.trace):
         raise KeyboardInterrupt
     with uninterrupted():

@@ -13,7 +13,7 @@ ours, for CUDA. :class:`WinogradEngine` gives convolutions to ops of ours with a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 
 import torch
@@ -23,22 +23,13 @@ from torch import Tensor
 from fastnst import ops
 from fastnst.arena import Arena
 from fastnst.ops.conv3x3 import conv3x3_backward
+from fastnst.styles import Pull
+from fastnst.taps import Slope, Tap, lay_on, look_at_content, look_at_style
 from fastnst.vgg import VGG, Layer
 
 aten = torch.ops.aten
 
 TILE = 4  # rows that a convolution of ours makes together, and more than its window looks beyond them
-
-
-@dataclass(frozen=True)
-class Tap:
-    """What is asked of one layer: factors of the two losses (0: not asked) and their targets."""
-
-    style: float
-    scale: float
-    gram: Tensor | None
-    content: float
-    target: Tensor | None
 
 
 @dataclass
@@ -47,7 +38,7 @@ class Tape:
 
     features: dict[str, Tensor] = field(default_factory=dict)
     places: dict[str, Tensor] = field(default_factory=dict)
-    residuals: dict[str, Tensor] = field(default_factory=dict)
+    slopes: dict[str, list[Slope]] = field(default_factory=dict)
     values: list[Tensor] = field(default_factory=list)
     start: Tensor | None = None
 
@@ -69,8 +60,8 @@ class Engine:
             (kind, layer.name)
             for layer in chain
             if (tap := taps.get(layer.name)) is not None
-            for kind, asked in (("style", tap.gram), ("content", tap.target))
-            if asked is not None
+            for kind, asked in (("style", bool(tap.styles)), ("content", tap.target is not None))
+            if asked
         )
 
     def evaluate(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -92,11 +83,11 @@ class Engine:
             tap = self.taps.get(layer.name)
             if tap is None:
                 continue
-            if tap.gram is not None and layer.name not in tape.residuals:
-                loss, tape.residuals[layer.name] = torch.ops.fastnst.style_loss(x, tap.gram, None, tap.scale)
-                tape.values.append(tap.style * loss)
+            if tap.styles and layer.name not in tape.slopes:
+                value, tape.slopes[layer.name] = look_at_style(x, tap)
+                tape.values.append(value)
             if tap.target is not None:
-                tape.values.append(tap.content * torch.ops.fastnst.content_loss(x, tap.target))
+                tape.values.append(look_at_content(x, tap))
 
     def _reverse(self, tape: Tape) -> Tensor:
         """The gradient of the network's input."""
@@ -110,7 +101,7 @@ class Engine:
             if x is not None and (tap is not None or (layer.kind == "relu" and not self._masks(i + 1))):
                 if grad is None:
                     grad = torch.zeros_like(x)
-                _pull(grad, x, tap, tape.residuals.pop(layer.name, None), relu=layer.kind == "relu")
+                lay_on(grad, x, tap, tape.slopes.pop(layer.name, ()), relu=layer.kind == "relu")
             assert grad is not None
             if self._makes_again(i):
                 return self._finish(grad, tape)
@@ -204,11 +195,13 @@ class FusedEngine(Engine):
             return super()._rectify(i, x, tape)
         _, bias = self.network.convs[below]
         tap = self.taps.get(name)
-        if tap is None or tap.gram is None:
+        term = tap.plain_gram if tap is not None else None
+        if term is None:
             torch.ops.fastnst.bias_relu_(x, bias)
         else:
-            x, loss, tape.residuals[name] = torch.ops.fastnst.bias_relu_style_loss(x, bias, tap.gram, tap.scale)
-            tape.values.append(tap.style * loss)
+            x, loss, residual = torch.ops.fastnst.bias_relu_style_loss(x, bias, term.target[0], term.scale)
+            tape.slopes[name] = [Slope(4.0 * term.factor * term.scale, Pull(matrix=residual))]
+            tape.values.append(term.factor * loss)
         tape.features[name] = x
         return x
 
@@ -247,7 +240,10 @@ class WinogradEngine(Engine):
         return y
 
     def _makes_again(self, i: int) -> bool:
-        return i == 2 and self.chain[0].name not in self.taps
+        if i != 2 or self.chain[0].name in self.taps:
+            return False
+        tap = self.taps.get(self.chain[1].name)
+        return tap is None or tap.norms is None  # a norm is of the whole map
 
     def _finish(self, grad: Tensor, tape: Tape) -> Tensor:
         """A strip of rows after the other, with the rows beside it that its gradient looks at.
@@ -257,7 +253,7 @@ class WinogradEngine(Engine):
         assert tape.start is not None
         first, second = self.chain[0], self.chain[2]
         tap, places = self.taps.get(self.chain[1].name), tape.places.pop(self.chain[4].name) if self._pools(2) else None
-        residual = tape.residuals.pop(self.chain[1].name, None)
+        slopes = tape.slopes.pop(self.chain[1].name, [])
         (height, width), start = self.size, tape.start
         below = self._arena.empty(start.shape[1], height, width, start.dtype)
         rows = strip(height)
@@ -275,8 +271,7 @@ class WinogradEngine(Engine):
                 part, where = grad[:, :, pooled], places[:, :, pooled]
             strip_grad = self._transposed(second, part, size, None if tap else x, where)
             if tap is not None:
-                kept = tap if tap.target is None else replace(tap, target=tap.target[:, :, above])
-                _pull(strip_grad, x, kept, residual, relu=True)
+                lay_on(strip_grad, x, tap.rows(above), [slope.rows(above) for slope in slopes], relu=True)
             image_grad = self._transposed(first, strip_grad, size, None, None)
             below[:, :, top:bottom] = image_grad[:, :, top - low : bottom - low]
         return below
@@ -349,10 +344,3 @@ def choose(network: VGG) -> type[Engine]:
     if network.winograd:
         return WinogradEngine
     return FusedEngine if ops.kernels(network.device.type)["bias_relu_"] == "cuda" else Engine
-
-
-def _pull(grad: Tensor, x: Tensor, tap: Tap | None, residual: Tensor | None, *, relu: bool) -> None:
-    style = 4.0 * tap.style * tap.scale if tap is not None else 0.0
-    content = 2.0 * tap.content if tap is not None else 0.0
-    target = tap.target if tap is not None else None
-    torch.ops.fastnst.tapped_backward_(grad, x, residual, None, style, target, content, relu)

@@ -26,6 +26,10 @@ class WeightsError(FastnstError):
     """A weights file that cannot be found, fetched, verified or read."""
 
 
+class CheckpointError(FastnstError):
+    """A checkpoint that cannot be read or written, that another run uses, or that is of another run."""
+
+
 class OutOfMemoryError(FastnstError):
     """The device has too little memory for this size; the message says which size would fit."""
 

@@ -8,8 +8,8 @@ evaluation: which of its pairs count is decided on the host. Where capture fails
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -82,25 +82,34 @@ class Capturer:
     def __init__(self, backend: Backend | None) -> None:
         self.backend = backend
 
-    def walk(self, objective: ValueAndGrad, image: Tensor, settings: Settings) -> Walk:
-        """A walk from ``image``, which it overwrites."""
+    def walk(
+        self, objective: ValueAndGrad, image: Tensor, settings: Settings, memory: Mapping[str, Any] | None = None
+    ) -> Walk:
+        """A walk from ``image``, which it overwrites, or from where ``memory`` says: see :class:`fastnst.walk.Walk`."""
         if self.backend is None or not isinstance(objective, OnDevice):
-            return Walk(objective, image, settings)
+            return Walk(objective, image, settings, memory)
         make = AdamInGraph if settings.optimizer == "adam" else EvaluationInGraph
         try:
-            return make(objective, image, settings, self.backend)
+            return make(objective, image, settings, self.backend, memory)
         except RuntimeError as error:
             log.warning("the step cannot be captured as a CUDA graph (%s); running op by op", _reason(error))
             self.backend = None
-            return Walk(objective, image, settings)
+            return Walk(objective, image, settings, memory)
 
 
 class EvaluationInGraph(Walk):
     """Loss and gradient from a graph, the optimiser op by op."""
 
-    def __init__(self, objective: ValueAndGrad, image: Tensor, settings: Settings, backend: Backend) -> None:
+    def __init__(
+        self,
+        objective: ValueAndGrad,
+        image: Tensor,
+        settings: Settings,
+        backend: Backend,
+        memory: Mapping[str, Any] | None = None,
+    ) -> None:
         assert isinstance(objective, OnDevice)
-        super().__init__(objective, image, settings)
+        super().__init__(objective, image, settings, memory)
         self._asked: OnDevice = objective
         self._slope = torch.zeros_like(image)
         # The values of the parts, and 1 where they and the gradient are finite: float64 holds every float32.
@@ -142,9 +151,10 @@ class AdamInGraph(EvaluationInGraph):
 
     def _prepare(self) -> None:
         assert isinstance(self.optimizer, Adam)
-        self._adam, steps, device = self.optimizer, self.settings.steps, self.image.device
+        self._adam, self._most, device = self.optimizer, self.settings.most_steps(), self.image.device
         # A row a step, worked out on the host so that they are the numbers of a run op by op; row 0 is never read.
-        rows = [(0.0, 1.0), *(self._adam.factors(count) for count in range(1, steps + 1))]
+        counts = range(self._adam.count + 1, self._adam.count + self._most + 1)
+        rows = [(0.0, 1.0), *(self._adam.factors(count) for count in counts)]
         self._factors = torch.tensor(rows, dtype=torch.float64, device=device)
         self._count = torch.zeros(1, dtype=torch.int64, device=device)
         self._calm = torch.ones((), dtype=torch.float64, device=device)
@@ -155,6 +165,10 @@ class AdamInGraph(EvaluationInGraph):
     def calm(self) -> None:
         self._calm.mul_(0.5)
 
+    def state(self) -> dict[str, Any]:
+        count, rate = self._adam.count + int(self._count), self._adam.learning_rate * float(self._calm)
+        return {**super().state(), "count": count, "learning_rate": rate}
+
     def _state(self) -> list[Tensor]:
         return [self.image, self.good, self._adam.mean, self._adam.square, self._count]
 
@@ -163,9 +177,11 @@ class AdamInGraph(EvaluationInGraph):
         moved = [self.image, self._adam.mean, self._adam.square]
         self.good.copy_(torch.where(finite, self.image, self.good))
         before = [tensor.clone() for tensor in moved]
-        self._count.add_(finite).clamp_(max=self.settings.steps)
+        self._count.add_(finite).clamp_(max=self._most)
         rate, width = self._factors.index_select(0, self._count)[0].unbind()
         self._adam.update(self.image, self._slope, rate * self._calm, width)
+        if self.settings.clamp:
+            self.image.clamp_(0, 255)
         for tensor, old in zip(moved, before, strict=True):
             tensor.copy_(torch.where(finite, tensor, old))
 

@@ -12,8 +12,8 @@ import torch
 
 import fastnst
 from fastnst import ops
+from fastnst.choices import choose_device, choose_precision
 from fastnst.graph import choose_backend
-from fastnst.transfer import choose_device, choose_precision
 from fastnst.weights.entries import cache_folder
 
 OPTIONAL = {"h5py": "weights", "scipy": "weights", "matplotlib": "plot"}

@@ -12,6 +12,9 @@ rounding. Here the mean change of a pixel in the first step is ``FIRST_CHANGE`` 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -52,6 +55,28 @@ class LBFGS:
         history = len(self.curvatures)
         written = [i % history for i in range(self.count - 1, max(self.count - history, 0) - 1, -1)]
         return [slot for slot in written if self.curvatures[slot] > 0]
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` takes, the tensors not copied: of the pairs those that count."""
+        known = {"gradient": self.gradient, "direction": self.direction}
+        return {
+            **{f"pair{slot}": self.pairs[slot] for slot in self.used},
+            **{name: tensor for name, tensor in known.items() if tensor is not None},
+            "curvatures": self.curvatures,
+            "count": self.count,
+            "scale": self.scale,
+        }
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on from a ``state``, if ``memory`` holds one."""
+        if "curvatures" not in memory:
+            return
+        self.curvatures, self.count, self.scale = list(memory["curvatures"]), memory["count"], memory["scale"]
+        for slot in self.used:
+            self.pairs[slot].copy_(memory[f"pair{slot}"])
+        if "gradient" in memory:
+            self.gradient = memory["gradient"].to(self.pairs.device, copy=True)
+            self.direction = memory["direction"].to(self.pairs.device, copy=True)
 
     @torch.no_grad()
     def step(self, image: Tensor, gradient: Tensor) -> None:

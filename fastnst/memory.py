@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -14,15 +16,41 @@ from fastnst.images import fit
 from fastnst.settings import Settings
 from fastnst.vgg import Layer
 
-# Beside the kept activations: the gradient that comes down, the map it makes, and the convolution's workspace.
-WORKING_MAPS = 2.5
 # What a thread of a convolution of ours works in, at most: see csrc/cpu/winograd_impl.h.
 WORKSPACE = 14 * 2**20
-# Measured with bench/e2e/race.py: what torch, the weights and the pictures take before the first step.
-BASELINE = 340 * 2**20
+# Images beside L-BFGS's pairs: content, style, start, the image, the last good one, gradient, what an update works in.
+IMAGES = {"adam": 10, "lbfgs": 13}
+# Fitted to runs by bench/e2e/plan_fit.py, which writes the file.
+FITTED = json.loads((Path(__file__).parent / "assets" / "plan.json").read_text())
+MODEL: Mapping[str, float] = FITTED["memory"]
 # Where an allocation failed although the estimate fitted, a size is advised that needs this much of the estimate.
 AFTER_FAILURE = 0.75
+# Settings that need less memory, those that change the result least first.
+CHEAPER: tuple[Mapping[str, str], ...] = (
+    {"history_dtype": "bfloat16"},
+    {"precision": "bfloat16"},
+    {"optimizer": "adam"},
+)
 CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Bytes of a run that are counted: ``maps`` and ``images`` take a fitted factor, ``exact`` none.
+
+    ``direct`` is 1 for PyTorch's convolutions, which hold something of their own, 0 for ours.
+    """
+
+    maps: int
+    images: int
+    exact: int
+    direct: int
+
+    def bytes(self, model: Mapping[str, float]) -> int:
+        """The peak of the process: that of the run, or at small sizes that of reading the weights."""
+        held = model["base"] + model["direct"] * self.direct + self.exact
+        held += model["maps"] * self.maps + model["images"] * self.images
+        return int(max(held, model["loading"]))
 
 
 def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings) -> int:
@@ -30,38 +58,73 @@ def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, 
 
     ``settings.convolution`` is what was chosen; ``"auto"`` counts as ``"direct"``, which needs more.
     """
-    tapped = settings.layer_names()
+    return terms(chain, height, width, dtype, settings).bytes(MODEL)
 
-    def size(layer: Layer, itemsize: int) -> int:
+
+def terms(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings) -> Terms:
+    """What is counted of a run: maps, images, and exactly the network, the workspace and L-BFGS's full history.
+
+    Masks, further styles and their statistics are small beside these and not counted.
+    """
+    wide = 8 if dtype == torch.float64 else 4
+    image = 3 * height * width * wide
+    ins = [3, *(layer.channels for layer in chain)]
+    ours = settings.convolution == "winograd"
+    exact = sum(
+        9 * c * layer.channels * dtype.itemsize for c, layer in zip(ins, chain, strict=False) if _is_conv(layer)
+    )
+    if ours:
+        exact += WORKSPACE * torch.get_num_threads()
+    if settings.optimizer == "lbfgs":
+        pairs = min(settings.history, settings.most_steps())
+        exact += pairs * (image // wide * 4 if settings.history_dtype == "bfloat16" else 2 * image)
+    images = IMAGES[settings.optimizer] + (settings.average > 0)
+    return Terms(_most_maps(chain, height, width, dtype.itemsize, settings), images * image, exact, int(not ours))
+
+
+def _most_maps(chain: Sequence[Layer], height: int, width: int, itemsize: int, settings: Settings) -> int:
+    """Bytes of the maps that are there at once: what is kept on the way up for the way down, the gradients above and
+    below the layer that is passed, and the content targets. See :mod:`fastnst.engine`."""
+    tapped, ours = settings.layer_names(), settings.convolution == "winograd"
+
+    def size(layer: Layer, itemsize: int = itemsize) -> int:
         return layer.channels * (height // layer.stride) * (width // layer.stride) * itemsize
 
-    kept = 0
+    def places(i: int) -> bool:
+        """Whether the ReLU at ``i`` is let go for the places of the maxima of the pool above."""
+        above = chain[i + 1 : i + 2]
+        return bool(above) and above[0].kind == "pool" and settings.pooling == "max" and chain[i].name not in tapped
+
+    again = ours and len(chain) > 2 and chain[0].name not in tapped
+    again = again and not (settings.normalise_gradients and chain[1].name in tapped)
+    kept = most = 0
+    below = 3 * height * width * itemsize
     for i, layer in enumerate(chain):
-        pooled = chain[i + 1] if i + 1 < len(chain) and chain[i + 1].kind == "pool" else None
-        if layer.kind == "relu" and layer.name not in tapped and pooled is not None and settings.pooling == "max":
-            kept += size(pooled, 1)  # the places of the maxima, see engine.py
-        elif layer.kind == "relu" or layer.name in tapped:
-            kept += size(layer, dtype.itemsize)
-    targets = sum(size(layer, dtype.itemsize) for layer in chain if layer.name in dict(settings.content_layers))
-    largest = max(size(layer, dtype.itemsize) for layer in chain)
-    images = 10
-    if settings.optimizer == "lbfgs":
-        images += settings.history if settings.history_dtype == "bfloat16" else 2 * settings.history
-    working = WORKING_MAPS * largest
-    if settings.convolution == "winograd" and len(chain) > 2 and chain[0].name not in tapped:
-        # The first map is let go, and made again on the way down (see engine.py). But it and the second are both there
-        # where the targets are measured.
-        first = size(chain[1], dtype.itemsize)
-        kept, working = max(kept - first, 2 * first), WORKSPACE * torch.get_num_threads()
-    held = kept + targets + working + images * 3 * height * width * 4
-    return int(BASELINE + held)
+        out = size(layer)
+        if layer.kind == "relu" and places(i):
+            kept += size(chain[i + 1], 1)
+        elif (layer.name in tapped or layer.kind == "relu") and not (again and i == 1):
+            kept += out
+        if layer.kind == "conv":
+            pooled = ours and layer.name not in tapped and i + 2 < len(chain) and places(i + 1)
+            # The first map and its gradient come in thirds.
+            sides = (size(chain[i + 2]) if pooled else out) + (2 * below // 3 if again and i == 2 else below)
+            most = max(most, kept + (0 if again and i == 0 else sides))
+        elif layer.kind == "pool" and not (ours and places(i - 1) and chain[i - 2].name not in tapped):
+            most = max(most, kept + out + below)
+        below = out
+    return most + sum(size(layer) for layer in chain if layer.name in dict(settings.content_layers))
+
+
+def _is_conv(layer: Layer) -> bool:
+    return layer.kind == "conv"
 
 
 def available(device: torch.device) -> int | None:
     """Bytes the device can still give this process, itself included; None where nobody can say."""
     if device.type == "cuda":
         # What PyTorch's allocator keeps from earlier work is still to be had.
-        return int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device)) + BASELINE
+        return int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device)) + int(MODEL["base"])
     if device.type != "cpu":
         return None
     own = int(psutil.Process().memory_info().rss)
@@ -90,7 +153,9 @@ def check_fits(
     need = needed(chain, height, width, dtype, settings)
     if have is None or need <= have:
         return
-    raise _too_large(chain, height, width, dtype, settings, have, f"needs about {_gb(need)}, {_gb(have)} is free")
+    raise _too_large(
+        chain, height, width, dtype, settings, have, f"needs about {gigabytes(need)}, {gigabytes(have)} is free"
+    )
 
 
 def failed(
@@ -112,15 +177,36 @@ def _too_large(
     have: int,
     what: str,
 ) -> OutOfMemoryError:
-    """The error for a size that does not fit: what happened, and the largest size that would."""
-    advice = "use a smaller --size"
+    """The error for a size that does not fit: what happened, and what would."""
+    advice = " or ".join(remedies(chain, height, width, dtype, settings, have))
+    said = f"{advice} would fit" if advice else "use a smaller --size"
+    return OutOfMemoryError(f"out of memory at {width}x{height}: {what}; {said}")
+
+
+def remedies(
+    chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings, have: int
+) -> Iterator[str]:
+    """What fits into ``have`` bytes instead, as options: the largest size, the first of CHEAPER settings that do."""
     size = max(height, width) - 1
     while size >= 32:
         if needed(chain, *fit(height, width, size), dtype, settings) <= have:
-            advice = f"--size {size} would fit"
+            yield f"--size {size}"
             break
         size = size * 99 // 100
-    return OutOfMemoryError(f"out of memory at {width}x{height}: {what}; {advice}")
+    changes = [one for one in CHEAPER if _saves(one, dtype, settings)]
+    for chosen in range(1, 2 ** len(changes)):  # in binary: a later change only where no choice of those before will do
+        change = {name: to for i, one in enumerate(changes) if chosen >> i & 1 for name, to in one.items()}
+        halved = torch.bfloat16 if "precision" in change else dtype
+        if needed(chain, height, width, halved, settings.but(**change)) <= have:
+            yield " ".join(f"--{name.replace('_', '-')} {value}" for name, value in change.items())
+            return
+
+
+def _saves(change: Mapping[str, str], dtype: torch.dtype, settings: Settings) -> bool:
+    """Whether a change of CHEAPER is one for a run: float64 is asked for where exactness is."""
+    if "precision" in change:
+        return dtype == torch.float32
+    return settings.optimizer == "lbfgs" and settings.history_dtype != change.get("history_dtype")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -136,5 +222,6 @@ def resident() -> int:
     return int(psutil.Process(os.getpid()).memory_info().rss)
 
 
-def _gb(size: int) -> str:
+def gigabytes(size: int) -> str:
+    """Bytes for a person."""
     return f"{max(size, 0) / 2**30:.1f} GB"

@@ -10,13 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst import ops
-from fastnst.engine import Engine, Tap, choose
+from fastnst.engine import Engine, choose
 from fastnst.errors import UsageError
 from fastnst.losses import content_form, style_form
+from fastnst.ops.reference import accumulate_dtype
 from fastnst.settings import Settings
+from fastnst.styles import StyleLoss, Target, measure, style_loss
+from fastnst.styles.registry import GRAM
+from fastnst.taps import StyleTerm, Tap
+from fastnst.variation import weighted_variation
 from fastnst.vgg import VGG, Layer, check_size
 
 
@@ -30,72 +36,135 @@ class Losses:
     tv: float = 0.0
 
 
-StyleTargets = Mapping[str, Tensor]
-"""For each style layer, the style's Gram matrix [1, C, C] in the settings' form."""
+StyleTargets = Mapping[str, Target]
+"""For each style layer, what is kept of the style: its Gram matrix ``([1, C, C],)`` in the settings' form, or what the
+settings' style loss measures."""
 
 
-def style_targets(network: VGG, style: Tensor, settings: Settings) -> StyleTargets:
-    """The Gram matrices of a style picture, pixels ``[1, 3, H, W]`` in 0..255; computed once for any number of runs."""
-    form = style_form(settings.style_form)
+@dataclass(frozen=True)
+class Region:
+    """A style and where it goes: ``mask [1, 1, H, W]`` of the image's size, in 0..1, soft edges included; None:
+    everywhere. ``weight`` is the factor of its loss, beside the mask's share of the image."""
+
+    targets: StyleTargets
+    mask: Tensor | None = None
+    weight: float = 1.0
+
+
+def style_targets(network: VGG, style: Tensor, settings: Settings, mask: Tensor | None = None) -> StyleTargets:
+    """What is kept of a style picture, pixels ``[1, 3, H, W]`` in 0..255; computed once for any number of runs.
+
+    ``mask [1, 1, H, W]`` in 0..1 says which of its positions count, and how much. Raises UsageError for one in which a
+    layer has no position left.
+    """
+    form, loss = style_form(settings.style_form), _style_loss(settings)
     names = [name for name, weight in settings.style_layers if weight > 0]
     if not names or settings.style_weight == 0:
         return {}
+    targets: dict[str, Target] = {}
     with torch.no_grad():
-        walk = network.walk(style.to(network.device), names)
-        return {name: ops.gram(f, scale=form.gram(f.shape[1], f.shape[2:].numel())) for name, f in walk}
+        for name, x in network.walk(style.to(network.device), names):
+            weight = None
+            if mask is not None:
+                weight = position_weights(mask, x.shape[2], x.shape[3], name).to(x.device, accumulate_dtype(x.dtype))
+            if loss is None:
+                n = x.shape[2:].numel()
+                scale = form.gram(x.shape[1], n)
+                targets[name] = (ops.gram(x, weight, scale if weight is None else scale * n),)
+            else:
+                targets[name] = measure(loss, x, weight)
+            del x  # not held while the next is made
+    return targets
+
+
+def blend(targets: Sequence[StyleTargets], weights: Sequence[float], settings: Settings) -> StyleTargets:
+    """One style between several, ``weights`` of sum 1.
+
+    For the Gram matrix the mean of the matrices: the weighted sum of the styles' losses is the loss to that mean and a
+    constant, so that any number of styles costs a step no more than one.
+    """
+    loss = _style_loss(settings) or StyleLoss()
+    if len(targets) == 1:
+        return targets[0]
+    return {name: loss.blend([target[name] for target in targets], weights) for name in targets[0]}
+
+
+def position_weights(mask: Tensor, height: int, width: int, layer: str) -> Tensor:
+    """A mask ``[1, 1, H, W]`` as weights of the positions of a layer's features, ``[1, height, width]``, float64, of
+    sum 1. Raises UsageError where none is left above zero."""
+    weight = at_layer(mask, height, width)
+    total = weight.sum()
+    if not total > 0:
+        raise UsageError(f"a mask has no position above zero left at layer {layer}; paint a larger region")
+    return weight / total
+
+
+def at_layer(mask: Tensor, height: int, width: int) -> Tensor:
+    """A mask ``[1, 1, H, W]`` over ``[1, height, width]`` positions: the mean of the pixels of each."""
+    mask = mask.double()
+    stride = max(mask.shape[2] // height, 1)
+    if (mask.shape[2] // stride, mask.shape[3] // stride) == (height, width):  # rows that pools drop are dropped here
+        return F.avg_pool2d(mask, stride)[0]
+    return F.adaptive_avg_pool2d(mask, (height, width))[0]
 
 
 class Objective:
-    """``content_weight * content + style_weight * style + tv_weight * TV`` of one content picture and one style.
+    """``content_weight * content + style_weight * style + tv_weight * TV`` of one content picture and its styles.
 
     Args:
         network: built for at least ``settings.layer_names()``.
         content: pixels ``[1, 3, H, W]``, RGB, 0..255; every image evaluated has this size.
-        targets: from :func:`style_targets`.
-        settings: the weights, layers and forms; the rest is not read.
+        styles: targets from :func:`style_targets`, or several with the regions they go to.
+        settings: the weights, layers, losses and forms; the rest is not read.
         engine: the kind of engine; None takes what suits the network.
+        content_mask: ``[1, 1, H, W]``, factors of the content loss by pixel; None: 1 everywhere.
 
     Raises:
-        UsageError: the picture is too small for the deepest layer, or a form is unknown.
+        UsageError: the picture is too small for the deepest layer, a form or loss is unknown, or a mask has no position
+            above zero at a layer.
     """
 
     def __init__(
         self,
         network: VGG,
         content: Tensor,
-        targets: StyleTargets,
+        styles: StyleTargets | Sequence[Region],
         settings: Settings,
         engine: type[Engine] | None = None,
+        content_mask: Tensor | None = None,
     ) -> None:
         ops.follow_matmul_precision()  # not once a step: a graph of the step could not hold it
         self.network, self.settings = network, settings
         self.size = (content.shape[-2], content.shape[-1])
-        form, content_factor = style_form(settings.style_form), content_form(settings.content_form)
-        content_weights = {
-            name: settings.content_weight * w for name, w in settings.content_layers if settings.content_weight * w > 0
-        }
-        style_weights = {
-            name: settings.style_weight * w for name, w in settings.style_layers if settings.style_weight * w > 0
-        }
+        regions = [Region(styles)] if isinstance(styles, Mapping) else list(styles)
+        content_weights, style_weights = (
+            {name: factor * weight for name, weight in layers if factor * weight > 0}
+            for factor, layers in (
+                (settings.content_weight, settings.content_layers),
+                (settings.style_weight, settings.style_layers),
+            )
+        )
         wanted = content_weights | style_weights
         self.chain: tuple[Layer, ...] = _prefix(network.chain, wanted)
         check_size(self.chain, *self.size)
         with torch.no_grad():
             features = network.features(content.to(network.device), content_weights) if content_weights else {}
+        factor_of = content_form(settings.content_form)
         self.taps: dict[str, Tap] = {}
         for layer in self.chain:
             if layer.name not in wanted:
                 continue
-            c, n = layer.channels, (self.size[0] // layer.stride) * (self.size[1] // layer.stride)
-            styled, kept = layer.name in style_weights, layer.name in content_weights
-            if styled and layer.name not in targets:
-                raise UsageError(f"no style target for layer {layer.name}")
+            c, size = layer.channels, (self.size[0] // layer.stride, self.size[1] // layer.stride)
+            styled, kept = style_weights.get(layer.name, 0.0), content_weights.get(layer.name, 0.0)
+            weight = None
+            if kept and content_mask is not None:
+                weight = at_layer(content_mask, *size)[0].to(network.device, accumulate_dtype(network.dtype))
             self.taps[layer.name] = Tap(
-                style=style_weights[layer.name] * form.loss(c) if styled else 0.0,
-                scale=form.gram(c, n),
-                gram=targets[layer.name] if styled else None,
-                content=content_weights[layer.name] * content_factor(c, n) if kept else 0.0,
+                styles=tuple(self._term(region, layer, size, styled) for region in regions) if styled else (),
+                content=kept * factor_of(c, size[0] * size[1]),
                 target=features.get(layer.name),
+                content_weight=weight,
+                norms=(styled, kept) if settings.normalise_gradients else None,
             )
         make = engine or choose(network)
         self.engine = make(network, self.chain, self.taps, self.size)
@@ -104,6 +173,21 @@ class Objective:
         # Made once: a number that becomes a tensor on the device is a transfer.
         weight = torch.tensor(settings.tv_weight, dtype=content.dtype, device=network.device)
         self._tv_weight = weight if varies else None
+
+    def _term(self, region: Region, layer: Layer, size: tuple[int, int], factor: float) -> StyleTerm:
+        """What a region asks of a style layer, with ``factor`` before it."""
+        if layer.name not in region.targets:
+            raise UsageError(f"no style target for layer {layer.name}")
+        form, loss = style_form(self.settings.style_form), _style_loss(self.settings)
+        c, n = layer.channels, size[0] * size[1]
+        weight, share, scale = None, 1.0, form.gram(c, n)
+        if region.mask is not None:
+            weight = position_weights(region.mask, *size, layer.name)
+            weight = weight.to(self.network.device, accumulate_dtype(self.network.dtype))
+            share = float(region.mask.double().mean())
+            scale *= n
+        factor *= region.weight * share * (form.loss(c) if loss is None else 1.0)
+        return StyleTerm(factor, region.targets[layer.name], scale, weight, loss)
 
     def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
         """Losses and gradient of an image ``[1, 3, H, W]``, RGB, 0..255, float32 (or float64).
@@ -126,8 +210,9 @@ class Objective:
         values, gradient = self.engine.evaluate(image)
         if self._tv_weight is not None:
             weight = self._tv_weight.to(image.dtype)
-            values.append(weight * torch.ops.fastnst.total_variation(image, self.settings.tv_kind))
-            gradient += torch.ops.fastnst.total_variation_backward(weight, image, self.settings.tv_kind)
+            value, slope = weighted_variation(image, self.settings.tv_kind, weight)
+            values.append(value)
+            gradient += slope
         return torch.stack(values), gradient
 
     def losses(self, values: Sequence[float]) -> Losses:
@@ -144,3 +229,8 @@ class Objective:
 def _prefix(chain: tuple[Layer, ...], wanted: Mapping[str, float]) -> tuple[Layer, ...]:
     deepest = max(i for i, layer in enumerate(chain) if layer.name in wanted)
     return chain[: deepest + 1]
+
+
+def _style_loss(settings: Settings) -> StyleLoss | None:
+    """The settings' style loss; None for the Gram matrix, which has ops and forms of its own."""
+    return None if settings.style_loss == GRAM else style_loss(settings.style_loss)

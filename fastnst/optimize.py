@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fastnst import memory
+from fastnst.averaging import Average
 from fastnst.errors import FastnstError
 from fastnst.graph import Capturer, choose_backend
+from fastnst.interrupts import uninterrupted
 from fastnst.objective import Losses
 from fastnst.settings import Settings
-from fastnst.walk import ValueAndGrad
+from fastnst.walk import ValueAndGrad, Walk
 
 log = logging.getLogger("fastnst")
 
@@ -30,9 +34,10 @@ class Step:
     """What a callback learns of one step. Scales and steps count from 1.
 
     ``losses`` are those of the image the step started from; ``image`` is the image after it, ``[1, 3, H, W]`` in 0..1,
-    made when asked for (ask inside the callback: later the run has gone on). ``seconds`` and ``remaining`` are for the
-    whole run, ``memory`` is what the process holds, in bytes (on CUDA: the peak of the device). ``retries`` counts how
-    often this step was taken back and shortened.
+    made when asked for (ask inside the callback: later the run has gone on), with ``settings.average`` the average of
+    those so far. ``seconds`` and ``remaining`` are for the whole run, ``memory`` is what the process holds, in bytes
+    (on CUDA: the peak of the device). ``retries`` counts how often this step was taken back and shortened. ``before``
+    is the number of steps of the scales before this one.
     """
 
     scale: int
@@ -44,16 +49,18 @@ class Step:
     remaining: float
     memory: int
     retries: int
+    before: int
     _image: Tensor = field(repr=False)
+    _average: Average = field(repr=False)
 
     @property
     def image(self) -> Tensor:
-        return to_picture(self._image)
+        return to_picture(self._average.after(self._image))
 
     @property
     def count(self) -> int:
         """The steps taken so far, over all scales."""
-        return (self.scale - 1) * self.steps + self.step
+        return self.before + self.step
 
     @property
     def last(self) -> bool:
@@ -73,10 +80,14 @@ class Clock:
     done: float = 0.0
     start: float = field(default_factory=time.perf_counter)
 
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
+
     def advance(self, work: float) -> tuple[float, float]:
         """Count ``work`` as done; return seconds since the start and an estimate of the seconds left."""
         self.done += work
-        seconds = time.perf_counter() - self.start
+        seconds = self.seconds
         return seconds, seconds * max(self.total - self.done, 0.0) / self.done
 
 
@@ -87,11 +98,35 @@ def to_picture(image: Tensor) -> Tensor:
 
 @dataclass
 class Run:
-    """One scale of a run: the image as it stands, the losses of each step, and why it stopped early, if it did."""
+    """One scale of a run: the image as it stands, the losses of each step, why it stopped early, if it did, and what of
+    the optimiser's state serves another size."""
 
     image: Tensor
     trace: list[Losses]
     stopped: str | None = None
+    carried: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a scale stands between two steps, all that the steps to come depend on: the losses of the steps so far, and
+    by name the image, the last good one, the optimiser's state and the average. Tensors are the run's own.
+
+    To begin with, a place holds no losses, and of the rest what was carried over from another size.
+    """
+
+    trace: list[Losses] = field(default_factory=list)
+    memory: dict[str, Any] = field(default_factory=dict)
+
+
+class Keeper(Protocol):
+    """Keeps the places of a run, so that it can be gone on with."""
+
+    @property
+    def every(self) -> int:
+        """Steps from one place to the next, counted over all scales."""
+
+    def keep(self, place: Place) -> None: ...
 
 
 def optimize(
@@ -104,8 +139,10 @@ def optimize(
     scale: int = 1,
     scales: int = 1,
     capturer: Capturer | None = None,
+    place: Place | None = None,
+    keeper: Keeper | None = None,
 ) -> Run:
-    """Take ``settings.steps`` steps from ``image``, pixels ``[1, 3, H, W]`` in 0..255; the argument is not changed.
+    """Take the steps of ``scale`` from ``image``, pixels ``[1, 3, H, W]`` in 0..255; the argument is not changed.
 
     A step whose loss is not finite, or with L-BFGS more than ten times the last, is taken back and retried at half its
     length, with a warning through the logger ``fastnst``. Ctrl-C and a callback that returns True end the run early;
@@ -115,47 +152,81 @@ def optimize(
     ``"stalled"``. Raises FastnstError where the start image has no finite loss.
 
     ``capturer`` says what captures steps as CUDA graphs, for all scales of a run; None: what ``settings.graph`` says.
+
+    ``place`` is one to go on from, of the same scale; the run is then the one that would have been without the break.
+    Its memory is used up.
+    ``keeper`` is given the places after every so many steps, after the last and where the run is stopped; with one,
+    Ctrl-C waits for the end of the step.
     """
+    place = place or Place()
     capturer = capturer or Capturer(choose_backend(settings.graph, image.device))
-    walk = capturer.walk(objective, image.detach().clone(), settings)
+    walk = capturer.walk(objective, image.detach().clone(), settings, place.memory)
     image = walk.image
-    clock = clock or Clock(total=float(settings.steps * image.numel()))
-    run = Run(walk.good, [])
-    last = math.inf
+    average = Average(image, settings.average)
+    average.restore(place.memory)
+    place.memory.clear()  # all of it is copied, and L-BFGS's pairs are large
+    steps, before = settings.steps_at(scale), sum(map(settings.steps_at, range(1, scale)))
+    clock = clock or Clock(total=float(steps * image.numel()))
+    run = Run(walk.good, list(place.trace))
+    taken = number = len(run.trace)
+
+    def here() -> Place:
+        return Place(run.trace, {**walk.state(), **average.state()})
+
     try:
-        for number in range(1, settings.steps + 1):
-            losses, finite = walk.look()
-            retries, refused = 0, losses.total
-            while not finite or _explodes(losses, last, settings):
-                retries += 1
-                if number == 1:
-                    raise FastnstError("the loss of the start image is not finite; check the weights of the losses")
-                if retries > MOST_RETRIES:
-                    log.warning("step %d: no step from loss %.4g helps, however short; stopped there", number, last)
+        for number in range(taken + 1, steps + 1):
+            with nullcontext() if keeper is None else uninterrupted():
+                last = run.trace[-1].total if run.trace else math.inf
+                found = _look(walk, number, last, settings)
+                if found is None:
                     run.stopped = "stalled"
-                    return run
-                if retries == 1:
-                    walk.calm()
-                walk.turn_back()
-                losses, finite = walk.look()
-            if retries:
-                told = "step %d: loss %.4g after %.4g; taken back and retried at 1/%d of its length"
-                log.warning(told, number, refused, last, 2**retries)
-            walk.go()
-            last = losses.total
-            run.trace.append(losses)
-            seconds, remaining = clock.advance(image.numel())
-            if callback is None:
-                continue
-            step = Step(scale, scales, number, settings.steps, losses, seconds, remaining, _held(image), retries, image)
-            if callback(step):
-                run.stopped = "callback"
-                break
+                    break
+                losses, retries = found
+                walk.go()
+                average.add(walk.good)
+                run.trace.append(losses)
+                seconds, remaining = clock.advance(image.numel())
+                if callback is not None:
+                    times = (seconds, remaining, _held(image), retries, before)
+                    if callback(Step(scale, scales, number, steps, losses, *times, image, average)):
+                        run.stopped = "callback"
+                if keeper is not None and (run.stopped or number == steps or (before + number) % keeper.every == 0):
+                    keeper.keep(here())
+                if run.stopped:
+                    break
     except KeyboardInterrupt:
         run.stopped = "interrupt"
-    if run.stopped != "interrupt" and bool(image.isfinite().all()):
-        run.image = image
+        if keeper is not None and number == len(run.trace):  # else in the middle of a step: the last place kept stands
+            keeper.keep(here())
+    if run.stopped in (None, "callback") and bool(image.isfinite().all()):
+        run.image = average.after(image)
+    else:
+        run.image = average.among(walk.good)
+    if settings.carry and scale < scales:
+        run.carried = walk.carried()
     return run
+
+
+def _look(walk: Walk, number: int, last: float, settings: Settings) -> tuple[Losses, int] | None:
+    """The losses where the walk stands, after ``last``, and how often it was turned back to have them; None where that
+    does not help."""
+    losses, finite = walk.look()
+    retries, refused = 0, losses.total
+    while not finite or _explodes(losses, last, settings):
+        retries += 1
+        if number == 1:
+            raise FastnstError("the loss of the start image is not finite; check the weights of the losses")
+        if retries > MOST_RETRIES:
+            log.warning("step %d: no step from loss %.4g helps, however short; stopped there", number, last)
+            return None
+        if retries == 1:
+            walk.calm()
+        walk.turn_back()
+        losses, finite = walk.look()
+    if retries:
+        told = "step %d: loss %.4g after %.4g; taken back and retried at 1/%d of its length"
+        log.warning(told, number, refused, last, 2**retries)
+    return losses, retries
 
 
 def _explodes(losses: Losses, last: float, settings: Settings) -> bool:

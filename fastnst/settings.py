@@ -6,12 +6,18 @@ This module imports neither torch nor numpy: the command line reads its defaults
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastnst.errors import UsageError, nearest
+from fastnst.names import layer_names
+from fastnst.presets import PRESETS, STYLE_LAYERS, Layers
 
 OPTIMIZERS = ("lbfgs", "adam")
 STARTS = ("content", "noise", "style")  # of `init`; anything else is the path of a picture
@@ -19,14 +25,20 @@ GRAPHS = ("auto", "on", "off")
 CONVOLUTIONS = ("auto", "winograd", "direct")
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 HISTORY_DTYPES = ("auto", "bfloat16")
-TV_KINDS = ("anisotropic", "isotropic", "squared")
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+TV_KINDS = ("anisotropic", "isotropic", "squared", "nine_point")
+KEEP_COLOURS = ("none", "yiq", "lab", "luminance")
+MATCH_COLOURS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")
+# Below this a scale has too few positions at the deep layers to say anything about a style.
+SMALLEST_SCALE = 64
+LEAST_FACTOR = 1.1  # between one scale and the next
 
-Layers = tuple[tuple[str, float], ...]
-
-
-def _layers(*names: str, weight: float = 1.0) -> Layers:
-    return tuple((name, weight) for name in names)
+# The first takes back the second, which then has the third value.
+_EXCLUSIVE = (
+    ("size", "crop", None),
+    ("crop", "size", None),
+    ("style_size", "style_scale", 1.0),
+    ("style_scale", "style_size", None),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +61,34 @@ class Settings:
     tv_weight: float = 0.1
     content_form: str = "mean"
     style_form: str = "channels"
+    style_loss: str = "gram"  # or a name of fastnst.styles, whose losses have forms of their own
+    style_weights: tuple[float, ...] = ()  # of several styles, in their order; none: all alike
+    normalise_gradients: bool = False  # of each layer's losses, as neural-style does: see fastnst.taps
     tv_kind: str = "anisotropic"
     pooling: str = "max"
     padding: str = "zeros"
     optimizer: str = "lbfgs"
     learning_rate: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)  # Adam's decays of the gradient and of its square
+    epsilon: float = 1e-8  # beside Adam's root of the squares
+    clamp: bool = False  # hold every pixel in 0..255 after each step
     history: int = 20  # pairs that L-BFGS remembers; each takes two images
     history_dtype: str = "auto"  # of these pairs; auto: the image's, which is float32, or float64 with its precision
-    steps: int = 100  # evaluations of loss and gradient, at each scale
-    scales: int = 2  # coarse to fine: each scale has half the side of the next
+    # Evaluations of loss and gradient at each scale; several numbers: at the first and so on, the last for all others.
+    steps: int | tuple[int, ...] = 100
+    # Coarse to fine: how many; "auto": as many as there are down to `min_scale`; several numbers: their longest sides.
+    scales: int | str | tuple[int, ...] = 2
+    scale_factor: float = 2.0  # of the sides of one scale and the next
+    min_scale: int = SMALLEST_SCALE  # longest side of the coarsest scale, at least
+    carry: bool = True  # Adam's moments from one scale to the next; L-BFGS begins anew
+    average: float = 0.0  # decay of a moving average of the images, which becomes the result; 0: the last image does
     size: int | None = 512  # longest side; None keeps the content's own
     crop: int | None = None  # side of a square centre crop, instead of `size`
     style_scale: float = 1.0  # longest side of the style picture, relative to the content's
+    style_size: int | None = None  # the same in pixels, instead of `style_scale`
     init: str = "content"  # content, noise, style, or the path of a picture
+    keep_colour: str = "none"  # of the content: its chroma is put back at the end; luminance: nothing else is styled
+    match_colour: str = "none"  # of the style, to the content's, before the transfer
     noise: float = 1.0  # standard deviation of `init = noise` about the network's mean colour
     seed: int = 0
     snapshot_every: int = 0  # 0: none
@@ -77,33 +104,63 @@ class Settings:
             raise UsageError(f"unknown preset {preset!r}{nearest(preset, PRESETS)} (known: {', '.join(PRESETS)})")
         _check_names(changes)
         given = {name: value for name, value in changes.items() if value is not None}
-        # The two exclude each other, so naming one takes back the preset's other.
-        if "size" in given and "crop" not in given:
-            given["crop"] = None
-        elif "crop" in given and "size" not in given:
-            given["size"] = None
-        return cls(**{**PRESETS[preset], "preset": preset, **given})
+        return cls(**{**PRESETS[preset], "preset": preset, **_completed(given)})
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Settings:
+        """The settings in a ``.toml`` file, or those that a picture made by fastnst carries.
+
+        Raises UsageError for a file that holds none or some that make no sense, FastnstError for one that cannot be
+        read.
+        """
+        from fastnst import settings_file
+
+        return settings_file.read(Path(path)).settings
 
     def but(self, **changes: Any) -> Settings:
-        """This record with ``changes``, checked anew. Raises UsageError."""
+        """This record with ``changes``, checked anew; ``size`` takes the place of ``crop`` and the other way round.
+
+        Raises UsageError.
+        """
         if "preset" in changes:
             raise UsageError(f"preset {changes['preset']!r}: start from it with Settings.of, or give settings alone")
         _check_names(changes)
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **_completed(changes))
 
     def __post_init__(self) -> None:
+        for name in ("content_layers", "style_layers", "style_weights", "betas", "steps", "scales"):
+            object.__setattr__(self, name, _tuples(getattr(self, name)))  # of lists, as JSON has them
         for name in ("content_weight", "style_weight", "tv_weight", "noise"):
             _check_number(name, getattr(self, name), least=0.0)
-        for name in ("learning_rate", "style_scale"):
+        for name in ("learning_rate", "epsilon", "style_scale"):
             _check_number(name, getattr(self, name), least=0.0, open_end=True)
-        for name, least in (("history", 1), ("steps", 1), ("scales", 1), ("snapshot_every", 0), ("seed", 0)):
+        _check_number("scale_factor", self.scale_factor, least=LEAST_FACTOR)
+        for name, least in (("history", 1), ("min_scale", SMALLEST_SCALE), ("snapshot_every", 0), ("seed", 0)):
             _check_integer(name, getattr(self, name), least)
-        for name in ("size", "crop"):
+        for name in ("size", "crop", "style_size"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 2)
         if self.size is not None and self.crop is not None:
             raise UsageError(f"size {self.size} and crop {self.crop}: give one of the two")
-        for name in ("arch", "content_form", "style_form", "pooling", "padding", "device"):
+        if self.style_size is not None and self.style_scale != 1:
+            raise UsageError(f"style_size {self.style_size} and style_scale {self.style_scale:g}: give one of the two")
+        _check_scales(self)
+        if not isinstance(self.style_weights, tuple):
+            raise UsageError(f"style_weights: expected numbers like (2.0, 1.0), got {self.style_weights!r}")
+        for weight in self.style_weights:
+            _check_number("style_weights", weight, least=0.0)
+        if self.style_weights and not sum(self.style_weights) > 0:
+            raise UsageError(f"style_weights {self.style_weights}: expected one above zero at least")
+        for name in ("normalise_gradients", "clamp", "carry"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
+            raise UsageError(f"betas: expected two numbers like (0.9, 0.999), got {self.betas!r}")
+        for beta in self.betas:
+            _check_number("betas", beta, least=0.0)
+            if beta >= 1:
+                raise UsageError(f"betas: expected decays of at least 0 and below 1, got {beta}")
+        for name in ("arch", "content_form", "style_form", "style_loss", "pooling", "padding", "device"):
             if not isinstance(getattr(self, name), str):
                 raise UsageError(f"{name}: expected a name, got {getattr(self, name)!r}")
         choices = {
@@ -113,11 +170,15 @@ class Settings:
             "convolution": CONVOLUTIONS,
             "graph": GRAPHS,
             "tv_kind": TV_KINDS,
+            "keep_colour": KEEP_COLOURS,
+            "match_colour": MATCH_COLOURS,
         }
         for name, known in choices.items():
-            if getattr(self, name) not in known:
-                value = getattr(self, name)
-                raise UsageError(f"unknown {name} {value!r}{nearest(str(value), known)} (known: {', '.join(known)})")
+            check_choice(name, getattr(self, name), known)
+        if self.keep_colour == "luminance" and self.match_colour != "none":
+            raise UsageError(
+                f"keep_colour 'luminance' leaves no colours for match_colour {self.match_colour!r}: give one of the two"
+            )
         for name in ("content_layers", "style_layers"):
             _check_layers(name, getattr(self, name))
         content = self.content_weight * sum(weight for _, weight in self.content_layers)
@@ -129,23 +190,113 @@ class Settings:
         """The layers that the content and style losses look at."""
         return tuple(dict.fromkeys(name for name, _ in (*self.content_layers, *self.style_layers)))
 
+    def steps_at(self, scale: int) -> int:
+        """The number of steps at a scale, from 1."""
+        return self.steps[min(scale, len(self.steps)) - 1] if isinstance(self.steps, tuple) else self.steps
+
+    def most_steps(self) -> int:
+        """The number of steps at the scale that has most."""
+        return max(self.steps) if isinstance(self.steps, tuple) else self.steps
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
 
 
-def parse_layers(text: str) -> Layers:
-    """``"relu1_1,relu2_1:0.5"`` to names and weights; a weight that is not a number raises UsageError."""
-    layers = []
+def check_choice(name: str, value: object, known: Sequence[str]) -> None:
+    """Raise UsageError, which names the known values, for one that is not among them."""
+    if value not in known:
+        raise UsageError(f"unknown {name} {value!r}{nearest(str(value), known)} (known: {', '.join(known)})")
+
+
+def parse_layers(text: str, arch: str = "vgg19") -> Layers:
+    """``"relu1_1,relu2_1:0.5"`` to names and weights.
+
+    A name may be a pattern: ``relu?_1`` stands for relu1_1 to relu5_1. A weight may be a curve over its layers:
+    ``relu?_1:256*0.25`` is 256 at the first and a quarter of the one before at each that is deeper. Raises UsageError
+    for a weight that is not a number and a pattern that fits no layer.
+    """
+    layers: list[tuple[str, float]] = []
     for part in text.split(","):
         name, colon, weight = part.strip().partition(":")
         if not name:
             raise UsageError(f"layers {text!r}: expected names like relu1_1,relu2_1:0.5")
+        first, star, factor = weight.partition("*")
         try:
-            layers.append((name, float(weight) if colon else 1.0))
+            value, step = float(first) if colon else 1.0, float(factor) if star else 1.0
         except ValueError:
-            raise UsageError(f"layers {text!r}: the weight of {name} is {weight!r}, expected a number") from None
+            raise UsageError(
+                f"layers {text!r}: the weight of {name} is {weight!r}, expected a number, or a curve like 256*0.25"
+            ) from None
+        names = fnmatch.filter(layer_names(arch), name) if set(name) & set("*?[") else [name]
+        if not names:
+            raise UsageError(f"layers {text!r}: {name} fits no layer of {arch}; expected a pattern like relu?_1")
+        layers += [(one, value * step**depth) for depth, one in enumerate(names)]
     return tuple(layers)
+
+
+def parse_numbers(text: str) -> tuple[float, ...] | str:
+    """``"2,1"`` to numbers; other text is left for Settings to refuse."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return text
+
+
+def parse_counts(text: str) -> int | str | tuple[int, ...]:
+    """``"300"`` to a number, ``"300,100"`` to several; other text is left as it is, for Settings to refuse or know."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        return text
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def parse_factor(text: str) -> float | str:
+    """``"1.5"`` to a number, ``"sqrt2"`` to the square root of two; other text is left for Settings to refuse."""
+    try:
+        return math.sqrt(2) if text == "sqrt2" else float(text)
+    except ValueError:
+        return text
+
+
+def _check_scales(settings: Settings) -> None:
+    steps, scales = settings.steps, settings.scales
+    for count in steps if isinstance(steps, tuple) and steps else [steps]:
+        _check_integer("steps", count, 1)
+    _check_number("average", settings.average, least=0.0)
+    if settings.average >= 1:
+        raise UsageError(f"average: expected a decay of at least 0 and below 1, got {settings.average}")
+    if isinstance(scales, tuple) and scales:
+        for side in scales:
+            _check_integer("scales", side, 2)
+        named = ",".join(map(str, scales))
+        if any(a >= b for a, b in itertools.pairwise(scales)):
+            raise UsageError(f"scales {named}: expected sides that grow, the picture's own last")
+        if scales[-1] != (settings.size or settings.crop):
+            raise UsageError(
+                f"scales {named}: expected the last to be the size or crop, which is {settings.size or settings.crop}"
+            )
+    elif scales != "auto":
+        _check_integer("scales", scales, 1)
+    known = len(scales) if isinstance(scales, tuple) else scales if isinstance(scales, int) else math.inf
+    if isinstance(steps, tuple) and len(steps) > known:
+        raise UsageError(f"steps {','.join(map(str, steps))}: {len(steps)} numbers for {known} scales")
+
+
+def _completed(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Of two settings that exclude each other, naming one takes back the other; sides of scales name the size too."""
+    given = dict(changes)
+    for name, other, unused in _EXCLUSIVE:
+        if given.get(name) is not None:
+            given.setdefault(other, unused)
+    if isinstance(sides := given.get("scales"), (tuple, list)) and sides and not {"size", "crop"} & set(given):
+        given |= {"size": sides[-1], "crop": None}
+    return given
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _check_names(changes: Iterable[str]) -> None:
@@ -182,52 +333,3 @@ def _check_number(name: str, value: object, *, least: float, open_end: bool = Fa
 def _check_integer(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
         raise UsageError(f"{name}: expected a whole number of at least {least} (and below 2^63), got {value!r}")
-
-
-# What differs from the defaults of Settings. Sources: see docs/design.md.
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "default": {},
-    "gatys": {
-        "content_weight": 1.0,
-        "tv_weight": 0.0,
-        "style_layers": _layers(*STYLE_LAYERS, weight=1 / 5),
-        "content_form": "half_sum",
-        "style_form": "gatys",
-        "steps": 500,
-        "scales": 1,
-        "init": "noise",
-    },
-    "johnson": {
-        "style_layers": _layers(*STYLE_LAYERS),
-        "content_weight": 5.0,
-        "style_weight": 100.0,
-        "tv_weight": 1e-3,
-        "style_form": "johnson",
-        "history": 100,
-        "steps": 1000,
-        "scales": 1,
-        "init": "noise",
-        "noise": 1e-3,
-    },
-    "tutorial": {
-        "arch": "vgg16",
-        # In the TensorFlow networks these weights come from, conv3_3 names the rectified output, our relu3_3.
-        "content_layers": _layers("relu3_3"),
-        "style_layers": _layers(
-            "relu1_1", "relu1_2", "pool1", "relu2_1", "relu2_2", "pool2", "relu3_1", "relu3_2", "relu3_3", weight=1 / 7
-        ),
-        "content_weight": 1e3,
-        "style_weight": 1e-3,
-        "tv_weight": 0.0,
-        "content_form": "half_mean",
-        "style_form": "raw",
-        "pooling": "average",
-        "optimizer": "adam",
-        "learning_rate": 5.0,
-        "steps": 500,
-        "scales": 1,
-        "size": None,
-        "crop": 224,
-        "snapshot_every": 50,
-    },
-}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnst import heap, images, memory, ops, vgg, weights
+from fastnst import adam, colours, heap, images, memory, ops, vgg, weights
+from fastnst.checkpoint import EVERY, Checkpoint, Identity, Saved, keeping
+from fastnst.choices import choose_convolution, choose_device, choose_precision
 from fastnst.errors import UsageError, WeightsError
 from fastnst.graph import Capturer, choose_backend
 from fastnst.images import Picture
-from fastnst.objective import Losses, Objective, StyleTargets, style_targets
-from fastnst.optimize import Callback, Clock, Run, optimize, to_picture
+from fastnst.inputs import Input, describe, find_inputs
+from fastnst.objective import Losses, Objective, Region, StyleTargets, blend, style_targets
+from fastnst.optimize import Callback, Clock, Place, Run, optimize, to_picture
+from fastnst.scales import full_size, shrinks, shrunk
+from fastnst.scene import Painting, Scene, read, values
 from fastnst.settings import STARTS, Settings
 
 log = logging.getLogger("fastnst")
-
-# Below this a scale has too few positions at the deep layers to say anything about a style.
-SMALLEST_SCALE = 64
 
 
 @dataclass(frozen=True)
@@ -38,62 +41,14 @@ class Result:
     trace: tuple[tuple[Losses, ...], ...]
     seconds: float
     stopped: str | None
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    """The files it was made from, by part: ``content``, ``style``, and settings that name one."""
 
-    def save(self, path: str | PathLike[str]) -> Path:
-        """Write the picture, with its settings inside, in the format of the suffix."""
-        return images.save(path, self.image, alpha=self.alpha, settings=self.settings.to_dict())
-
-
-def choose_device(name: str) -> torch.device:
-    """``"auto"`` is a GPU if there is one with kernels of ours; raises UsageError for a device that is not here."""
-    no_kernels = ops.build_info()["no_cuda_because"]
-    if name == "auto":
-        if torch.cuda.is_available() and no_kernels is None:
-            return torch.device("cuda")
-        if torch.cuda.is_available():
-            log.warning("there is a GPU, but no CUDA kernels: %s. %s", no_kernels, ops.CUDA_REMEDY)
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
-        raise UsageError(f"device {name!r} cannot be used ({reason}); try --device cpu") from None
-    if device.type == "cuda" and no_kernels is not None:
-        raise UsageError(f"device {name!r} cannot be used: no CUDA kernels: {no_kernels}. {ops.CUDA_REMEDY}")
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of features. ``"auto"`` is bfloat16 where the hardware multiplies it natively, else float32."""
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}[name]
-    if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        native = device.type == "cpu" and probe is not None and bool(probe())
-    return torch.bfloat16 if native else torch.float32
-
-
-def choose_convolution(name: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether convolutions are by Winograd's algorithm, our own.
-
-    ``"auto"``: on CPUs whose vector registers the op is built for, where it was measured to be faster
-    (docs/experiments/winograd.md), but not in float64, which asks for exactness, nor in bfloat16 on CPUs with matrix
-    units for that. Raises UsageError where ``"winograd"`` asks for it on another device.
-    """
-    if name == "winograd" and device.type != "cpu":
-        raise UsageError(
-            f"convolution 'winograd': it runs on the CPU alone, not on {str(device)!r}; use auto or direct"
-        )
-    if name != "auto":
-        return name == "winograd"
-    if device.type != "cpu" or dtype == torch.float64:
-        return False
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    tiles = dtype == torch.bfloat16 and probe is not None and bool(probe())
-    return not tiles and ops.kernels()["conv3x3"] != "portable"
+    def save(self, path: str | PathLike[str], *, with_settings: bool = True) -> Path:
+        """Write the picture in the format of the suffix. It carries its settings and the names and digests of its
+        inputs (see :mod:`fastnst.inputs`) unless ``with_settings`` is False."""
+        facts = describe(self.settings, self.inputs, Path(path).parent) if with_settings else None
+        return images.save(path, self.image, alpha=self.alpha, settings=facts)
 
 
 class Stylizer:
@@ -116,6 +71,7 @@ class Stylizer:
             _check_bundled_serves(names)
             log.warning("no VGG-16 weights given: using the same layers of the bundled VGG-19 (--weights takes others)")
         loaded = weights.load(settings.weights, default_arch=settings.arch)
+        self.weights_name = loaded.name
         self.network = vgg.VGG(
             loaded,
             names,
@@ -125,7 +81,8 @@ class Stylizer:
             dtype=self.dtype,
             winograd=winograd,
         )
-        self._targets: dict[tuple[int, int, int], tuple[Tensor, StyleTargets]] = {}
+        # With the painting, so that no other picture gets its number.
+        self._targets: dict[tuple[int, int, int, int], tuple[Painting, StyleTargets]] = {}
 
     def check(self, height: int, width: int) -> None:
         """Raise UsageError where the network is too deep for this size, OutOfMemoryError where memory is too small."""
@@ -134,22 +91,19 @@ class Stylizer:
 
     def load(self, source: Any) -> Picture:
         """A content picture at the settings' size or crop. Raises as ``check`` does, before it is enlarged."""
-        size, crop = self.settings.size, self.settings.crop
         picture = images.load(source)
         height, width = picture.pixels.shape[-2:]
-        if crop is not None:
-            height = width = crop
-        elif size is not None:
-            height, width = images.fit(height, width, size)
         try:
-            self.check(height, width)
+            self.check(*full_size(height, width, self.settings))
         except UsageError as error:
             raise UsageError(f"{picture.path}: {error}" if picture.path else str(error)) from None
-        return images.load(picture, size=size, crop=crop)
+        return images.load(picture, size=self.settings.size, crop=self.settings.crop)
 
     def load_style(self, source: Any, content: Picture) -> Picture:
-        """A style picture at the settings' style scale, relative to the content's longest side."""
-        side = max(1, round(max(content.pixels.shape[-2:]) * self.settings.style_scale))
+        """A style picture at the settings' style size, or style scale, relative to the content's longest side."""
+        side = self.settings.style_size
+        if side is None:
+            side = max(1, round(max(content.pixels.shape[-2:]) * self.settings.style_scale))
         if self.settings.crop is not None:
             return images.load(source, crop=side)
         return images.load(source, size=side)
@@ -162,35 +116,77 @@ class Stylizer:
         return dataclasses.replace(start, pixels=images.resize(start.pixels, *content.pixels.shape[-2:]))
 
     def scales(self, content: Picture) -> tuple[tuple[int, int], ...]:
-        """Height and width of each scale, coarse to fine; coarse ones that would be tiny are left out."""
+        """Height and width of each scale, coarse to fine: see :mod:`fastnst.scales`."""
         height, width = content.pixels.shape[-2:]
-        sizes = [(height, width)]
-        for _ in range(1, self.settings.scales):
-            side = max(height, width) // 2 ** len(sizes)
-            if side < SMALLEST_SCALE or min(images.fit(height, width, side)) < SMALLEST_SCALE:
-                break
-            sizes.append(images.fit(height, width, side))
-        return tuple(reversed(sizes))
+        return tuple(shrunk(height, width, shrink) for shrink in shrinks(height, width, self.settings))
 
-    def run(
-        self, content: Picture, style: Picture, *, start: Picture | None = None, callback: Callback | None = None
-    ) -> Result:
-        """Style ``content``; both pictures at the size they are to be used in."""
-        settings = self.settings
+    def load_scene(
+        self,
+        content: Any,
+        styles: Sequence[Any],
+        masks: Sequence[Any] = (),
+        style_masks: Sequence[Any] = (),
+        content_mask: Any = None,
+    ) -> Scene:
+        """All pictures of a run at the sizes they are used in. Raises as :func:`fastnst.scene.read` and ``check``."""
+        return read(
+            content,
+            styles,
+            fit=self.load,
+            fit_style=self.load_style,
+            load_start=self.load_start,
+            masks=masks,
+            style_masks=style_masks,
+            content_mask=content_mask,
+        )
+
+    def run(self, scene: Scene, *, callback: Callback | None = None, checkpoint: Checkpoint | None = None) -> Result:
+        """Style the content of a scene.
+
+        ``checkpoint`` is entered by the caller; the run begins where it says, and is kept there.
+        """
+        settings, content, start = self.settings, scene.content, scene.start
+        inputs = find_inputs(settings, **scene.files())
+        shares = scene.shares(settings.style_weights)
         scales = self.scales(content)
-        final = scales[-1]
-        self.check(*final)
+        self.check(*scales[-1])
         ops.follow_matmul_precision()
-        clock = Clock(total=float(sum(3 * h * w for h, w in scales) * settings.steps))
-        trace: list[tuple[Losses, ...]] = []
+        saved = Saved()
+        if checkpoint is not None:
+            pictures = {part: picture.pixels for part, picture in scene.pictures().items()}
+            saved = checkpoint.begin(Identity(settings, pictures, self.weights_name))
+        original = content
+        content = colours.content_for(content, settings)
+        scene = scene.coloured(content, lambda style: colours.style_for(style, original, settings))
+        if settings.match_colour != "none" or settings.keep_colour == "luminance":
+            self._targets.clear()  # those of another content serve no longer
+        clock = _clock(scales, settings, saved)
+        trace = [tuple(losses) for losses in saved.before]
+        place = saved.place
         image: Tensor | None = None
         run: Run | None = None
-        for i, (height, width) in enumerate(scales):
+        if saved.finished:
+            image = place.memory["image"]
+            run = Run(image, place.trace, saved.stopped)
+            trace.append(tuple(place.trace))
+        sizes = zip(scales, shrinks(*scales[-1], settings), strict=True)
+        for i, ((height, width), shrink) in enumerate(sizes):
+            if saved.finished or i + 1 < saved.scale:
+                continue
             try:
-                targets = self._style_targets(style, len(scales) - 1 - i)
-                objective = Objective(self.network, self._pixels(content.pixels, height, width), targets, settings)
-                if image is None:
-                    image = self._start(content, style, start, height, width)
+                objective = Objective(
+                    self.network,
+                    self._pixels(content.pixels, height, width),
+                    self._regions(scene, shares, shrink, (height, width)),
+                    settings,
+                    content_mask=values(scene.content_mask, (height, width)),
+                )
+                if run is not None:
+                    place = Place(memory=adam.resized(run.carried, height, width))
+                if "image" in place.memory:
+                    image = place.memory["image"].to(self.device)
+                elif image is None:
+                    image = self._start(content, scene.paintings[0].picture, start, height, width)
                 else:
                     image = self._pixels(to_picture(image), height, width)
                 heap.return_unused()  # what reading weights and measuring the targets took
@@ -203,6 +199,8 @@ class Stylizer:
                     scale=i + 1,
                     scales=len(scales),
                     capturer=self.capturer,
+                    place=place,
+                    keeper=None if checkpoint is None else checkpoint.keeper(i + 1, trace, clock),
                 )
             except KeyboardInterrupt:
                 if run is None:  # nothing there yet to keep
@@ -213,17 +211,24 @@ class Stylizer:
                 if not memory.is_out_of_memory(error):
                     raise
                 raise memory.failed(self.network.chain, height, width, self.dtype, self.chosen, self.device) from error
+            del objective  # its maps are not held while the next size is measured
             image = run.image
             trace.append(tuple(run.trace))
             if run.stopped in ("callback", "interrupt"):
                 break
         assert image is not None
         assert run is not None
-        picture = to_picture(image)
-        if picture.shape[-2:] != final:
-            picture = images.resize(picture, *final)
-        seconds, _ = clock.advance(1e-9)
-        return Result(picture, content.alpha, settings, tuple(trace), seconds, run.stopped)
+        if checkpoint is not None and not saved.finished and run.stopped not in ("callback", "interrupt"):
+            last = Place(run.trace, {"image": image})
+            checkpoint.save(Saved(len(scales), trace[:-1], last, clock.seconds, finished=True, stopped=run.stopped))
+        seconds = clock.seconds
+        picture = self.finish(to_picture(image), original)
+        return Result(picture, content.alpha, settings, tuple(trace), seconds, run.stopped, inputs)
+
+    def finish(self, image: Tensor, content: Picture) -> Tensor:
+        """What is shown of an image of any scale, such as ``Step.image``: ``[1, 3, H, W]`` in 0..1, at the content's
+        size and, where ``keep_colour`` asks for it, in the content's colours."""
+        return colours.keep(images.resize(image, *content.pixels.shape[-2:]), content.pixels, self.settings.keep_colour)
 
     def _pixels(self, picture: Tensor, height: int, width: int) -> Tensor:
         """A picture in 0..1 as pixels in 0..255 of a given size, in the image's precision, on the device."""
@@ -231,18 +236,29 @@ class Stylizer:
             picture = images.resize(picture, height, width)
         return (picture.to(self.image_dtype) * 255).to(self.device)
 
-    def _style_targets(self, style: Picture, halvings: int) -> StyleTargets:
+    def _regions(
+        self, scene: Scene, shares: Sequence[float], shrink: float, size: tuple[int, int]
+    ) -> tuple[Region, ...]:
+        """What is asked of an image of ``size``: one style between all of them, or each in its mask."""
+        targets = [self._style_targets(painting, shrink) for painting in scene.paintings]
+        if not scene.masked:
+            return (Region(blend(targets, shares, self.settings)),)
+        masks = [values(painting.mask, size) for painting in scene.paintings]
+        return tuple(Region(*one) for one in zip(targets, masks, shares, strict=True))
+
+    def _style_targets(self, painting: Painting, shrink: float) -> StyleTargets:
+        style = painting.picture
         height, width = style.pixels.shape[-2:]
-        if halvings:
-            height, width = images.fit(height, width, max(height, width) // 2**halvings)
-        key = (id(style.pixels), height, width)
+        height, width = shrunk(height, width, shrink)
+        key = (id(style.pixels), id(painting.source), height, width)
         if key not in self._targets:
             try:
                 vgg.check_size(self.network.chain, height, width)
             except UsageError as error:
                 raise UsageError(f"{style.path or 'style picture'}: {error}") from None
             pixels = self._pixels(style.pixels, height, width)
-            self._targets[key] = (style.pixels, style_targets(self.network, pixels, self.settings))
+            mask = values(painting.source, (height, width))
+            self._targets[key] = (painting, style_targets(self.network, pixels, self.settings, mask))
         return self._targets[key][1]
 
     def _start(self, content: Picture, style: Picture, start: Picture | None, height: int, width: int) -> Tensor:
@@ -264,16 +280,32 @@ def stylize(
     content: Any,
     style: Any,
     *,
+    masks: Sequence[Any] = (),
+    style_masks: Sequence[Any] = (),
+    content_mask: Any = None,
     settings: Settings | None = None,
     callback: Callback | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    checkpoint_every: int = EVERY,
+    resume: bool = False,
+    force: bool = False,
     **changes: Any,
 ) -> Result:
     """Paint the picture ``content`` in the style of the picture ``style``.
 
     Args:
-        content, style: a path, a Pillow image, a NumPy array or a tensor (see :func:`fastnst.images.load`).
+        content: a path, a Pillow image, a NumPy array or a tensor (see :func:`fastnst.images.load`).
+        style: the same, or a list of several; ``style_weights=(2, 1)`` weighs them.
+        masks: one for each style, of the content's size: white where that style goes, black where it does not, grey in
+            between; None among them for everywhere. None at all: all styles go everywhere, blended.
+        style_masks: one for each style, of that style's size: which part of it counts.
+        content_mask: of the content's size: how much the content counts, from black for not at all to white.
         settings: a record to start from; default ``Settings.of(preset)``.
         callback: called after each step with a :class:`fastnst.optimize.Step`; returning True stops the run.
+        checkpoint: a file to keep the run in, written every ``checkpoint_every`` steps, at the end of each scale, and
+            where the run is stopped. It stays when the run is finished.
+        resume: go on from that file, if it is there; the result is the one of a run that was never broken off.
+        force: begin anew over a file that is not to be resumed, or cannot be.
         changes: any field of :class:`fastnst.settings.Settings`, such as ``size=512``, ``preset="gatys"``,
             ``steps=300``, ``style_weight=2e3``.
 
@@ -282,16 +314,18 @@ def stylize(
 
     Raises:
         FastnstError and its kinds: UsageError for settings that make no sense, ImageError, WeightsError,
-        OutOfMemoryError with a size that would fit.
+        OutOfMemoryError with a size that would fit, CheckpointError for a checkpoint that another run uses, that is
+        damaged, or that is of other pictures or settings.
     """
     if settings is None:
         settings = Settings.of(**changes)
     elif changes:
         settings = settings.but(**changes)
-    stylizer = Stylizer(settings)
-    picture = stylizer.load(content)
-    start = stylizer.load_start(picture)
-    return stylizer.run(picture, stylizer.load_style(style, picture), start=start, callback=callback)
+    with keeping(checkpoint, every=checkpoint_every, resume=resume, force=force) as kept:
+        stylizer = Stylizer(settings)
+        styles = list(style) if isinstance(style, (list, tuple)) else [style]
+        scene = stylizer.load_scene(content, styles, masks, style_masks, content_mask)
+        return stylizer.run(scene, callback=callback, checkpoint=kept)
 
 
 def _check_bundled_serves(names: Sequence[str]) -> None:
@@ -302,3 +336,12 @@ def _check_bundled_serves(names: Sequence[str]) -> None:
             f"layer {chain[-1].name} of VGG-16 has no equal in the bundled VGG-19: give VGG-16 weights "
             "(--weights vgg16-torchvision or a file), or layers up to relu3_3"
         )
+
+
+def _clock(scales: Sequence[tuple[int, int]], settings: Settings, saved: Saved) -> Clock:
+    """The clock of a whole run that stands at ``saved``."""
+    work = [float(3 * height * width) for height, width in scales]
+    steps = [settings.steps_at(i + 1) for i in range(len(scales))]
+    taken = [*steps[: saved.scale - 1], len(saved.place.trace)]
+    total, done = (sum(w * count for w, count in zip(work, counts, strict=False)) for counts in (steps, taken))
+    return Clock(total, done, time.perf_counter() - saved.seconds)

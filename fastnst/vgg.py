@@ -15,10 +15,10 @@ from torch import Tensor
 
 from fastnst import ops
 from fastnst.errors import UsageError, WeightsError, nearest
+from fastnst.names import BLOCKS, layer_names
 from fastnst.ops.conv3x3 import PADDINGS
 from fastnst.weights import Weights
 
-BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 CHANNELS = (64, 128, 256, 512, 512)
 POOLINGS = ops.reference.POOLS
 
@@ -38,11 +38,9 @@ def layers(arch: str) -> tuple[Layer, ...]:
     if arch not in BLOCKS:
         raise UsageError(f"unknown network {arch!r}{nearest(arch, BLOCKS)} (known: {', '.join(BLOCKS)})")
     chain = []
-    for block, (count, channels) in enumerate(zip(BLOCKS[arch], CHANNELS, strict=True), start=1):
-        for i in range(1, count + 1):
-            chain.append(Layer(f"conv{block}_{i}", "conv", channels, 2 ** (block - 1)))
-            chain.append(Layer(f"relu{block}_{i}", "relu", channels, 2 ** (block - 1)))
-        chain.append(Layer(f"pool{block}", "pool", channels, 2**block))
+    for name in layer_names(arch):
+        kind, block = name[:4], int(name[4])
+        chain.append(Layer(name, kind, CHANNELS[block - 1], 2 ** (block - (kind != "pool"))))
     return tuple(chain)
 
 
@@ -159,16 +157,31 @@ class VGG:
         chain = chain_to(self.arch, wanted)
         check_size(chain, image.shape[-2], image.shape[-1])
         x = self.prepare(image)
-        for layer in chain:
+        whole = True
+        for i, layer in enumerate(chain):
             if layer.kind == "conv":
-                # The ReLU comes with it unless the values before are asked for.
-                x = self.convolve(x, layer.name, relu=layer.name not in wanted)
+                # ReLU and pool come with it unless the values before them are asked for.
+                whole = x.requires_grad or not self._comes_pooled(chain[i : i + 3], wanted)
+                x = self.convolve(x, layer.name, relu=layer.name not in wanted) if whole else self._pooled(x, layer)
             elif layer.kind == "relu":
                 x = F.relu(x) if f"conv{layer.name[4:]}" in wanted else x
-            else:
+            elif whole:
                 x = self.pool(x)
             if layer.name in wanted:
                 yield layer.name, x
+
+    def _comes_pooled(self, part: tuple[Layer, ...], wanted: set[str]) -> bool:
+        """Whether ``part`` is a convolution, a ReLU and a pool that one op of ours makes."""
+        kinds = [layer.kind for layer in part]
+        ours = self.winograd and self.pooling == "max" and kinds == ["conv", "relu", "pool"]
+        return ours and wanted.isdisjoint(layer.name for layer in part[:2])
+
+    def _pooled(self, x: Tensor, layer: Layer) -> Tensor:
+        """The convolution ``layer`` with its ReLU and the max pool above; the map before the pool is never whole."""
+        shape = (x.shape[0], x.shape[2] // 2, x.shape[3] // 2, layer.channels)
+        y, places = (x.new_empty(shape, dtype=dtype).permute(0, 3, 1, 2) for dtype in (x.dtype, torch.uint8))
+        torch.ops.fastnst.conv3x3_pool_out(x, *self.convs[layer.name], self.padding, y, places)
+        return y
 
 
 def check_size(chain: tuple[Layer, ...], height: int, width: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,14 +25,19 @@ class Optimizer(Protocol):
     """Updates an image in place, given the gradient there."""
 
     learning_rate: float
+    carries: tuple[str, ...]
 
     def step(self, image: Tensor, gradient: Tensor) -> None: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, memory: Mapping[str, Any]) -> None: ...
 
 
 def make_optimizer(image: Tensor, settings: Settings) -> Optimizer:
     """The optimiser that the settings name, for updates of ``image``."""
     if settings.optimizer == "adam":
-        return Adam(image, settings.learning_rate)
+        return Adam(image, settings.learning_rate, settings.betas, settings.epsilon)
     dtype = torch.bfloat16 if settings.history_dtype == "bfloat16" else image.dtype
     return ConditionedLBFGS(image, settings.learning_rate, settings.history, dtype)
 
@@ -43,13 +49,33 @@ class Walk:
         objective: whose losses are to fall.
         image: the start, overwritten on the way.
         settings: the optimiser.
+        memory: the ``state`` of a walk to go on from, or the optimiser's part of it.
     """
 
-    def __init__(self, objective: ValueAndGrad, image: Tensor, settings: Settings) -> None:
+    def __init__(
+        self, objective: ValueAndGrad, image: Tensor, settings: Settings, memory: Mapping[str, Any] | None = None
+    ) -> None:
         self.objective, self.image, self.settings = objective, image, settings
+        memory = memory or {}
+        if "image" in memory:
+            image.copy_(memory["image"])
         self.good = image.clone()
+        if "good" in memory:
+            self.good.copy_(memory["good"])
         self.optimizer = make_optimizer(image, settings)
+        self.optimizer.restore(memory)
         self.gradient: Tensor | None = None
+
+    def state(self) -> dict[str, Any]:
+        """All that the steps to come depend on, tensors not copied: to be asked between two steps."""
+        return {"image": self.image, "good": self.good, **self.optimizer.state()}
+
+    def carried(self) -> dict[str, Any]:
+        """What of the ``state`` serves an image of another size, see :func:`fastnst.adam.resized`."""
+        if not self.optimizer.carries:
+            return {}
+        state = self.state()
+        return {name: state[name] for name in self.optimizer.carries}
 
     def look(self) -> tuple[Losses, bool]:
         """The losses where the image stands, and whether they and the gradient are finite."""
@@ -61,6 +87,8 @@ class Walk:
         assert self.gradient is not None
         self.good.copy_(self.image)
         self.optimizer.step(self.image, self.gradient)
+        if self.settings.clamp:
+            self.image.clamp_(0, 255)
         self.gradient = None  # let go before the next is made
 
     def turn_back(self) -> None:

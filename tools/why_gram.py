@@ -21,7 +21,8 @@ from torch import Tensor
 from fastnst import VGG, images, ops, stylize, weights
 from fastnst.files import replacing
 from fastnst.losses import ContentLoss, StyleLoss
-from fastnst.settings import STYLE_LAYERS, Settings
+from fastnst.presets import STYLE_LAYERS
+from fastnst.settings import Settings
 from fastnst.vgg import chain_to
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from fastnst import ops, transfer
+from fastnst import choices, ops
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
@@ -27,7 +27,7 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "kernels": ops.kernels()["style_loss"],
-        "precision": str(transfer.choose_precision("auto", torch.device("cpu"))).removeprefix("torch."),
+        "precision": str(choices.choose_precision("auto", torch.device("cpu"))).removeprefix("torch."),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "fastnst": importlib.metadata.version("fastnst"),

@@ -121,7 +121,7 @@ def run_ours(folder: Path, judge: Judge, target: float, options: argparse.Namesp
             found.append((step.step, loss))
         return bool(found)
 
-    result = stylizer.run(content, stylizer.load_style(folder / "style.png", content), callback=watch)
+    result = stylizer.run(stylizer.load_scene(content, [folder / "style.png"]), callback=watch)
     if not found:
         sys.exit(
             f"fastnst {variant}: still at loss {curve[-1][1]:g} after {len(curve)} steps; the target is {target:g}"

@@ -79,7 +79,7 @@ class EagerObjective:
         for name, weight in settings.style_layers:
             f = features[name].flatten(2).to(self.dtype)
             c, n = f.shape[1], f.shape[2]
-            apart = form.gram(c, n) * (f @ f.mT) - self.targets[name]
+            apart = form.gram(c, n) * (f @ f.mT) - self.targets[name][0]
             total = total + settings.style_weight * weight * form.loss(c) * apart.square().sum()
         for name, weight in settings.content_layers:
             f, target = features[name].to(self.dtype), self.content[name]

@@ -15,7 +15,9 @@ from fastnst.errors import FastnstError
 from fastnst.gallery.folders import Digests, Made, WriteError, whole_folder, writing
 from fastnst.gallery.pairs import Pair
 from fastnst.images import Picture
+from fastnst.inputs import describe, find_inputs
 from fastnst.optimize import Step
+from fastnst.scene import Painting, Scene
 from fastnst.settings import Settings
 from fastnst.transfer import Stylizer
 
@@ -85,7 +87,7 @@ class Workshop:
 
     def _make(self, turn: Turn, content: Picture, style: Picture, watch: Watch | None) -> Made:
         settings, pair = self.settings, turn.pair
-        facts = settings.to_dict()
+        carried = describe(settings, find_inputs(settings, content=pair.content, style=pair.style), pair.folder)
         with whole_folder(pair.folder) as folder:
             _save(folder / "content.jpg", content)
             _save(folder / "style.jpg", style)
@@ -96,16 +98,16 @@ class Workshop:
                 nonlocal count
                 count = step.count
                 if settings.snapshot_every and count % settings.snapshot_every == 0 and not step.last:
-                    pixels = images.resize(step.image, *content.pixels.shape[-2:])
-                    _save(folder / f"gen_{count}.jpg", Picture(pixels, content.alpha), facts)
+                    pixels = self.stylizer.finish(step.image, content)
+                    _save(folder / f"gen_{count}.jpg", Picture(pixels, content.alpha), carried)
                 return watch(turn, step) if watch is not None else None
 
-            start = self.stylizer.load_start(content)
-            result = self.stylizer.run(content, style, start=start, callback=callback)
+            scene = Scene(content, (Painting(style),), start=self.stylizer.load_start(content))
+            result = self.stylizer.run(scene, callback=callback)
             if result.stopped == "interrupt":
                 raise KeyboardInterrupt
             # not the number of steps in the trace: a scale that stalled has fewer than its share of the count
-            picture = _save(folder / f"gen_{count}.jpg", Picture(result.image, result.alpha), facts)
+            picture = _save(folder / f"gen_{count}.jpg", Picture(result.image, result.alpha), carried)
             record = json.dumps(
                 {
                     "content": {"name": pair.content.name, "sha256": self._digests[pair.content]},
@@ -114,7 +116,7 @@ class Workshop:
                     "steps": sum(map(len, result.trace)),
                     "seconds": result.seconds,
                     "losses": dataclasses.asdict(result.trace[-1][-1]),
-                    "settings": facts,
+                    "settings": settings.to_dict(),
                 },
                 indent=1,
             )

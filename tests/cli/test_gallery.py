@@ -13,7 +13,7 @@ import pytest
 from cli_pictures import LAYERS, save_picture
 from PIL import Image
 
-from fastnst import gallery, images, transfer
+from fastnst import __version__, gallery, images, transfer
 from fastnst.errors import ImageError, OutOfMemoryError, UsageError
 from fastnst.gallery import contact, making
 from fastnst.objective import style_targets
@@ -66,7 +66,15 @@ def test_the_record_says_what_a_pair_was_made_from(pictures: Path, out: Path) ->
     assert (record["result"], record["steps"]) == ("gen_2.jpg", 2)
     assert record["losses"]["total"] > 0
     assert record["settings"] == json.loads(json.dumps(SETTINGS.to_dict()))
-    assert images.read_settings(out / "gen_0" / "gen_2.jpg") == record["settings"]
+    carried = images.read_settings(out / "gen_0" / "gen_2.jpg")
+    assert carried is not None
+    files = carried.pop("files")
+    assert carried.pop("fastnst") == __version__
+    assert carried == record["settings"]
+    assert files == {
+        part: {"name": f"../../pictures/{record[part]['name']}", "sha256": record[part]["sha256"]}
+        for part in ("content", "style")
+    }
     assert report.made[0].record == record
 
 
@@ -178,10 +186,10 @@ def test_a_pair_whose_run_fails_is_skipped(
 ) -> None:
     real = transfer.Stylizer.run
 
-    def fails(self: Any, content: Any, style: Any, **rest: Any) -> Any:
-        if content.path.name == "content_1.jpg" and style.path.name == "style_1.webp":
+    def fails(self: Any, scene: Any, **rest: Any) -> Any:
+        if scene.content.path.name == "content_1.jpg" and scene.paintings[0].picture.path.name == "style_1.webp":
             raise OutOfMemoryError("out of memory")
-        return real(self, content, style, **rest)
+        return real(self, scene, **rest)
 
     monkeypatch.setattr(transfer.Stylizer, "run", fails)
     with caplog.at_level(logging.WARNING, "fastnst"):

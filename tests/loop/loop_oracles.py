@@ -134,6 +134,35 @@ def half_mean_content(x: Tensor, content: Tensor) -> Tensor:
     return (0.5 * (x - content) ** 2).mean()
 
 
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [C] and F F^T / N."""
+    f = matrix(features)
+    return f.mean(1), f @ f.T / f.shape[1]
+
+
+def gram_mean_std(x: Tensor, style: Tensor) -> Tensor:
+    """spst.py's weights over its 1000: mean squared errors of Gram / N times 1 / C^2, of means and deviations times 10;
+    deviations are roots of diag(G) - mean^2."""
+    (mean, moment), (wanted_mean, wanted) = moments(x), moments(style)
+    deviations = [
+        (m.diagonal() - a.square()).clamp_min(1e-300).sqrt() for m, a in ((moment, mean), (wanted, wanted_mean))
+    ]
+    return (
+        F.mse_loss(moment, wanted) / len(mean) ** 2 + 10 * F.mse_loss(mean, wanted_mean) + 10 * F.mse_loss(*deviations)
+    )
+
+
+def wasserstein(x: Tensor, style: Tensor) -> Tensor:
+    """Mean over channels of (m - m')^2 and of diag(K + K' - 2 (K'^1/2 K K'^1/2)^1/2), 1e-4 on both diagonals."""
+    (mean, moment), (wanted_mean, wanted) = moments(x), moments(style)
+    ridge = 1e-4 * torch.eye(len(mean), dtype=mean.dtype)
+    k, target = moment - mean.outer(mean) + ridge, wanted - wanted_mean.outer(wanted_mean) + ridge
+    values, vectors = torch.linalg.eigh(target)
+    root = vectors @ values.sqrt().diag() @ vectors.T
+    between = torch.linalg.eigvalsh(root @ k @ root).sqrt().sum()
+    return F.mse_loss(mean, wanted_mean) + ((k + target).trace() - 2 * between) / len(mean)
+
+
 Term = Callable[[Tensor, Tensor], Tensor]
 STYLE: dict[str, Term] = {
     "gatys": gatys_style,
@@ -141,11 +170,20 @@ STYLE: dict[str, Term] = {
     "johnson": johnson_style,
     "raw": raw_style,
 }
+STYLED = (*STYLE.values(), gram_mean_std, wasserstein)
 CONTENT: dict[str, Term] = {"half_sum": half_sum_content, "mean": mean_content, "half_mean": half_mean_content}
 
 
 def variation(x: Tensor, kind: str) -> Tensor:
-    """Sum over neighbours of |d|, of d^2, or over pixels of the length of the difference."""
+    """Sum over neighbours of |d|, of d^2, or over pixels of the length of the difference; or means of squares over a
+    stencil of nine points, straight neighbours by 2/3 and diagonal ones by 1/6, the border repeated."""
+    if kind == "nine_point":
+        y = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        height, width = x.shape[2:]
+        straight = [y[..., 1 + i : 1 + i + height, 1 + j : 1 + j + width] - x for i, j in ((0, 1), (1, 0))]
+        diagonal = y.unfold(2, 2, 1).unfold(3, 2, 1)
+        slanted = [diagonal[..., 1, 1] - diagonal[..., 0, 0], diagonal[..., 1, 0] - diagonal[..., 0, 1]]
+        return 2 / 3 * sum(d.square().mean() for d in straight) + sum(d.square().mean() for d in slanted) / 6
     right, down = x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
     if kind == "isotropic":
         return (F.pad(right, (0, 1)).square() + F.pad(down, (0, 0, 0, 1)).square()).sqrt().sum()
@@ -167,7 +205,7 @@ def evaluate(
         targets = {True: features(style), False: features(content)}
     parts = {}
     for factor, layer, term in terms:
-        styled = term in STYLE.values()
+        styled = term in STYLED
         parts["style" if styled else "content", layer] = factor * term(x[layer], targets[styled][layer])
     for factor, kind in variations:
         parts["tv", ""] = factor * variation(image, kind)

@@ -49,10 +49,10 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: int, error: BaseException) ->
     """Let the building of the ``call``-th objective raise ``error``."""
     made: list[Objective] = []
 
-    def build(*arguments: Any) -> Objective:
+    def build(*arguments: Any, **options: Any) -> Objective:
         if len(made) == call - 1:
             raise error
-        made.append(Objective(*arguments))
+        made.append(Objective(*arguments, **options))
         return made[-1]
 
     monkeypatch.setattr(transfer, "Objective", build)

@@ -8,11 +8,12 @@ from loop_pictures import samples, tiny
 
 from fastnst import engine as engines
 from fastnst import ops
+from fastnst.choices import choose_convolution
 from fastnst.engine import Engine, WinogradEngine
 from fastnst.errors import UsageError
 from fastnst.objective import Objective, style_targets
 from fastnst.settings import Settings
-from fastnst.transfer import Stylizer, choose_convolution, stylize
+from fastnst.transfer import Stylizer, stylize
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
 

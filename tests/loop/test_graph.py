@@ -329,7 +329,7 @@ def test_runs_of_several_scales_say_once_that_capture_fails(
     stylizer = Stylizer(tiny(scales=2, size=176, steps=1))
     content = stylizer.load(samples())
     for _ in range(2):
-        stylizer.run(content, stylizer.load_style(samples(seed=2), content))
+        stylizer.run(stylizer.load_scene(content, [samples(seed=2)]))
     assert sum("cannot be captured" in message for message in caplog.messages) == 1
 
 

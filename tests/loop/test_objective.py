@@ -13,7 +13,6 @@ from loop_oracles import CONTENT, STYLE, evaluate, pixels, plain_features, plain
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastnst import memory
 from fastnst.errors import UsageError
 from fastnst.objective import Losses, Objective, style_targets
 from fastnst.settings import Settings
@@ -367,7 +366,7 @@ def test_activations_are_let_go_on_the_way_down(bundled: Weights, pooling: str) 
     kept = sum(map(size, [*kept_relus(objective), *pools]))
     first = size(objective.chain[0])
     # Beside them the gradient, the map it makes, and half a map for the way between; workspaces do not show here.
-    assert kept < watch.peak <= kept + 2.5 * first <= kept + memory.WORKING_MAPS * first
+    assert kept < watch.peak <= kept + 2.5 * first
     assert watch.live_at_last_convolution < 1.5 * first
 
 

@@ -15,7 +15,7 @@ from loop_pictures import TINY, as_tensor, samples, tiny
 from PIL import Image
 from torch import Tensor
 
-from fastnst import images, transfer
+from fastnst import __version__, images, transfer
 from fastnst.errors import ImageError, UsageError
 from fastnst.images import Picture
 from fastnst.optimize import Run, Step, optimize
@@ -152,7 +152,8 @@ def test_the_settings_are_written_into_the_file(tmp_path: Path, name: str) -> No
     result = stylize(samples(), samples(seed=2), settings=tiny(steps=1, seed=7))
     path = result.save(tmp_path / name)
     assert path == tmp_path / name
-    assert images.read_settings(path) == json.loads(json.dumps(tiny(steps=1, seed=7).to_dict()))
+    settings = json.loads(json.dumps(tiny(steps=1, seed=7).to_dict()))
+    assert images.read_settings(path) == {"fastnst": __version__, **settings, "files": {}}
     assert images.load(path).pixels.shape == result.image.shape
 
 

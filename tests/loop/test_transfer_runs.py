@@ -12,11 +12,11 @@ from loop_pictures import fail_at, samples, tiny
 from torch import Tensor
 from torch.nn import functional
 
-from fastnst import images, transfer
+from fastnst import choices, images, transfer
 from fastnst.errors import UsageError
 from fastnst.objective import style_targets
 from fastnst.optimize import Run, Step, optimize
-from fastnst.settings import Settings
+from fastnst.scene import Painting, Scene
 from fastnst.transfer import Stylizer, stylize
 from fastnst.vgg import VGG
 from fastnst.weights import Weights
@@ -94,9 +94,9 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(
     monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    assert transfer.choose_precision("auto", torch.device("cpu")) == dtype
-    assert transfer.choose_precision("float32", torch.device("cpu")) == torch.float32
-    assert transfer.choose_precision("auto", torch.device("mps")) == torch.float32
+    assert choices.choose_precision("auto", torch.device("cpu")) == dtype
+    assert choices.choose_precision("float32", torch.device("cpu")) == torch.float32
+    assert choices.choose_precision("auto", torch.device("mps")) == torch.float32
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
@@ -104,7 +104,7 @@ def test_auto_is_bfloat16_from_ampere_on(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert transfer.choose_precision("auto", torch.device("cuda")) == dtype
+    assert choices.choose_precision("auto", torch.device("cuda")) == dtype
 
 
 ABSENT = [
@@ -130,7 +130,7 @@ def test_a_device_that_is_not_here_is_refused_in_one_short_line(device: str) -> 
 def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert transfer.choose_device("auto") == torch.device("cpu")
+    assert choices.choose_device("auto") == torch.device("cpu")
 
 
 # Work done once.
@@ -139,19 +139,19 @@ def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.Monk
 def test_style_targets_are_computed_once_per_style_and_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, ...]] = []
 
-    def counted(network: Any, style: Tensor, settings: Settings) -> Any:
+    def counted(network: Any, style: Tensor, *rest: Any) -> Any:
         sizes.append(tuple(style.shape[-2:]))
-        return style_targets(network, style, settings)
+        return style_targets(network, style, *rest)
 
     monkeypatch.setattr(transfer, "style_targets", counted)
     stylizer = Stylizer(tiny(size=170, scales=2, steps=1))
     contents = [stylizer.load(samples(seed=seed)) for seed in range(3)]
-    one, other = (stylizer.load_style(samples(seed=seed), contents[0]) for seed in (7, 8))
-    results = [stylizer.run(content, one) for content in contents]
+    one, other = (Painting(stylizer.load_style(samples(seed=seed), contents[0])) for seed in (7, 8))
+    results = [stylizer.run(Scene(content, (one,))) for content in contents]
     assert sizes == [(64, 85), (128, 170)]
-    stylizer.run(contents[0], other)
+    stylizer.run(Scene(contents[0], (other,)))
     assert sizes == [(64, 85), (128, 170)] * 2
-    assert torch.equal(stylizer.run(contents[0], one).image, results[0].image)
+    assert torch.equal(stylizer.run(Scene(contents[0], (one,))).image, results[0].image)
     assert len(sizes) == 4
 
 

@@ -172,3 +172,27 @@ def test_missing_convolutions_are_named(bundled: Weights) -> None:
 def test_layers_past_the_bundled_ones_are_named(bundled: Weights) -> None:
     with pytest.raises(WeightsError, match="lacks conv5_2"):
         VGG(bundled, ["relu5_2"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("names", "pooled"), [(["relu1_1", "relu3_1"], 2), (["relu1_2", "pool2", "conv2_2"], 0)])
+def test_convolutions_that_bring_their_pool_give_the_same_bits(
+    bundled: Weights, monkeypatch: pytest.MonkeyPatch, names: list[str], pooled: int, dtype: torch.dtype
+) -> None:
+    """An image that wants a gradient goes one layer after the other, and is the oracle."""
+    network = VGG(bundled, names, dtype=dtype, winograd=True)
+    calls: list[str] = []
+    fused = VGG._pooled
+
+    def counted(self: VGG, x: torch.Tensor, layer: vgg.Layer) -> torch.Tensor:
+        calls.append(layer.name)
+        return fused(self, x, layer)
+
+    monkeypatch.setattr(VGG, "_pooled", counted)
+    image = pixels(19, 22, dtype=torch.float32)
+    found = network.features(image, names)
+    assert len(calls) == pooled
+    exact = network.features(image.clone().requires_grad_(), names)
+    assert len(calls) == pooled
+    for name in names:
+        assert torch.equal(found[name], exact[name])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fastnst import VGG, ops
-from fastnst.settings import STYLE_LAYERS
+from fastnst.presets import STYLE_LAYERS
 from fastnst.weights import Weights
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,234 @@
+"""Checkpoints that cannot be gone on with: each is told in one line, and no file is harmed."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loop_checkpoints import header, same, settings_of, stopping, styled
+from loop_pictures import samples
+from loop_toys import adam, newton
+from safetensors.torch import load_file, save_file
+
+from fastnst import checkpoint, transfer
+from fastnst.checkpoint import Checkpoint
+from fastnst.errors import CheckpointError, FastnstError, UsageError
+from fastnst.settings import Settings
+from fastnst.transfer import stylize
+
+pytestmark = pytest.mark.usefixtures("weights_read_once")
+BOTH = pytest.mark.parametrize("make", [adam, newton])
+OPTIMIZERS = pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "run.ckpt"
+
+
+# What is refused, with nothing overwritten.
+
+
+def refused(file: Path, settings: Settings, **more: Any) -> str:
+    """The message of the error, once it is known to be one line that names the file, and the file unharmed."""
+    before = file.read_bytes()
+    with pytest.raises(FastnstError) as caught:
+        styled(settings, **{"checkpoint": file, "resume": True, **more})
+    assert file.read_bytes() == before
+    text = str(caught.value)
+    assert text.startswith(str(file))
+    assert "\n" not in text
+    return text.removeprefix(f"{file}").removeprefix(": ")
+
+
+@pytest.fixture
+def begun(file: Path) -> Path:
+    """A checkpoint in the middle of a run of ``settings_of("adam")``."""
+    styled(settings_of("adam"), callback=stopping(3), checkpoint=file)
+    return file
+
+
+def test_a_file_that_is_there_is_not_overwritten_unless_forced(begun: Path) -> None:
+    settings = settings_of("adam")
+    expected = " is there already; go on from it with --resume, or begin anew with --force"
+    assert refused(begun, settings, resume=False) == expected
+    seen: list[int] = []
+    styled(settings, callback=lambda step: seen.append(step.count), checkpoint=begun, force=True)
+    assert seen[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 5}, "steps was 4, is 5"),
+        ({"steps": (4, 4)}, "steps was 4, is [4, 4]"),
+        ({"style_weight": 2.0, "tv_weight": 1.0}, "style_weight was 1000.0, is 2.0"),
+        ({"optimizer": "lbfgs"}, 'optimizer was "adam", is "lbfgs"'),
+        ({"average": 0.5}, "average was 0.0, is 0.5"),
+        ({"weights": "other.pth"}, 'weights was null, is "other.pth"'),
+    ],
+)
+def test_other_settings_are_told_by_the_first_that_differs(
+    begun: Path, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = transfer.weights.load
+    monkeypatch.setattr(transfer.weights, "load", lambda _, **rest: real(None, **rest))
+    settings = dataclasses.replace(settings_of("adam"), **changes)
+    assert refused(begun, settings) == f"of a run with other settings: {message}"
+
+
+def test_a_setting_that_is_new_is_as_it_was(begun: Path) -> None:
+    """A file written before fastnst had ``average``."""
+
+    def forget(header: dict[str, Any]) -> None:
+        del header["settings"]["average"]
+
+    settings = settings_of("adam")
+    rewrite(begun, forget)
+    assert refused(begun, dataclasses.replace(settings, average=0.5)).endswith("average was 0.0, is 0.5")
+    assert same(styled(settings, checkpoint=begun, resume=True), styled(settings))
+
+
+def test_other_pictures_and_weights_are_refused(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    settings = settings_of("adam")
+    told = []
+    for content, style in ((5, 2), (0, 5)):
+        with pytest.raises(CheckpointError) as caught:
+            stylize(samples(seed=content), samples(seed=style), settings=settings, checkpoint=begun, resume=True)
+        told.append(str(caught.value))
+    assert told == [f"{begun}: of a run with another {part} picture" for part in ("content", "style")]
+    start = tmp_path / "start.png"
+    for seed in (7, 8):
+        Image.fromarray(samples(seed=seed)).save(start)
+        started = dataclasses.replace(settings, init=str(start))
+        if seed == 7:
+            styled(started, callback=stopping(1), checkpoint=begun, force=True)
+    assert refused(begun, started) == "of a run with another start picture"
+    rewrite(begun, lambda header: header.update(weights="vgg91"))
+    assert refused(begun, started).startswith("of a run with other weights: vgg91, not vgg19")
+
+
+def rewrite(file: Path, change: Callable[[dict[str, Any]], Any] = lambda facts: None, version: str = "1") -> None:
+    """The checkpoint with its header changed, and whole."""
+    facts = header(file)
+    change(facts)
+    tensors, text = {name: x.clone() for name, x in load_file(file).items()}, json.dumps(facts)
+    digest = checkpoint._digest_all(text, tensors)
+    save_file(tensors, file, {"fastnst checkpoint": version, "run": text, "sha256": digest})
+
+
+def test_a_checkpoint_of_another_format_is_refused(begun: Path) -> None:
+    rewrite(begun, version="2")
+    assert refused(begun, settings_of("adam")) == "a checkpoint of format 2; this fastnst reads format 1"
+
+
+def test_a_truncated_file_is_refused_at_any_length(begun: Path) -> None:
+    whole = begun.read_bytes()
+    identity = checkpoint.Identity(settings_of("adam"), {}, "vgg19")
+    header = int.from_bytes(whole[:8], "little")
+    lengths = {*range(0, len(whole), len(whole) // 40), 1, 7, 8, 9, header, header + 7, header + 8, len(whole) - 1}
+    assert len(lengths) >= 48
+    for length in lengths:
+        begun.write_bytes(whole[:length])
+        with Checkpoint(begun, resume=True) as kept, pytest.raises(CheckpointError) as caught:
+            kept.begin(identity)
+        assert str(caught.value).startswith(f"{begun}: damaged, or not a checkpoint (")
+        assert "\n" not in str(caught.value)
+        assert begun.read_bytes() == whole[:length]
+
+
+def test_a_damaged_file_is_refused_wherever_the_damage_is(begun: Path) -> None:
+    whole = begun.read_bytes()
+    identity = checkpoint.Identity(settings_of("adam"), {}, "vgg19")
+    generator = random.Random(0)
+    places = [generator.randrange(len(whole)) for _ in range(60)] + [whole.index(b'\\"seconds') + 12]
+    for place in places:
+        begun.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with Checkpoint(begun, resume=True) as kept, pytest.raises(CheckpointError) as caught:
+            kept.begin(identity)
+        assert "damaged" in str(caught.value) or "not a checkpoint" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_file_is_refused_and_replaced_when_forced(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = settings_of("adam")
+    file.write_text("a letter\n" * 99)
+    assert refused(file, settings).startswith("damaged, or not a checkpoint (")
+    save_file({"x": torch.zeros(3)}, file)
+    assert refused(file, settings) == "not a checkpoint of fastnst"
+    assert same(styled(settings, checkpoint=file, resume=True, force=True), styled(settings))
+    assert caplog.messages == [f"{file}: not a checkpoint of fastnst; beginning anew"]
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder, expected the name of a file"):
+        styled(settings_of("adam"), checkpoint=tmp_path)
+
+
+def test_a_file_where_none_can_be_is_an_error_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"run\.ckpt: cannot be written \(No such file or directory\)"):
+        styled(settings_of("adam"), checkpoint=tmp_path / "nowhere" / "run.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(begun: Path) -> None:
+    left = begun.with_name(".run.ckpt.part")
+    left.mkdir()
+    (left / ".tmpX").write_text("half of it")
+    styled(settings_of("adam"), checkpoint=begun, resume=True)
+    assert sorted(path.name for path in begun.parent.iterdir()) == [".run.ckpt.lock", "run.ckpt"]
+
+
+def test_a_checkpoint_has_the_permissions_of_any_new_file(begun: Path) -> None:
+    begun.with_name("plain").touch()
+    assert begun.stat().st_mode == begun.with_name("plain").stat().st_mode
+
+
+def test_two_runs_on_one_checkpoint_are_one_too_many(begun: Path) -> None:
+    message = "another run is using it; give each run a file of its own"
+    with Checkpoint(begun, resume=True):
+        assert refused(begun, settings_of("adam")) == message
+        assert refused(begun, settings_of("adam"), resume=False, force=True) == message
+    assert styled(settings_of("adam"), checkpoint=begun, resume=True).stopped is None
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, True, "3"])
+def test_an_interval_that_makes_no_sense_is_refused(file: Path, every: Any) -> None:
+    with pytest.raises(UsageError, match=r"^checkpoint_every: expected a whole number of at least 1, got"):
+        styled(settings_of("adam"), checkpoint=file, checkpoint_every=every)
+
+
+def test_resuming_takes_a_file() -> None:
+    with pytest.raises(UsageError, match=r"^resume: expected the file to go on from as well"):
+        styled(settings_of("adam"), resume=True)
+
+
+def test_a_full_disk_does_not_end_the_run_and_the_last_place_stands(
+    begun: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of("adam")
+    before = begun.read_bytes()
+
+    def full(tensors: Any, path: Path, metadata: Any) -> None:
+        path.write_bytes(b"the first half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        result = styled(settings, checkpoint=begun, resume=True)
+    assert same(result, styled(settings))
+    assert "cannot be written ([Errno 28] No space left on device); going on, the last place written stands" in (
+        caplog.text
+    )
+    assert begun.read_bytes() == before
+    assert sorted(path.name for path in begun.parent.iterdir()) == [".run.ckpt.lock", "run.ckpt"]

@@ -1,0 +1,115 @@
+"""Styles and masks from pictures to a result: what they change, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from loop_pictures import samples, tiny
+
+from fastnst.errors import UsageError
+from fastnst.transfer import Stylizer, stylize
+
+pytestmark = pytest.mark.usefixtures("weights_read_once")
+
+LEVEL = 1 / 255
+
+
+def half(left: bool, height: int = 72, width: int = 96) -> Any:
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, : width // 2] = 255
+    return mask if left else 255 - mask
+
+
+def test_each_style_goes_to_its_mask() -> None:
+    """A red style and a blue one: with the masks changed over, the colours of the halves change over."""
+    red, blue = samples(seed=3), samples(seed=3)
+    red[..., 1:] //= 4
+    blue[..., :2] //= 4
+    settings = tiny(steps=12, content_weight=0.5, optimizer="adam", learning_rate=10.0)
+
+    def redness(*masks: Any) -> tuple[float, float]:
+        image = stylize(samples(), [red, blue], masks=masks, settings=settings).image
+        warm = (image[0, 0] - image[0, 2]).mean(0)
+        return float(warm[:24].mean()), float(warm[-24:].mean())
+
+    left, right = redness(half(True), half(False))
+    other_left, other_right = redness(half(False), half(True))
+    assert left > other_left + 0.2
+    assert other_right > right + 0.2
+
+
+def test_a_part_of_a_style_counts_alone() -> None:
+    """With a style mask the rest of the style picture may be anything."""
+    settings = tiny(style_layers=(("relu1_1", 1.0),), content_layers=(("relu1_1", 1.0),))
+    style, spoilt = samples(seed=3), samples(seed=3)
+    spoilt[:, 60:] = 0
+    results = [
+        stylize(samples(), picture, style_masks=[half(True)], settings=settings).image for picture in (style, spoilt)
+    ]
+    assert (results[0] - results[1]).abs().max() < LEVEL
+    assert (results[0] - stylize(samples(), spoilt, settings=settings).image).abs().max() > 2 * LEVEL
+
+
+def test_content_is_held_where_its_mask_is_white() -> None:
+    settings = tiny(steps=12, content_weight=3e4)
+    image = stylize(samples(), samples(seed=3), content_mask=half(True), settings=settings).image
+    original = stylize(samples(), samples(), settings=tiny(steps=1, learning_rate=1e-9)).image
+    changed = (image - original).abs().mean((0, 1, 2))
+    assert changed[:24].mean() < 0.7 * changed[-24:].mean()
+
+
+def test_weights_of_styles_count_in_proportion() -> None:
+    styles = [samples(seed=3), samples(seed=5)]
+    even, double, scaled, alone = (
+        stylize(samples(), chosen, settings=tiny(style_weights=weights)).image
+        for chosen, weights in ((styles, ()), (styles, (2.0, 1.0)), (styles, (6.0, 3.0)), (styles, (0.0, 1.0)))
+    )
+    assert torch.equal(double, scaled)
+    assert (even - double).abs().max() > LEVEL
+    torch.testing.assert_close(alone, stylize(samples(), styles[1], settings=tiny()).image, atol=1e-4, rtol=0)
+
+
+def test_masks_follow_a_crop_and_scales() -> None:
+    settings = tiny(crop=64, scales=2, min_scale=64, steps=2)
+    stylizer = Stylizer(settings)
+    scene = stylizer.load_scene(samples(), [samples(seed=2)], [half(True)], [half(False)], half(True))
+    masks = [scene.paintings[0].mask, scene.paintings[0].source, scene.content_mask]
+    for mask in masks:
+        assert mask is not None
+        assert mask.pixels.shape == (1, 3, 64, 64)
+        assert ((mask.pixels >= 0) & (mask.pixels <= 1)).all()
+    assert stylizer.run(scene).image.shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"masks": [half(True)]}, "1 mask for 2 styles; give one for each"),
+        ({"style_masks": [half(True)] * 3}, "3 style masks for 2 styles; give one for each"),
+        (
+            {"masks": [half(True, 72, 90), None]},
+            "mask: is 90x72 pixels, but its picture 96x72; draw it in the picture's size",
+        ),
+        ({"masks": [half(True), half(True) * 0]}, "mask: has no pixel above zero; paint white what counts"),
+        ({"content_mask": half(True) * 0}, "content mask: has no pixel above zero; paint white what counts"),
+        ({"style_weights": (1.0,)}, "style_weights: 1 for 2 styles; give one for each"),
+        ({"style_weights": (0.0, 0.0)}, "style_weights (0.0, 0.0): expected one above zero at least"),
+        ({"style_weights": (1.0, -1.0)}, "style_weights: expected a finite number of at least 0, got -1.0"),
+        ({"style_loss": "wassertein"}, "unknown style loss 'wassertein', did you mean wasserstein?"),
+        ({"normalise_gradients": 1}, "normalise_gradients: expected True or False, got 1"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(arguments: dict[str, Any], message: str) -> None:
+    pictures = {name: arguments.pop(name) for name in ("masks", "style_masks", "content_mask") if name in arguments}
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        stylize(samples(), [samples(seed=1), samples(seed=2)], settings=tiny().but(**arguments), **pictures)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_style_is_refused() -> None:
+    with pytest.raises(UsageError, match="expected a style picture at least"):
+        stylize(samples(), [], settings=tiny())
