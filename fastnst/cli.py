@@ -287,6 +287,10 @@ def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
         shown = {"--weights": "the bundled VGG-19", "--style-weights": "all alike"}.get(name, shown)
         group.add_argument(name, type=kind, metavar=metavar, help=f"{text} (default: {shown})".replace("%", "%%"))
 
+    def switch(group: argparse._ArgumentGroup, name: str, text: str) -> None:
+        value = getattr(preset_values, name.removeprefix("--").replace("-", "_"))
+        group.add_argument(name, action=argparse.BooleanOptionalAction, help=f"{text} (default: {value})")
+
     group = parser.add_argument_group(f"the result (defaults of preset {preset})")
     group.add_argument("--preset", metavar="NAME", help=f"{', '.join(PRESETS)} (default: {preset})")
     group.add_argument(
@@ -315,12 +319,7 @@ def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
     add(group, "--style-layers", str, "LAYERS", "the same for the style")
     add(group, "--style-loss", str, "NAME", "gram, or another of docs/control.md, or one of an installed package")
     add(group, "--style-weights", str, "X,X", "of several styles, in their order")
-    group.add_argument(
-        "--normalise-gradients",
-        action=argparse.BooleanOptionalAction,
-        help="give every layer's losses gradients of one size, times their weights "
-        f"(default: {preset_values.normalise_gradients})",
-    )
+    switch(group, "--normalise-gradients", "give every layer's losses gradients of one size, times their weights")
     add(group, "--style-scale", float, "X", "longest side of the style picture, relative to the content's")
     add(group, "--style-size", int, "N", "the same in pixels, instead of --style-scale")
     add(group, "--pooling", str, "HOW", "max, average or l2")
@@ -329,19 +328,11 @@ def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
     group = parser.add_argument_group("the optimiser and the machine")
     add(group, "--optimizer", str, "NAME", " or ".join(OPTIMIZERS))
     add(group, "--learning-rate", float, "X", "length of a step")
-    group.add_argument(
-        "--carry",
-        action=argparse.BooleanOptionalAction,
-        help=f"take Adam's moments from one scale to the next (default: {preset_values.carry})",
-    )
+    switch(group, "--carry", "take Adam's moments from one scale to the next")
     add(group, "--average", float, "X", "decay of a moving average of the images, which is the result; 0: the last is")
     add(group, "--betas", str, "X,X", "Adam's decays of the gradient and of its square")
     add(group, "--epsilon", float, "X", "beside Adam's root of the squares")
-    group.add_argument(
-        "--clamp",
-        action=argparse.BooleanOptionalAction,
-        help=f"hold every pixel in black..white after each step (default: {preset_values.clamp})",
-    )
+    switch(group, "--clamp", "hold every pixel between black and white after each step")
     add(group, "--history", int, "N", "steps that L-BFGS remembers")
     add(group, "--history-dtype", str, "NAME", f"of what L-BFGS remembers: {', '.join(HISTORY_DTYPES)}")
     add(group, "--device", str, "NAME", "auto, cpu, cuda, cuda:1, ...")

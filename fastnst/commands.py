@@ -56,13 +56,14 @@ def _stylize(options: argparse.Namespace, settings: Settings, output: Path, kept
     scene = stylizer.load_scene(original, options.style, options.mask, options.style_mask, options.content_mask)
     content = scene.content
     del original  # a large photograph would stay in memory all the time
-    facts = describe(settings, find_inputs(settings, **scene.files()), output.parent)
+    snapshots = settings.snapshot_every
+    facts = describe(settings, find_inputs(settings, **scene.files()), output.parent) if snapshots else None
     _save_settings(options, settings)
     with StepBar(options.quiet) as bar:
 
         def callback(step: Step) -> None:
             bar(step)
-            if settings.snapshot_every and step.count % settings.snapshot_every == 0:
+            if snapshots and step.count % snapshots == 0:
                 pixels = stylizer.finish(step.image, content)
                 path = output.with_name(f"{output.stem}_{step.count:04d}{output.suffix}")
                 results.add(images.save(path, pixels, alpha=content.alpha, settings=facts))

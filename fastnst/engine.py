@@ -103,22 +103,12 @@ class Engine:
                     grad = torch.zeros_like(x)
                 lay_on(grad, x, tap, tape.slopes.pop(layer.name, ()), relu=layer.kind == "relu")
             assert grad is not None
-            if self._makes_again(i):
-                return self._finish(grad, tape)
             if layer.kind == "pool":
                 grad = self._unpool(i, grad, x, tape)
             elif layer.kind == "conv":
                 grad = self._unconvolve(i, grad, tape)
         assert grad is not None
         return grad
-
-    def _makes_again(self, i: int) -> bool:
-        """Whether the convolution at ``i`` is the second and what it read is to be made again from the image."""
-        return False
-
-    def _finish(self, grad: Tensor, tape: Tape) -> Tensor:
-        """The rest of the way down from the second convolution, where its input is made again."""
-        raise NotImplementedError
 
     def _convolve(self, i: int, x: Tensor, tape: Tape) -> Tensor:
         name = self.chain[i].name
@@ -213,7 +203,7 @@ class WinogradEngine(Engine):
     that no loss looks at is laid on while it writes. Maps lie in an arena.
 
     The first map is the largest and costs least: it is let go when the second convolution has read it, and made again
-    on the way down. There it and its gradient come strip by strip, and are never whole: :meth:`_finish`.
+    on the way down. There it and its gradient come strip by strip, and are never whole.
     """
 
     def __init__(self, network: VGG, chain: tuple[Layer, ...], taps: Mapping[str, Tap], size: tuple[int, int]) -> None:
@@ -234,19 +224,30 @@ class WinogradEngine(Engine):
     def _convolve(self, i: int, x: Tensor, tape: Tape) -> Tensor:
         if i == 0:
             tape.start = x
-        y = self._convolve_with_all(i, x, tape)
-        if self._makes_again(i):
+        name, network = self.chain[i].name, self.network
+        if self._pools(i):
+            pool = self.chain[i + 2]
+            y, places = self._empty(pool, x.dtype), self._empty(pool, torch.uint8)
+            torch.ops.fastnst.conv3x3_pool_out(x, *network.convs[name], network.padding, y, places)
+            tape.places[pool.name] = places
+        else:
+            y = self._empty(self.chain[i], x.dtype)
+            torch.ops.fastnst.conv3x3_out(x, *network.convs[name], name not in self.taps, network.padding, y)
+            if name in self.taps:
+                tape.features[name] = y
+        if i == 2 and self._in_strips():
             del tape.features[self.chain[1].name]
         return y
 
-    def _makes_again(self, i: int) -> bool:
-        if i != 2 or self.chain[0].name in self.taps:
-            return False
-        tap = self.taps.get(self.chain[1].name)
-        return tap is None or tap.norms is None  # a norm is of the whole map
+    def _in_strips(self) -> bool:
+        """Whether the first map is let go once it has been read, and the way down through it goes strip by strip."""
+        tap = self.taps.get(self.chain[1].name) if len(self.chain) > 2 else None
+        whole = tap is not None and tap.norms is not None  # a norm is of the whole map
+        return len(self.chain) > 2 and self.chain[0].name not in self.taps and not whole
 
-    def _finish(self, grad: Tensor, tape: Tape) -> Tensor:
-        """A strip of rows after the other, with the rows beside it that its gradient looks at.
+    def _unconvolve_in_strips(self, grad: Tensor, tape: Tape) -> Tensor:
+        """The way down through the second convolution, the ReLU below and the first: a strip of rows after the other,
+        with the rows beside it that its gradient looks at.
 
         Strips begin at tiles of the convolution, so the result is that of the whole map, bit for bit.
         """
@@ -276,22 +277,6 @@ class WinogradEngine(Engine):
             below[:, :, top:bottom] = image_grad[:, :, top - low : bottom - low]
         return below
 
-    def _convolve_with_all(self, i: int, x: Tensor, tape: Tape) -> Tensor:
-        name, network = self.chain[i].name, self.network
-        if not self._pools(i):
-            y = self._empty(self.chain[i], x.dtype)
-            relu = name not in self.taps
-            torch.ops.fastnst.conv3x3_out(x, *network.convs[name], relu, network.padding, y)
-            if name in self.taps:
-                tape.features[name] = y
-            return y
-        weight, bias = network.convs[name]
-        pool = self.chain[i + 2]
-        y = self._empty(pool, x.dtype)
-        tape.places[pool.name] = self._empty(pool, torch.uint8)
-        torch.ops.fastnst.conv3x3_pool_out(x, weight, bias, network.padding, y, tape.places[pool.name])
-        return y
-
     def _rectify(self, i: int, x: Tensor, tape: Tape) -> Tensor:
         if self.chain[i - 1].name in self.taps:
             return super()._rectify(i, x, tape)
@@ -315,6 +300,8 @@ class WinogradEngine(Engine):
         return grad if self._pools(i - 2) else super()._unpool(i, grad, y, tape)
 
     def _unconvolve(self, i: int, grad: Tensor, tape: Tape) -> Tensor:
+        if i <= 2 and self._in_strips():
+            return self._unconvolve_in_strips(grad, tape) if i == 2 else grad  # which has come all the way
         mask = tape.features[self.chain[i - 1].name] if i > 0 and self._masks(i) else None
         places = tape.places.pop(self.chain[i + 2].name) if self._pools(i) else None
         return self._transposed(self.chain[i], grad, self._size_of(self.chain[i]), mask, places)

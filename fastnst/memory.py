@@ -70,9 +70,8 @@ def terms(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, s
     image = 3 * height * width * wide
     ins = [3, *(layer.channels for layer in chain)]
     ours = settings.convolution == "winograd"
-    exact = sum(
-        9 * c * layer.channels * dtype.itemsize for c, layer in zip(ins, chain, strict=False) if _is_conv(layer)
-    )
+    convs = [(c, layer) for c, layer in zip(ins, chain, strict=False) if layer.kind == "conv"]
+    exact = sum(9 * c * layer.channels * dtype.itemsize for c, layer in convs)
     if ours:
         exact += WORKSPACE * torch.get_num_threads()
     if settings.optimizer == "lbfgs":
@@ -114,10 +113,6 @@ def _most_maps(chain: Sequence[Layer], height: int, width: int, itemsize: int, s
             most = max(most, kept + out + below)
         below = out
     return most + sum(size(layer) for layer in chain if layer.name in dict(settings.content_layers))
-
-
-def _is_conv(layer: Layer) -> bool:
-    return layer.kind == "conv"
 
 
 def available(device: torch.device) -> int | None:

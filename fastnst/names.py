@@ -5,6 +5,8 @@ from __future__ import annotations
 
 BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """Convolutions of each block."""
+CHANNELS = (64, 128, 256, 512, 512)
+"""What each puts out, by block."""
 
 
 def layer_names(arch: str) -> tuple[str, ...]:

@@ -115,8 +115,7 @@ def plan(
     chosen = settings.but(convolution=convolution)
     need, have = memory.needed(chain, height, width, dtype, chosen), memory.available(stylizer.device)
     fits = have is None or need <= have
-    styles = style if isinstance(style, (list, tuple)) else [style]
-    pixels, taken = _probe(stylizer, picture, styles, masks, style_masks, content_mask)
+    pixels, taken = _probe(stylizer, picture, style, masks, style_masks, content_mask)
     precision = str(dtype).removeprefix("torch.")
     rest = PIXELS.get(f"{convolution} {precision}", PIXELS[f"{convolution} float32"])
     a = [seconds / (pixels + rest) for seconds in (min(taken), statistics.median(taken), max(taken))]
@@ -135,13 +134,13 @@ def plan(
     )
 
 
-def _probe(stylizer: Stylizer, content: Any, styles: Sequence[Any], *masks: Any) -> tuple[int, list[float]]:
+def _probe(stylizer: Stylizer, content: Any, style: Any, *masks: Any) -> tuple[int, list[float]]:
     """Pixels of the probe's image and seconds of each step that counts; where it ends early, of those there are."""
     ends = [0.0]
 
     def watch(step: Step) -> None:
         ends.append(step.seconds)
 
-    result = stylizer.run(stylizer.load_scene(content, styles, *masks), callback=watch)
+    result = stylizer.run(stylizer.load_scene(content, style, *masks), callback=watch)
     seconds = [after - before for before, after in pairwise(ends)]
     return result.image[0, 0].numel(), seconds[NOT_COUNTED:] or seconds

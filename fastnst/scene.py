@@ -41,10 +41,9 @@ class Scene:
     def pictures(self) -> dict[str, Picture]:
         """Each by its part in the run: content, style, style_2, mask, mask_2, style_mask, content_mask, start."""
         found: dict[str, Picture | None] = {"content": self.content}
-        for i, painting in enumerate(self.paintings):
-            number = f"_{i + 1}" if i else ""
-            found |= {f"style{number}": painting.picture, f"mask{number}": painting.mask}
-            found[f"style_mask{number}"] = painting.source
+        count = len(self.paintings)
+        for name, kind in (("style", "picture"), ("mask", "mask"), ("style_mask", "source")):
+            found |= zip(parts(name, count), (getattr(painting, kind) for painting in self.paintings), strict=True)
         found |= {"content_mask": self.content_mask, "start": self.start}
         return {part: picture for part, picture in found.items() if picture is not None}
 
@@ -72,7 +71,7 @@ class Scene:
 
 def read(
     content: Any,
-    styles: Sequence[Any],
+    style: Any,
     *,
     fit: Callable[[Picture], Picture],
     fit_style: Callable[[Picture, Picture], Picture],
@@ -84,7 +83,8 @@ def read(
     """Load the pictures of a run.
 
     Args:
-        content, styles, content_mask: anything :func:`fastnst.images.load` takes.
+        content, content_mask: anything :func:`fastnst.images.load` takes.
+        style: the same, or a list of several.
         fit: brings a content picture to the size it is used in; ``fit_style`` the same for a style and that content.
         load_start: the picture that the run starts from, given the content.
         masks, style_masks: none, or one for each style, None among them for no mask.
@@ -93,6 +93,7 @@ def read(
         UsageError: another number of masks than of styles, no style, a mask of another size than its picture, or one
             with no pixel above zero. ImageError: a picture that cannot be read.
     """
+    styles = style if isinstance(style, (list, tuple)) else [style]
     if not styles:
         raise UsageError("expected a style picture at least")
     for name, given in (("mask", masks), ("style mask", style_masks)):
@@ -103,10 +104,10 @@ def read(
     fitted = fit(whole)
     paintings = []
     for i, source in enumerate(styles):
-        style = images.load(source)
+        picture = images.load(source)
         mask = _mask("mask", masks[i], whole, fit) if masks else None
-        chosen = _mask("style mask", style_masks[i], style, lambda x: fit_style(x, fitted)) if style_masks else None
-        paintings.append(Painting(fit_style(style, fitted), mask, chosen))
+        chosen = _mask("style mask", style_masks[i], picture, lambda x: fit_style(x, fitted)) if style_masks else None
+        paintings.append(Painting(fit_style(picture, fitted), mask, chosen))
     content_weights = _mask("content mask", content_mask, whole, fit)
     return Scene(fitted, tuple(paintings), content_weights, load_start(fitted))
 

@@ -123,7 +123,7 @@ class Stylizer:
     def load_scene(
         self,
         content: Any,
-        styles: Sequence[Any],
+        style: Any,
         masks: Sequence[Any] = (),
         style_masks: Sequence[Any] = (),
         content_mask: Any = None,
@@ -131,7 +131,7 @@ class Stylizer:
         """All pictures of a run at the sizes they are used in. Raises as :func:`fastnst.scene.read` and ``check``."""
         return read(
             content,
-            styles,
+            style,
             fit=self.load,
             fit_style=self.load_style,
             load_start=self.load_start,
@@ -317,14 +317,10 @@ def stylize(
         OutOfMemoryError with a size that would fit, CheckpointError for a checkpoint that another run uses, that is
         damaged, or that is of other pictures or settings.
     """
-    if settings is None:
-        settings = Settings.of(**changes)
-    elif changes:
-        settings = settings.but(**changes)
+    settings = Settings.of(**changes) if settings is None else settings.but(**changes)
     with keeping(checkpoint, every=checkpoint_every, resume=resume, force=force) as kept:
         stylizer = Stylizer(settings)
-        styles = list(style) if isinstance(style, (list, tuple)) else [style]
-        scene = stylizer.load_scene(content, styles, masks, style_masks, content_mask)
+        scene = stylizer.load_scene(content, style, masks, style_masks, content_mask)
         return stylizer.run(scene, callback=callback, checkpoint=kept)
 
 

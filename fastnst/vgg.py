@@ -15,11 +15,10 @@ from torch import Tensor
 
 from fastnst import ops
 from fastnst.errors import UsageError, WeightsError, nearest
-from fastnst.names import BLOCKS, layer_names
+from fastnst.names import BLOCKS, CHANNELS, layer_names
 from fastnst.ops.conv3x3 import PADDINGS
 from fastnst.weights import Weights
 
-CHANNELS = (64, 128, 256, 512, 512)
 POOLINGS = ops.reference.POOLS
 
 

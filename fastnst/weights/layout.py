@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-_CHANNELS = (64, 128, 256, 512, 512)
+from fastnst.names import BLOCKS, CHANNELS
 
-ARCHS = tuple(_BLOCKS)
+ARCHS = tuple(BLOCKS)
 TITLES = {"vgg16": "VGG-16", "vgg19": "VGG-19"}
 
 
@@ -16,7 +15,7 @@ def conv_shapes(arch: str) -> dict[str, tuple[int, int, int, int]]:
     """Return ``{"conv1_1": (64, 3, 3, 3), ...}``: weight shapes [out, in, 3, 3] of ``arch``, shallowest first."""
     shapes = {}
     inputs = 3
-    for block, (convs, outputs) in enumerate(zip(_BLOCKS[arch], _CHANNELS, strict=True), 1):
+    for block, (convs, outputs) in enumerate(zip(BLOCKS[arch], CHANNELS, strict=True), 1):
         for number in range(1, convs + 1):
             shapes[f"conv{block}_{number}"] = (outputs, inputs, 3, 3)
             inputs = outputs
@@ -27,7 +26,7 @@ def features_index(arch: str) -> dict[int, str]:
     """Return ``{0: "conv1_1", 2: "conv1_2", 5: "conv2_1", ...}``: where torchvision's ``features`` keeps each one."""
     index = {}
     position = 0
-    for block, convs in enumerate(_BLOCKS[arch], 1):
+    for block, convs in enumerate(BLOCKS[arch], 1):
         for number in range(1, convs + 1):
             index[position] = f"conv{block}_{number}"
             position += 2  # the convolution and its ReLU

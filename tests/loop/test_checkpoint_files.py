@@ -15,7 +15,6 @@ import pytest
 import torch
 from loop_checkpoints import header, same, settings_of, stopping, styled
 from loop_pictures import samples
-from loop_toys import adam, newton
 from safetensors.torch import load_file, save_file
 
 from fastnst import checkpoint, transfer
@@ -25,8 +24,6 @@ from fastnst.settings import Settings
 from fastnst.transfer import stylize
 
 pytestmark = pytest.mark.usefixtures("weights_read_once")
-BOTH = pytest.mark.parametrize("make", [adam, newton])
-OPTIMIZERS = pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 
 
 @pytest.fixture

@@ -235,7 +235,7 @@ print(held[1] - held[0])
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_a_run_holds_no_more_the_longer_it_takes(optimizer: str) -> None:
-    """With scratch memory that the C library aligns, the heap grew by 1.6 MB a step."""
+    """With scratch memory that the C library aligns, the heap grew with every step."""
     code = GROWTH.replace("device=", f"optimizer={optimizer!r}, device=")
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     assert int(child.stdout) < 32 * 2**20
