@@ -29,14 +29,17 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
       "pool_backward(Tensor grad, Tensor? x, Tensor? y, Tensor? places, str kind, int height, int width, bool relu) "
       "-> Tensor");
   m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding) -> Tensor");
-  m.def("conv3x3_out(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding, Tensor(a!) out) -> ()");
-  m.def("conv3x3_pool_out(Tensor x, Tensor weight, Tensor bias, str padding, Tensor(a!) out, Tensor(b!) places) -> ()");
+  // The `_out` forms write the rows from `first` on, as many as there is room for: a part of a map, or rows beside it.
+  m.def("conv3x3_out(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding, int first, Tensor(a!) out) -> ()");
+  m.def(
+      "conv3x3_pool_out(Tensor x, Tensor weight, Tensor bias, str padding, int first, Tensor(a!) out, Tensor(b!) "
+      "places) -> ()");
   m.def(
       "conv3x3_backward(Tensor grad, Tensor weight, Tensor? mask, Tensor? places, int height, int width, bool border) "
       "-> Tensor");
   m.def(
       "conv3x3_backward_out(Tensor grad, Tensor weight, Tensor? mask, Tensor? places, int height, int width, "
-      "bool border, Tensor(a!) out) -> ()");
+      "bool border, int first, Tensor(a!) out) -> ()");
   m.def("build_info() -> str");
 }
 

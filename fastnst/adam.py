@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CHUNK = 2**20  # values of an image that are updated together, so that a large one never needs another beside it
+
 
 class Adam:
     """Kingma and Ba 2015, algorithm 1: the state of one minimisation.
@@ -54,10 +56,12 @@ class Adam:
     def update(self, image: Tensor, gradient: Tensor, rate: float | Tensor, width: float | Tensor) -> None:
         """A step with the two factors given, as numbers or as tensors ``[]``, which stay on their device."""
         first, second = self.betas
-        self.mean.lerp_(gradient, 1 - first)
-        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        root = self.square.sqrt().div_(width).add_(self.epsilon)
-        image.sub_((self.mean * rate).div_(root))
+        parts = (x.view(-1).split(CHUNK) for x in (image, gradient.contiguous(), self.mean, self.square))
+        for pixels, slope, mean, square in zip(*parts, strict=True):
+            mean.lerp_(slope, 1 - first)
+            square.mul_(second).addcmul_(slope, slope, value=1 - second)
+            root = square.sqrt().div_(width).add_(self.epsilon)
+            pixels.sub_((mean * rate).div_(root))
 
 
 def resized(memory: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:

@@ -33,10 +33,10 @@ from fastnst.settings import Settings
 
 log = logging.getLogger("fastnst")
 
-FORMAT = 1
+FORMAT = 2  # 1 knew weights by their name alone
 EVERY = 50
 # Settings that may differ between a checkpoint and the run that goes on from it: where it is computed, what is shown.
-FREE = ("preset", "snapshot_every", "device", "convolution", "graph")
+FREE = ("preset", "snapshot_every", "max_pixels", "device", "convolution", "graph", "tiles", "memory")
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,14 @@ class Identity:
 
     settings: Settings
     pictures: Mapping[str, Tensor | None]  # as they are used, by what they are to the run
-    weights: str
+    weights: str  # what they are called
+    weights_digest: str  # of what the network uses of them: see :func:`digest`
 
     def facts(self) -> dict[str, Any]:
         """The same as JSON has it, fingerprints in place of pictures."""
-        pictures = {name: _digest([picture]) for name, picture in self.pictures.items() if picture is not None}
-        facts = {"settings": self.settings.to_dict(), "pictures": pictures, "weights": self.weights}
+        pictures = {name: digest([picture]) for name, picture in self.pictures.items() if picture is not None}
+        weights = {"name": self.weights, "sha256": self.weights_digest}
+        facts = {"settings": self.settings.to_dict(), "pictures": pictures, "weights": weights}
         plain: dict[str, Any] = json.loads(json.dumps(facts, default=os.fspath))
         return plain
 
@@ -75,6 +77,7 @@ class Checkpoint:
         path: the file. Beside it lie a lock, ``.NAME.lock``, and for the length of the run a folder ``.NAME.part``.
         every: steps, over all scales, from one writing to the next; the end of each scale and of the run come on top.
         resume: go on from what the file holds, or begin if there is none.
+        writes: whether this process keeps the run; where several make it together, one does, and all read.
         force: begin anew where there is a file that is not to be resumed, or that cannot be.
 
     Raises:
@@ -82,11 +85,19 @@ class Checkpoint:
         CheckpointError: on entering: another run uses the file, or none can be written there.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, every: int = EVERY, resume: bool = False, force: bool = False):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        every: int = EVERY,
+        resume: bool = False,
+        force: bool = False,
+        writes: bool = True,
+    ):
         self.path = Path(path)
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise UsageError(f"checkpoint_every: expected a whole number of at least 1, got {every!r}")
-        self.every, self.resume, self.force = every, resume, force
+        self.every, self.resume, self.force, self.writes = every, resume, force, writes
         self._part = self.path.with_name(f".{self.path.name}.part")
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
         self._facts: dict[str, Any] = {}
@@ -95,8 +106,9 @@ class Checkpoint:
         if self.path.is_dir():
             raise UsageError(f"{self.path}: is a folder, expected the name of a file")
         try:
-            Path(self._lock.lock_file).touch()
-            self._lock.acquire()
+            if self.writes:
+                Path(self._lock.lock_file).touch()
+                self._lock.acquire()
         except Timeout:
             raise CheckpointError(f"{self.path}: another run is using it; give each run a file of its own") from None
         except OSError as error:
@@ -104,11 +116,13 @@ class Checkpoint:
         if self.path.exists() and not (self.resume or self.force):
             self._lock.release()
             raise UsageError(f"{self.path} is there already; go on from it with --resume, or begin anew with --force")
-        shutil.rmtree(self._part, ignore_errors=True)  # of a run that was killed
+        if self.writes:
+            shutil.rmtree(self._part, ignore_errors=True)  # of a run that was killed
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._part, ignore_errors=True)
+        if self.writes:
+            shutil.rmtree(self._part, ignore_errors=True)
         self._lock.release()
 
     def begin(self, identity: Identity) -> Saved:
@@ -135,6 +149,8 @@ class Checkpoint:
 
     def save(self, saved: Saved) -> None:
         """Write a place of the run. Where that fails, as on a full disk, the last one stands, and a warning says so."""
+        if not self.writes:
+            return
         memory = saved.place.memory
         tensors = {name: x.detach().cpu().contiguous() for name, x in memory.items() if isinstance(x, Tensor)}
         header = {
@@ -191,10 +207,10 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{self.path}: of a run with other settings: {name} was {_short(old)}, is {_short(now.get(name))}"
                 )
-        if header["weights"] != self._facts["weights"]:
-            raise CheckpointError(
-                f"{self.path}: of a run with other weights: {header['weights']}, not {self._facts['weights']}"
-            )
+        old, new = header["weights"], self._facts["weights"]
+        if old["sha256"] != new["sha256"]:
+            told = [f"{weights['name']} (SHA-256 {weights['sha256'][:12]}...)" for weights in (old, new)]
+            raise CheckpointError(f"{self.path}: of a run with other weights: {told[0]}, not {told[1]}")
         for name in dict.fromkeys((*self._facts["pictures"], *header["pictures"])):
             if header["pictures"].get(name) != self._facts["pictures"].get(name):
                 raise CheckpointError(f"{self.path}: of a run with another {name} picture")
@@ -218,21 +234,27 @@ class ScaleKeeper:
 
 
 def keeping(
-    path: str | os.PathLike[str] | None, *, every: int = EVERY, resume: bool = False, force: bool = False
+    path: str | os.PathLike[str] | None,
+    *,
+    every: int = EVERY,
+    resume: bool = False,
+    force: bool = False,
+    writes: bool = True,
 ) -> AbstractContextManager[Checkpoint | None]:
     """A :class:`Checkpoint`, or nothing for no path; raises UsageError where there is nothing to resume from."""
     if path is not None:
-        return Checkpoint(path, every=every, resume=resume, force=force)
+        return Checkpoint(path, every=every, resume=resume, force=force, writes=writes)
     if resume:
         raise UsageError("resume: expected the file to go on from as well (--checkpoint FILE)")
     return nullcontext()
 
 
 def _digest_all(text: str, tensors: Mapping[str, Tensor]) -> str:
-    return _digest([tensors[name] for name in sorted(tensors)], text)
+    return digest([tensors[name] for name in sorted(tensors)], text)
 
 
-def _digest(tensors: Sequence[Tensor], text: str = "") -> str:
+def digest(tensors: Sequence[Tensor], text: str = "") -> str:
+    """The SHA-256, in hexadecimal digits, of a text and of dtype, shape and values of tensors of any kind."""
     found = hashlib.sha256(text.encode())
     for tensor in tensors:
         found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())

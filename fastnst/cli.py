@@ -28,6 +28,7 @@ from fastnst.settings import (
     MATCH_COLOURS,
     OPTIMIZERS,
     PRECISIONS,
+    TILES,
     Settings,
 )
 
@@ -335,9 +336,18 @@ def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
     switch(group, "--clamp", "hold every pixel between black and white after each step")
     add(group, "--history", int, "N", "steps that L-BFGS remembers")
     add(group, "--history-dtype", str, "NAME", f"of what L-BFGS remembers: {', '.join(HISTORY_DTYPES)}")
+    add(group, "--max-pixels", int, "N", "pixels of a picture that is read, at most; raise it for files that you trust")
     add(group, "--device", str, "NAME", "auto, cpu, cuda, cuda:1, ...")
     add(group, "--precision", str, "NAME", f"of features: {', '.join(PRECISIONS)}")
     add(group, "--convolution", str, "HOW", f"by whose algorithm: {', '.join(CONVOLUTIONS)}")
+    group.add_argument(
+        "--tiles",
+        nargs="?",
+        const="on",
+        metavar="ROWS",
+        help=f"a strip of the picture at a time: {', '.join(TILES)}, or its rows (default: auto, for lack of memory)",
+    )
+    add(group, "--memory", str, "SIZE", "how much memory the run may hold, like 4GB; none: what is free")
     add(group, "--graph", str, "WHEN", f"a step as one CUDA graph: {', '.join(GRAPHS)}")
 
 

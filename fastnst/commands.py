@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from fastnst import checkpoint, images, planning, settings_file, transfer, vgg, weights
+from fastnst import checkpoint, images, planning, ranks, settings_file, transfer, vgg, weights
 from fastnst import demo as demonstration
 from fastnst import gallery as galleries
 from fastnst import info as machine
@@ -19,7 +19,16 @@ from fastnst.interrupts import uninterrupted
 from fastnst.optimize import Step
 from fastnst.progress import ByteBar, GalleryBar, Results, StepBar, say
 from fastnst.scene import listed, parts
-from fastnst.settings import STARTS, Settings, parse_counts, parse_factor, parse_layers, parse_numbers
+from fastnst.settings import (
+    STARTS,
+    Settings,
+    parse_bytes,
+    parse_counts,
+    parse_factor,
+    parse_layers,
+    parse_numbers,
+    parse_tiles,
+)
 from fastnst.weights.layout import CONVENTIONS, conv_shapes, span
 
 log = logging.getLogger("fastnst")
@@ -35,8 +44,14 @@ def stylize(options: argparse.Namespace) -> int:
     images.check_target(output)
     _check_checkpoint(options, output)
     every = checkpoint.EVERY if options.checkpoint_every is None else options.checkpoint_every
-    with checkpoint.keeping(options.checkpoint, every=every, resume=options.resume, force=options.force) as kept:
-        return _stylize(options, settings, output, kept)
+    with ranks.of_torchrun(settings.device) as world:
+        options.quiet = options.quiet or not world.first
+        resume = options.resume or (options.checkpoint is not None and ranks.restarted())
+        kept = checkpoint.keeping(
+            options.checkpoint, every=every, resume=resume, force=options.force, writes=world.first
+        )
+        with kept as file:
+            return _stylize(options, settings, output, file, world)
 
 
 def _plan(options: argparse.Namespace, settings: Settings) -> int:
@@ -48,17 +63,28 @@ def _plan(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _stylize(options: argparse.Namespace, settings: Settings, output: Path, kept: checkpoint.Checkpoint | None) -> int:
-    _fetch_weights(settings, options.quiet)
-    original = images.load(options.content)
+def _stylize(
+    options: argparse.Namespace,
+    settings: Settings,
+    output: Path,
+    kept: checkpoint.Checkpoint | None,
+    world: ranks.Ranks,
+) -> int:
+    if world.first:
+        _fetch_weights(settings, options.quiet)
+    world.meet()
+    original = images.load(options.content, max_pixels=settings.max_pixels)
     results = Results(options.json)
-    stylizer = transfer.Stylizer(settings)
+    stylizer = transfer.Stylizer(settings, world)
     scene = stylizer.load_scene(original, options.style, options.mask, options.style_mask, options.content_mask)
     content = scene.content
     del original  # a large photograph would stay in memory all the time
-    snapshots = settings.snapshot_every
+    if world.count > 1:
+        world.agree({**machine.versions(), **describe(settings, find_inputs(settings, **scene.files()), output.parent)})
+    snapshots = settings.snapshot_every if world.first else 0
     facts = describe(settings, find_inputs(settings, **scene.files()), output.parent) if snapshots else None
-    _save_settings(options, settings)
+    if world.first:
+        _save_settings(options, settings)
     with StepBar(options.quiet) as bar:
 
         def callback(step: Step) -> None:
@@ -71,19 +97,27 @@ def _stylize(options: argparse.Namespace, settings: Settings, output: Path, kept
         result = stylizer.run(scene, callback=callback, checkpoint=kept)
     if not any(result.trace):  # stopped before the first step: the start picture is no result
         raise KeyboardInterrupt
-    with uninterrupted():
-        results.add(result.save(output))
-    results.finish(**_facts(result))
+    if world.first:
+        with uninterrupted():
+            results.add(result.save(output))
+        results.finish(**_facts(result))
     return _ending(result.stopped, options.checkpoint)
 
 
 def gallery(options: argparse.Namespace) -> int:
     """Style a folder of pictures."""
     settings = _settings(options)
-    _save_settings(options, settings)
-    _fetch_weights(settings, options.quiet)
+    with ranks.of_torchrun(settings.device) as world:
+        return _gallery(options, settings, world)
+
+
+def _gallery(options: argparse.Namespace, settings: Settings, world: ranks.Ranks) -> int:
+    if world.first:
+        _save_settings(options, settings)
+        _fetch_weights(settings, options.quiet)
+    world.meet()
     results = Results(options.json)
-    with GalleryBar(options.quiet) as bar:
+    with GalleryBar(options.quiet or not world.first) as bar:
         report = galleries.run(
             options.directory,
             options.output,
@@ -91,10 +125,15 @@ def gallery(options: argparse.Namespace) -> int:
             pairing=options.pairs,
             force=options.force,
             callback=lambda turn, step: bar.show_step(turn.pair.name, turn.number, turn.count, step),
-            finished=lambda made: results.add(made.picture),
+            finished=lambda made: results.add(made.picture) if world.first else None,
+            rank=world.rank,
+            count=world.count,
+            barrier=world.meet,
         )
     if report.sheet is not None:
         results.add(report.sheet)
+    if not world.first:
+        return _ending(report.stopped)
     results.finish(
         pairs=[{"folder": str(made.pair.folder), "kept": made.kept, **made.record} for made in report.made],
         failed=[
@@ -227,6 +266,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         ("scale_factor", parse_factor),
         ("style_weights", parse_numbers),
         ("betas", parse_numbers),
+        ("tiles", parse_tiles),
+        ("memory", parse_bytes),
     ):
         if changes[name] is not None:
             changes[name] = parse(changes[name])
@@ -254,7 +295,7 @@ def _base(options: argparse.Namespace) -> Settings:
         raise UsageError(f"--preset {options.preset}: {path} has the preset {stored.settings.preset}; leave one out")
     if like is not None:
         _find_pictures(options, stored)
-    return stored.settings
+    return stored.settings.but(max_pixels=None)  # a picture from elsewhere does not raise the limit
 
 
 def _find_pictures(options: argparse.Namespace, stored: settings_file.Stored) -> None:

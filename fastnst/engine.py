@@ -27,8 +27,6 @@ from fastnst.styles import Pull
 from fastnst.taps import Slope, Tap, lay_on, look_at_content, look_at_style
 from fastnst.vgg import VGG, Layer
 
-aten = torch.ops.aten
-
 TILE = 4  # rows that a convolution of ours makes together, and more than its window looks beyond them
 
 
@@ -157,14 +155,7 @@ class Engine:
 
     def _unconvolve(self, i: int, grad: Tensor, tape: Tape) -> Tensor:
         """The convolution's backward with respect to its input: the transposed convolution."""
-        weight, _ = self.network.convs[self.chain[i].name]
-        if self.network.padding == "zeros":
-            return F.conv_transpose2d(grad, weight, padding=1)
-        around = F.conv_transpose2d(grad, weight)
-        b, c, h, w = around.shape
-        inside = around.new_empty((1,)).expand(b, c, h - 2, w - 2)  # only its sizes are read
-        below: Tensor = aten.replication_pad2d_backward(around, inside, [1, 1, 1, 1])
-        return below.contiguous(memory_format=torch.channels_last)
+        return self.network.unconvolve(grad, self.chain[i].name)
 
 
 class FusedEngine(Engine):
@@ -228,11 +219,11 @@ class WinogradEngine(Engine):
         if self._pools(i):
             pool = self.chain[i + 2]
             y, places = self._empty(pool, x.dtype), self._empty(pool, torch.uint8)
-            torch.ops.fastnst.conv3x3_pool_out(x, *network.convs[name], network.padding, y, places)
+            torch.ops.fastnst.conv3x3_pool_out(x, *network.convs[name], network.padding, 0, y, places)
             tape.places[pool.name] = places
         else:
             y = self._empty(self.chain[i], x.dtype)
-            torch.ops.fastnst.conv3x3_out(x, *network.convs[name], name not in self.taps, network.padding, y)
+            torch.ops.fastnst.conv3x3_out(x, *network.convs[name], name not in self.taps, network.padding, 0, y)
             if name in self.taps:
                 tape.features[name] = y
         if i == 2 and self._in_strips():
@@ -264,7 +255,7 @@ class WinogradEngine(Engine):
             size, above = (high - low, width), slice(low, high)
             x = self._arena.empty(first.channels, *size, start.dtype)
             torch.ops.fastnst.conv3x3_out(
-                start[:, :, above], *self.network.convs[first.name], True, self.network.padding, x
+                start[:, :, above], *self.network.convs[first.name], True, self.network.padding, 0, x
             )
             part, where = grad[:, :, above], None
             if places is not None:
@@ -314,7 +305,7 @@ class WinogradEngine(Engine):
         if self.network.padding != "zeros":
             return conv3x3_backward(grad, weight, mask=mask, places=places, size=size, padding=self.network.padding)
         below = self._arena.empty(weight.shape[1], *size, grad.dtype)
-        torch.ops.fastnst.conv3x3_backward_out(grad, weight, mask, places, *size, False, below)
+        torch.ops.fastnst.conv3x3_backward_out(grad, weight, mask, places, *size, False, 0, below)
         return below
 
     def _empty(self, layer: Layer, dtype: torch.dtype) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import torch
 from fastnst.errors import OutOfMemoryError
 from fastnst.images import fit
 from fastnst.settings import Settings
+from fastnst.shelf import IN_MEMORY
 from fastnst.vgg import Layer
 
 # What a thread of a convolution of ours works in, at most: see csrc/cpu/winograd_impl.h.
@@ -31,6 +33,11 @@ CHEAPER: tuple[Mapping[str, str], ...] = (
     {"precision": "bfloat16"},
     {"optimizer": "adam"},
 )
+# By strips, beside the style: content, image, the last good one, gradient, moments or what L-BFGS works in.
+STRIP_IMAGES = {"adam": 6, "lbfgs": 11}
+CARRIED = 5  # rows that a layer may have beside its strip
+LEAST_ROWS = 32  # of a strip, where memory decides; its rows are a multiple of these
+USEFUL_PIXELS = 2**20  # of a strip: a larger one is no faster
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -79,6 +86,82 @@ def terms(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, s
         exact += pairs * (image // wide * 4 if settings.history_dtype == "bfloat16" else 2 * image)
     images = IMAGES[settings.optimizer] + (settings.average > 0)
     return Terms(_most_maps(chain, height, width, dtype.itemsize, settings), images * image, exact, int(not ours))
+
+
+def strip_terms(
+    chain: Sequence[Layer], rows: int, height: int, width: int, dtype: torch.dtype, settings: Settings
+) -> Terms:
+    """As :func:`terms`, for a run by :class:`fastnst.tiled.TiledObjective` with strips of ``rows``."""
+    whole = terms(chain, height, width, dtype, settings)
+    longest = max(height, width)
+    style = (settings.style_scale if settings.style_size is None else settings.style_size / longest) ** 2
+    images = STRIP_IMAGES[settings.optimizer] + style + (settings.average > 0)
+    wide = 8 if dtype == torch.float64 else 4
+    held = whole.exact + int(images * 3 * height * width * wide) + 2 * IN_MEMORY
+    return dataclasses.replace(whole, maps=_strip_maps(chain, rows, width, dtype.itemsize), images=0, exact=held)
+
+
+def strip_needed(
+    chain: Sequence[Layer], rows: int, height: int, width: int, dtype: torch.dtype, settings: Settings
+) -> int:
+    """As :func:`needed`, for strips of ``rows``."""
+    return strip_terms(chain, rows, height, width, dtype, settings).bytes(MODEL)
+
+
+def _strip_maps(chain: Sequence[Layer], rows: int, width: int, itemsize: int) -> int:
+    """Bytes of a strip's maps: the input of every convolution, and on the way down three maps of the largest layer.
+
+    Each layer has some rows more than the strip, those that were carried over.
+    """
+    sizes = [layer.channels * (rows // layer.stride + CARRIED) * (width // layer.stride) * itemsize for layer in chain]
+    return sum(size for size, layer in zip(sizes, chain, strict=True) if layer.kind == "relu") + 3 * max(sizes)
+
+
+def strip_rows(
+    chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings, have: int | None
+) -> int | None:
+    """The rows of a strip that fits into ``have`` bytes; None where not even one of ``LEAST_ROWS`` does.
+
+    No more than serve: a larger strip is no faster.
+    """
+    most = max(LEAST_ROWS, USEFUL_PIXELS // width // LEAST_ROWS * LEAST_ROWS)
+    for rows in range(min(most, -(-height // LEAST_ROWS) * LEAST_ROWS), 0, -LEAST_ROWS):
+        if have is None or strip_needed(chain, rows, height, width, dtype, settings) <= have:
+            return rows
+    return None
+
+
+def choose_rows(
+    chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings, device: torch.device
+) -> int | None:
+    """The rows of a strip that the settings ask for or the memory demands; None for the picture whole.
+
+    Raises OutOfMemoryError, saying what would fit, where neither does.
+    """
+    if isinstance(settings.tiles, int):
+        return settings.tiles if settings.tiles < height else None
+    have = budget(settings, device)
+    need = needed(chain, height, width, dtype, settings)
+    if settings.tiles != "on" and (have is None or need <= have):
+        return None
+    if settings.tiles != "off":
+        rows = strip_rows(chain, height, width, dtype, settings, have)
+        if rows is not None:
+            return rows
+        need = strip_needed(chain, LEAST_ROWS, height, width, dtype, settings)
+    assert have is not None
+    what = "is free" if settings.memory is None else "is allowed"
+    told = f"needs about {gigabytes(need)}{' at least' * (settings.tiles != 'off')}, {gigabytes(have)} {what}"
+    raise _too_large(chain, height, width, dtype, settings, have, told)
+
+
+def budget(settings: Settings, device: torch.device) -> int | None:
+    """Bytes that a run may hold: what the settings say, else what the device has; None where nobody can say."""
+    if settings.memory is not None:
+        return settings.memory
+    have = available(device)
+    # Where torchrun has started several processes on this machine, each has its share.
+    return have if have is None or device.type == "cuda" else have // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _most_maps(chain: Sequence[Layer], height: int, width: int, itemsize: int, settings: Settings) -> int:
@@ -140,26 +223,14 @@ def _container_limit() -> int:
         return 2**62
 
 
-def check_fits(
-    chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings, device: torch.device
-) -> None:
-    """Raise OutOfMemoryError, naming a size that fits, where the run would need more than the device has."""
-    have = available(device)
-    need = needed(chain, height, width, dtype, settings)
-    if have is None or need <= have:
-        return
-    raise _too_large(
-        chain, height, width, dtype, settings, have, f"needs about {gigabytes(need)}, {gigabytes(have)} is free"
-    )
-
-
 def failed(
     chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings, device: torch.device
 ) -> OutOfMemoryError:
-    """The error for a run in which an allocation failed although ``check_fits`` let it pass."""
+    """The error for a run in which an allocation failed although the estimate fitted."""
     most = int(needed(chain, height, width, dtype, settings) * AFTER_FAILURE)
-    have = available(device)
+    have = budget(settings, device)
     have = most if have is None else min(have, most)
+    settings = settings.but(tiles="off")  # strips are advised as well
     return _too_large(chain, height, width, dtype, settings, have, "an allocation failed")
 
 
@@ -182,9 +253,11 @@ def remedies(
     chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings, have: int
 ) -> Iterator[str]:
     """What fits into ``have`` bytes instead, as options: the largest size, the first of CHEAPER settings that do."""
+    if settings.tiles == "off" and strip_rows(chain, height, width, dtype, settings, have) is not None:
+        yield "--tiles on"
     size = max(height, width) - 1
     while size >= 32:
-        if needed(chain, *fit(height, width, size), dtype, settings) <= have:
+        if _least_needed(chain, *fit(height, width, size), dtype, settings) <= have:
             yield f"--size {size}"
             break
         size = size * 99 // 100
@@ -192,9 +265,17 @@ def remedies(
     for chosen in range(1, 2 ** len(changes)):  # in binary: a later change only where no choice of those before will do
         change = {name: to for i, one in enumerate(changes) if chosen >> i & 1 for name, to in one.items()}
         halved = torch.bfloat16 if "precision" in change else dtype
-        if needed(chain, height, width, halved, settings.but(**change)) <= have:
+        if _least_needed(chain, height, width, halved, settings.but(**change)) <= have:
             yield " ".join(f"--{name.replace('_', '-')} {value}" for name, value in change.items())
             return
+
+
+def _least_needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings) -> int:
+    """Bytes of a run, by strips if the settings allow that and it needs less."""
+    whole = needed(chain, height, width, dtype, settings)
+    if settings.tiles == "off":
+        return whole
+    return min(whole, strip_needed(chain, LEAST_ROWS, height, width, dtype, settings))
 
 
 def _saves(change: Mapping[str, str], dtype: torch.dtype, settings: Settings) -> bool:

@@ -7,7 +7,7 @@ What is asked of which layer is settled here; :mod:`fastnst.engine` runs it. Aut
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ def style_targets(network: VGG, style: Tensor, settings: Settings, mask: Tensor 
     ``mask [1, 1, H, W]`` in 0..1 says which of its positions count, and how much. Raises UsageError for one in which a
     layer has no position left.
     """
-    form, loss = style_form(settings.style_form), _style_loss(settings)
+    form, loss = style_form(settings.style_form), style_loss_of(settings)
     names = [name for name, weight in settings.style_layers if weight > 0]
     if not names or settings.style_weight == 0:
         return {}
@@ -83,7 +83,7 @@ def blend(targets: Sequence[StyleTargets], weights: Sequence[float], settings: S
     For the Gram matrix the mean of the matrices: the weighted sum of the styles' losses is the loss to that mean and a
     constant, so that any number of styles costs a step no more than one.
     """
-    loss = _style_loss(settings) or StyleLoss()
+    loss = style_loss_of(settings) or StyleLoss()
     if len(targets) == 1:
         return targets[0]
     return {name: loss.blend([target[name] for target in targets], weights) for name in targets[0]}
@@ -136,36 +136,12 @@ class Objective:
         ops.follow_matmul_precision()  # not once a step: a graph of the step could not hold it
         self.network, self.settings = network, settings
         self.size = (content.shape[-2], content.shape[-1])
-        regions = [Region(styles)] if isinstance(styles, Mapping) else list(styles)
-        content_weights, style_weights = (
-            {name: factor * weight for name, weight in layers if factor * weight > 0}
-            for factor, layers in (
-                (settings.content_weight, settings.content_layers),
-                (settings.style_weight, settings.style_layers),
-            )
-        )
-        wanted = content_weights | style_weights
-        self.chain: tuple[Layer, ...] = _prefix(network.chain, wanted)
-        check_size(self.chain, *self.size)
-        with torch.no_grad():
-            features = network.features(content.to(network.device), content_weights) if content_weights else {}
-        factor_of = content_form(settings.content_form)
-        self.taps: dict[str, Tap] = {}
-        for layer in self.chain:
-            if layer.name not in wanted:
-                continue
-            c, size = layer.channels, (self.size[0] // layer.stride, self.size[1] // layer.stride)
-            styled, kept = style_weights.get(layer.name, 0.0), content_weights.get(layer.name, 0.0)
-            weight = None
-            if kept and content_mask is not None:
-                weight = at_layer(content_mask, *size)[0].to(network.device, accumulate_dtype(network.dtype))
-            self.taps[layer.name] = Tap(
-                styles=tuple(self._term(region, layer, size, styled) for region in regions) if styled else (),
-                content=kept * factor_of(c, size[0] * size[1]),
-                target=features.get(layer.name),
-                content_weight=weight,
-                norms=(styled, kept) if settings.normalise_gradients else None,
-            )
+        self.chain, self.taps = ask(network, self.size, styles, settings, content_mask)
+        kept = [name for name, tap in self.taps.items() if tap.content]
+        if kept:
+            with torch.no_grad():
+                features = network.features(content.to(network.device), kept)
+            self.taps |= {name: replace(self.taps[name], target=features[name]) for name in kept}
         make = engine or choose(network)
         self.engine = make(network, self.chain, self.taps, self.size)
         varies = settings.tv_weight > 0
@@ -173,21 +149,6 @@ class Objective:
         # Made once: a number that becomes a tensor on the device is a transfer.
         weight = torch.tensor(settings.tv_weight, dtype=content.dtype, device=network.device)
         self._tv_weight = weight if varies else None
-
-    def _term(self, region: Region, layer: Layer, size: tuple[int, int], factor: float) -> StyleTerm:
-        """What a region asks of a style layer, with ``factor`` before it."""
-        if layer.name not in region.targets:
-            raise UsageError(f"no style target for layer {layer.name}")
-        form, loss = style_form(self.settings.style_form), _style_loss(self.settings)
-        c, n = layer.channels, size[0] * size[1]
-        weight, share, scale = None, 1.0, form.gram(c, n)
-        if region.mask is not None:
-            weight = position_weights(region.mask, *size, layer.name)
-            weight = weight.to(self.network.device, accumulate_dtype(self.network.dtype))
-            share = float(region.mask.double().mean())
-            scale *= n
-        factor *= region.weight * share * (form.loss(c) if loss is None else 1.0)
-        return StyleTerm(factor, region.targets[layer.name], scale, weight, loss)
 
     def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
         """Losses and gradient of an image ``[1, 3, H, W]``, RGB, 0..255, float32 (or float64).
@@ -226,11 +187,69 @@ class Objective:
         )
 
 
+def ask(
+    network: VGG,
+    size: tuple[int, int],
+    styles: StyleTargets | Sequence[Region],
+    settings: Settings,
+    content_mask: Tensor | None = None,
+) -> tuple[tuple[Layer, ...], dict[str, Tap]]:
+    """What is asked of each layer for images of ``size``, but for the content's features, and the layers up to the
+    deepest of them. Arguments and errors as of :class:`Objective`."""
+    regions = [Region(styles)] if isinstance(styles, Mapping) else list(styles)
+    content_weights, style_weights = (
+        {name: factor * weight for name, weight in layers if factor * weight > 0}
+        for factor, layers in (
+            (settings.content_weight, settings.content_layers),
+            (settings.style_weight, settings.style_layers),
+        )
+    )
+    wanted = content_weights | style_weights
+    chain = _prefix(network.chain, wanted)
+    check_size(chain, *size)
+    factor_of = content_form(settings.content_form)
+    taps: dict[str, Tap] = {}
+    for layer in chain:
+        if layer.name not in wanted:
+            continue
+        c, (height, width) = layer.channels, (size[0] // layer.stride, size[1] // layer.stride)
+        styled, kept = style_weights.get(layer.name, 0.0), content_weights.get(layer.name, 0.0)
+        weight = None
+        if kept and content_mask is not None:
+            weight = at_layer(content_mask, height, width)[0].to(network.device, accumulate_dtype(network.dtype))
+        terms = [_term(network, region, layer, (height, width), styled, settings) for region in regions if styled]
+        taps[layer.name] = Tap(
+            styles=tuple(terms),
+            content=kept * factor_of(c, height * width),
+            content_weight=weight,
+            norms=(styled, kept) if settings.normalise_gradients else None,
+        )
+    return chain, taps
+
+
+def _term(
+    network: VGG, region: Region, layer: Layer, size: tuple[int, int], factor: float, settings: Settings
+) -> StyleTerm:
+    """What a region asks of a style layer, with ``factor`` before it."""
+    if layer.name not in region.targets:
+        raise UsageError(f"no style target for layer {layer.name}")
+    form, loss = style_form(settings.style_form), style_loss_of(settings)
+    c, n = layer.channels, size[0] * size[1]
+    weight, share, scale = None, 1.0, form.gram(c, n)
+    if region.mask is not None:
+        weight = position_weights(region.mask, *size, layer.name)
+        weight = weight.to(network.device, accumulate_dtype(network.dtype))
+        share = float(region.mask.double().mean())
+        scale *= n
+    factor *= region.weight * share * (form.loss(c) if loss is None else 1.0)
+    return StyleTerm(factor, region.targets[layer.name], scale, weight, loss)
+
+
 def _prefix(chain: tuple[Layer, ...], wanted: Mapping[str, float]) -> tuple[Layer, ...]:
     deepest = max(i for i, layer in enumerate(chain) if layer.name in wanted)
     return chain[: deepest + 1]
 
 
-def _style_loss(settings: Settings) -> StyleLoss | None:
+def style_loss_of(settings: Settings) -> StyleLoss | None:
     """The settings' style loss; None for the Gram matrix, which has ops and forms of its own."""
     return None if settings.style_loss == GRAM else style_loss(settings.style_loss)

@@ -20,7 +20,7 @@ from fastnst.graph import Capturer, choose_backend
 from fastnst.interrupts import uninterrupted
 from fastnst.objective import Losses
 from fastnst.settings import Settings
-from fastnst.walk import ValueAndGrad, Walk
+from fastnst.walk import ValueAndGrad, Walk, all_finite
 
 log = logging.getLogger("fastnst")
 
@@ -141,8 +141,10 @@ def optimize(
     capturer: Capturer | None = None,
     place: Place | None = None,
     keeper: Keeper | None = None,
+    overwrite: bool = False,
 ) -> Run:
-    """Take the steps of ``scale`` from ``image``, pixels ``[1, 3, H, W]`` in 0..255; the argument is not changed.
+    """Take the steps of ``scale`` from ``image``, pixels ``[1, 3, H, W]`` in 0..255; the argument is not changed,
+    unless ``overwrite`` says that nobody needs it.
 
     A step whose loss is not finite, or with L-BFGS more than ten times the last, is taken back and retried at half its
     length, with a warning through the logger ``fastnst``. Ctrl-C and a callback that returns True end the run early;
@@ -160,7 +162,7 @@ def optimize(
     """
     place = place or Place()
     capturer = capturer or Capturer(choose_backend(settings.graph, image.device))
-    walk = capturer.walk(objective, image.detach().clone(), settings, place.memory)
+    walk = capturer.walk(objective, image.detach() if overwrite else image.detach().clone(), settings, place.memory)
     image = walk.image
     average = Average(image, settings.average)
     average.restore(place.memory)
@@ -198,7 +200,7 @@ def optimize(
         run.stopped = "interrupt"
         if keeper is not None and number == len(run.trace):  # else in the middle of a step: the last place kept stands
             keeper.keep(here())
-    if run.stopped in (None, "callback") and bool(image.isfinite().all()):
+    if run.stopped in (None, "callback") and all_finite(image):
         run.image = average.after(image)
     else:
         run.image = average.among(walk.good)

@@ -15,20 +15,23 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from fastnst import images, memory
+from fastnst.errors import OutOfMemoryError
 from fastnst.optimize import Step
 from fastnst.scales import full_size, shrinks, shrunk
 from fastnst.settings import Settings
 from fastnst.transfer import Stylizer
-from fastnst.vgg import check_size
+from fastnst.vgg import Layer, check_size
 
 PIXELS: Mapping[str, float] = memory.FITTED["pixels"]
 PROBE_SIDE = 192  # of a square with as many pixels as the probe's image
 PROBE_STEPS = 8
 NOT_COUNTED = 2  # first steps, which build plans and buffers
 MEASURING = 1.0  # in steps: what measuring a scale's targets takes beside its steps
+STRIPS = 1.75  # times the work of a picture looked at whole: bench/e2e/tiles.py
 MARGIN = 0.15  # of the time, either way, beside the spread of the probe's steps
 
 
@@ -40,6 +43,7 @@ class Scale:
     height: int
     steps: int
     seconds_per_step: float
+    rows: int | None = None  # of a strip, where the picture is not looked at whole
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Plan:
         """Lines for a person."""
         lines = [
             f"scale {i}  {scale.width}x{scale.height}, {scale.steps} steps of {scale.seconds_per_step:.2g} s"
+            + (f", strips of {scale.rows} rows" if scale.rows else "")
             for i, scale in enumerate(self.scales, 1)
         ]
         free = "what is free is not known" if self.available is None else f"{memory.gigabytes(self.available)} is free"
@@ -103,27 +108,36 @@ def plan(
     large for the machine is a plan whose ``fits`` is False.
     """
     settings = Settings.of(**changes) if settings is None else settings.but(**changes)
-    picture = images.load(content)
+    picture = images.load(content, max_pixels=settings.max_pixels)
     height, width = picture.pixels.shape[-2:]
     height, width = full_size(height, width, settings)
     longest, shortest = max(height, width), min(height, width)
     side = min(longest, round(PROBE_SIDE * math.sqrt(longest / shortest)))
     shape = {"size": side} if settings.crop is None else {"crop": side}
-    stylizer = Stylizer(settings.but(**shape, scales=1, steps=PROBE_STEPS, style_size=None))
+    stylizer = Stylizer(settings.but(**shape, scales=1, steps=PROBE_STEPS, style_size=None, tiles="off", memory=None))
     chain, dtype, convolution = stylizer.network.chain, stylizer.dtype, stylizer.chosen.convolution
     check_size(chain, height, width)
     chosen = settings.but(convolution=convolution)
-    need, have = memory.needed(chain, height, width, dtype, chosen), memory.available(stylizer.device)
+    have = memory.budget(settings, stylizer.device)
+    sizes = [shrunk(height, width, shrink) for shrink in shrinks(height, width, settings)]
+    strips = [_rows(chain, size, dtype, chosen, stylizer.device) for size in sizes]
+    if strips[-1] is None:
+        need = memory.needed(chain, height, width, dtype, chosen)
+    else:
+        need = memory.strip_needed(chain, strips[-1], height, width, dtype, chosen)
     fits = have is None or need <= have
     pixels, taken = _probe(stylizer, picture, style, masks, style_masks, content_mask)
     precision = str(dtype).removeprefix("torch.")
     rest = PIXELS.get(f"{convolution} {precision}", PIXELS[f"{convolution} float32"])
     a = [seconds / (pixels + rest) for seconds in (min(taken), statistics.median(taken), max(taken))]
-    sizes = [shrunk(height, width, shrink) for shrink in shrinks(height, width, settings)]
     steps = [settings.steps_at(i) for i in range(1, len(sizes) + 1)]
-    work = sum((h * w + rest) * (count + MEASURING) for (h, w), count in zip(sizes, steps, strict=True))
+    pixels_of = [(h * w + rest) * (STRIPS if rows else 1) for (h, w), rows in zip(sizes, strips, strict=True)]
+    work = sum(pixels * (count + MEASURING) for pixels, count in zip(pixels_of, steps, strict=True))
     return Plan(
-        scales=tuple(Scale(w, h, n, a[1] * (h * w + rest)) for (h, w), n in zip(sizes, steps, strict=True)),
+        scales=tuple(
+            Scale(w, h, count, a[1] * pixels, rows)
+            for (h, w), count, pixels, rows in zip(sizes, steps, pixels_of, strips, strict=True)
+        ),
         device=str(stylizer.device),
         precision=precision,
         convolution=convolution,
@@ -132,6 +146,16 @@ def plan(
         seconds=(work * a[0] * (1 - MARGIN), work * a[1], work * a[2] * (1 + MARGIN)),
         remedies=() if fits or have is None else tuple(memory.remedies(chain, height, width, dtype, chosen, have)),
     )
+
+
+def _rows(
+    chain: Sequence[Layer], size: tuple[int, int], dtype: torch.dtype, settings: Settings, device: torch.device
+) -> int | None:
+    """The rows of a strip; where nothing fits, of the lowest, or None where strips are not allowed."""
+    try:
+        return memory.choose_rows(chain, *size, dtype, settings, device)
+    except OutOfMemoryError:
+        return None if settings.tiles == "off" else memory.LEAST_ROWS
 
 
 def _probe(stylizer: Stylizer, content: Any, style: Any, *masks: Any) -> tuple[int, list[float]]:

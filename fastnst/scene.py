@@ -79,6 +79,7 @@ def read(
     masks: Sequence[Any] = (),
     style_masks: Sequence[Any] = (),
     content_mask: Any = None,
+    max_pixels: int | None = None,
 ) -> Scene:
     """Load the pictures of a run.
 
@@ -88,6 +89,7 @@ def read(
         fit: brings a content picture to the size it is used in; ``fit_style`` the same for a style and that content.
         load_start: the picture that the run starts from, given the content.
         masks, style_masks: none, or one for each style, None among them for no mask.
+        max_pixels: as for :func:`fastnst.images.load`.
 
     Raises:
         UsageError: another number of masks than of styles, no style, a mask of another size than its picture, or one
@@ -100,15 +102,17 @@ def read(
         if given and len(given) != len(styles):
             counts = [f"{len(given)} {name}{'s' * (len(given) != 1)}", f"{len(styles)} style{'s' * (len(styles) != 1)}"]
             raise UsageError(f"{' for '.join(counts)}; give one for each")
-    whole = images.load(content)
+    whole = images.load(content, max_pixels=max_pixels)
     fitted = fit(whole)
     paintings = []
     for i, source in enumerate(styles):
-        picture = images.load(source)
-        mask = _mask("mask", masks[i], whole, fit) if masks else None
-        chosen = _mask("style mask", style_masks[i], picture, lambda x: fit_style(x, fitted)) if style_masks else None
+        picture = images.load(source, max_pixels=max_pixels)
+        mask = _mask("mask", masks[i], whole, fit, max_pixels) if masks else None
+        chosen = None
+        if style_masks:
+            chosen = _mask("style mask", style_masks[i], picture, lambda x: fit_style(x, fitted), max_pixels)
         paintings.append(Painting(fit_style(picture, fitted), mask, chosen))
-    content_weights = _mask("content mask", content_mask, whole, fit)
+    content_weights = _mask("content mask", content_mask, whole, fit, max_pixels)
     return Scene(fitted, tuple(paintings), content_weights, load_start(fitted))
 
 
@@ -120,11 +124,13 @@ def values(mask: Picture | None, size: tuple[int, int] | None = None) -> Tensor 
     return grey if size is None or grey.shape[2:] == size else F.adaptive_avg_pool2d(grey, size)
 
 
-def _mask(name: str, source: Any, whole: Picture, fit: Callable[[Picture], Picture]) -> Picture | None:
+def _mask(
+    name: str, source: Any, whole: Picture, fit: Callable[[Picture], Picture], max_pixels: int | None
+) -> Picture | None:
     """A mask of the picture ``whole``, brought to the size in which that is used."""
     if source is None:
         return None
-    mask = images.load(source)
+    mask = images.load(source, max_pixels=max_pixels)
     called = f"{name} {mask.path}" if mask.path else name
     if mask.pixels.shape != whole.pixels.shape:
         sizes = [f"{x.pixels.shape[3]}x{x.pixels.shape[2]}" for x in (mask, whole)]

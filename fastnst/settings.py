@@ -10,6 +10,7 @@ import fnmatch
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from fastnst.presets import PRESETS, STYLE_LAYERS, Layers
 OPTIMIZERS = ("lbfgs", "adam")
 STARTS = ("content", "noise", "style")  # of `init`; anything else is the path of a picture
 GRAPHS = ("auto", "on", "off")
+TILES = ("auto", "on", "off")  # of `tiles`, which may also be a number of rows
 CONVOLUTIONS = ("auto", "winograd", "direct")
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 HISTORY_DTYPES = ("auto", "bfloat16")
@@ -30,6 +32,7 @@ KEEP_COLOURS = ("none", "yiq", "lab", "luminance")
 MATCH_COLOURS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")
 # Below this a scale has too few positions at the deep layers to say anything about a style.
 SMALLEST_SCALE = 64
+LEAST_TILE = 16  # rows
 LEAST_FACTOR = 1.1  # between one scale and the next
 
 # The first takes back the second, which then has the third value.
@@ -92,9 +95,13 @@ class Settings:
     noise: float = 1.0  # standard deviation of `init = noise` about the network's mean colour
     seed: int = 0
     snapshot_every: int = 0  # 0: none
+    max_pixels: int | None = None  # of a picture that is read; None: Pillow's limit, against files made to fill memory
     device: str = "auto"
     precision: str = "auto"
     convolution: str = "auto"  # winograd: ours, on the CPU; direct: PyTorch's; auto: what is fastest
+    # The picture a strip of rows at a time: auto: where it does not fit into memory whole; a number: of so many rows.
+    tiles: int | str = "auto"
+    memory: int | None = None  # bytes that the run may hold; None: what is free
     graph: str = "auto"  # whether a step runs as one CUDA graph; auto: where there is CUDA
 
     @classmethod
@@ -137,7 +144,13 @@ class Settings:
         _check_number("scale_factor", self.scale_factor, least=LEAST_FACTOR)
         for name, least in (("history", 1), ("min_scale", SMALLEST_SCALE), ("snapshot_every", 0), ("seed", 0)):
             _check_integer(name, getattr(self, name), least)
-        for name in ("size", "crop", "style_size"):
+        if self.memory is not None:
+            _check_integer("memory", self.memory, 2**20)
+        if isinstance(self.tiles, int):
+            _check_integer("tiles", self.tiles, LEAST_TILE)
+        else:
+            check_choice("tiles", self.tiles, TILES)
+        for name in ("size", "crop", "style_size", "max_pixels"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 2)
         if self.size is not None and self.crop is not None:
@@ -250,6 +263,19 @@ def parse_counts(text: str) -> int | str | tuple[int, ...]:
     except ValueError:
         return text
     return numbers if len(numbers) > 1 else numbers[0]
+
+
+def parse_tiles(text: str) -> int | str:
+    """``"256"`` to a number; other text is left for Settings to refuse or know."""
+    return int(text) if text.isdecimal() else text
+
+
+def parse_bytes(text: str) -> int:
+    """``"4GB"``, ``"500 MB"`` or a number of bytes; a GB are 2^30. Raises UsageError for other text."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", text.upper())
+    if found is None:
+        raise UsageError(f"memory {text!r}: expected an amount like 4GB or 500MB")
+    return int(float(found[1]) * 1024 ** (" KMGT".index(found[2]) if found[2] else 0))
 
 
 def parse_factor(text: str) -> float | str:

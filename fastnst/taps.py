@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fastnst.ops.reference import accumulate_dtype
 from fastnst.styles import Pull, StyleLoss, Target, pull
 
 NORM_EPSILON = 1e-8  # beside the norm that a gradient is divided by, as in neural-style
@@ -107,11 +108,21 @@ def lay_on(grad: Tensor, x: Tensor, tap: Tap | None, slopes: Sequence[Slope], *,
         _lay(grad, x, slopes, tap, relu=relu)
     else:
         for norm, some, one in ((tap.norms[0], slopes, None), (tap.norms[1], (), tap)):
-            alone = torch.zeros_like(grad)
-            _lay(alone, x, some, one, relu=False)
-            size = alone.abs().sum(dtype=torch.float64 if alone.dtype == torch.float64 else torch.float32)
-            grad += alone * (norm / (size + NORM_EPSILON)).to(alone.dtype)
+            found = alone(x, some, one)
+            grad += found * (norm / (magnitude(found) + NORM_EPSILON)).to(found.dtype)
         _add(grad, x, relu=relu)
+
+
+def alone(x: Tensor, slopes: Sequence[Slope], tap: Tap | None) -> Tensor:
+    """The gradient of some slopes, and of a tap's content, at features ``x``."""
+    found = torch.zeros_like(x)
+    _lay(found, x, slopes, tap, relu=False)
+    return found
+
+
+def magnitude(gradient: Tensor) -> Tensor:
+    """The sum of the magnitudes of its values ``[]``, float32, or float64 for float64."""
+    return gradient.abs().sum(dtype=accumulate_dtype(gradient.dtype))
 
 
 def _lay(grad: Tensor, x: Tensor, slopes: Sequence[Slope], tap: Tap | None, *, relu: bool) -> None:

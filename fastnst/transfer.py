@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastnst import adam, colours, heap, images, memory, ops, vgg, weights
-from fastnst.checkpoint import EVERY, Checkpoint, Identity, Saved, keeping
+from fastnst.checkpoint import EVERY, Checkpoint, Identity, Saved, digest, keeping
 from fastnst.choices import choose_convolution, choose_device, choose_precision
 from fastnst.errors import UsageError, WeightsError
 from fastnst.graph import Capturer, choose_backend
@@ -23,9 +23,12 @@ from fastnst.images import Picture
 from fastnst.inputs import Input, describe, find_inputs
 from fastnst.objective import Losses, Objective, Region, StyleTargets, blend, style_targets
 from fastnst.optimize import Callback, Clock, Place, Run, optimize, to_picture
+from fastnst.ranks import ALONE, Ranks
 from fastnst.scales import full_size, shrinks, shrunk
 from fastnst.scene import Painting, Scene, read, values
 from fastnst.settings import STARTS, Settings
+from fastnst.strips import margin
+from fastnst.tiled import TiledObjective, tiled_targets
 
 log = logging.getLogger("fastnst")
 
@@ -54,11 +57,15 @@ class Result:
 class Stylizer:
     """A network and settings ready for any number of pictures; style targets are computed once per style and size.
 
+    Args:
+        settings: checked for what this machine can do.
+        ranks: the processes that make each picture together, see :mod:`fastnst.ranks`.
+
     Raises UsageError and WeightsError for settings that cannot be met.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, ranks: Ranks = ALONE) -> None:
+        self.settings, self.ranks = settings, ranks
         self.device = choose_device(settings.device)
         self.capturer = Capturer(choose_backend(settings.graph, self.device))
         heap.return_unused()
@@ -87,11 +94,19 @@ class Stylizer:
     def check(self, height: int, width: int) -> None:
         """Raise UsageError where the network is too deep for this size, OutOfMemoryError where memory is too small."""
         vgg.check_size(self.network.chain, height, width)
-        memory.check_fits(self.network.chain, height, width, self.dtype, self.chosen, self.device)
+        self.rows_of_strip(height, width)
+
+    def rows_of_strip(self, height: int, width: int) -> int | None:
+        """The rows of a strip at this size; None for the picture whole."""
+        chain = self.network.chain
+        settings = self.chosen
+        if self.ranks.shares(height, margin(self.network, chain)) and settings.tiles == "auto":
+            settings = settings.but(tiles="on")
+        return memory.choose_rows(chain, height, width, self.dtype, settings, self.device)
 
     def load(self, source: Any) -> Picture:
         """A content picture at the settings' size or crop. Raises as ``check`` does, before it is enlarged."""
-        picture = images.load(source)
+        picture = images.load(source, max_pixels=self.settings.max_pixels)
         height, width = picture.pixels.shape[-2:]
         try:
             self.check(*full_size(height, width, self.settings))
@@ -105,14 +120,14 @@ class Stylizer:
         if side is None:
             side = max(1, round(max(content.pixels.shape[-2:]) * self.settings.style_scale))
         if self.settings.crop is not None:
-            return images.load(source, crop=side)
-        return images.load(source, size=side)
+            return images.load(source, crop=side, max_pixels=self.settings.max_pixels)
+        return images.load(source, size=side, max_pixels=self.settings.max_pixels)
 
     def load_start(self, content: Picture) -> Picture | None:
         """The picture that ``settings.init`` names, at the content's size; None where it names none."""
         if self.settings.init in STARTS:
             return None
-        start = images.load(self.settings.init)
+        start = images.load(self.settings.init, max_pixels=self.settings.max_pixels)
         return dataclasses.replace(start, pixels=images.resize(start.pixels, *content.pixels.shape[-2:]))
 
     def scales(self, content: Picture) -> tuple[tuple[int, int], ...]:
@@ -138,6 +153,7 @@ class Stylizer:
             masks=masks,
             style_masks=style_masks,
             content_mask=content_mask,
+            max_pixels=self.settings.max_pixels,
         )
 
     def run(self, scene: Scene, *, callback: Callback | None = None, checkpoint: Checkpoint | None = None) -> Result:
@@ -154,9 +170,11 @@ class Stylizer:
         saved = Saved()
         if checkpoint is not None:
             pictures = {part: picture.pixels for part, picture in scene.pictures().items()}
-            saved = checkpoint.begin(Identity(settings, pictures, self.weights_name))
+            saved = checkpoint.begin(Identity(settings, pictures, self.weights_name, self._weights_digest()))
         original = content
         content = colours.content_for(content, settings)
+        if start is not None:
+            start = colours.content_for(start, settings)
         scene = scene.coloured(content, lambda style: colours.style_for(style, original, settings))
         if settings.match_colour != "none" or settings.keep_colour == "luminance":
             self._targets.clear()  # those of another content serve no longer
@@ -174,13 +192,7 @@ class Stylizer:
             if saved.finished or i + 1 < saved.scale:
                 continue
             try:
-                objective = Objective(
-                    self.network,
-                    self._pixels(content.pixels, height, width),
-                    self._regions(scene, shares, shrink, (height, width)),
-                    settings,
-                    content_mask=values(scene.content_mask, (height, width)),
-                )
+                objective = self._objective(scene, content, shares, shrink, (height, width))
                 if run is not None:
                     place = Place(memory=adam.resized(run.carried, height, width))
                 if "image" in place.memory:
@@ -189,6 +201,7 @@ class Stylizer:
                     image = self._start(content, scene.paintings[0].picture, start, height, width)
                 else:
                     image = self._pixels(to_picture(image), height, width)
+                self.ranks.same(image)
                 heap.return_unused()  # what reading weights and measuring the targets took
                 run = optimize(
                     objective,
@@ -201,6 +214,7 @@ class Stylizer:
                     capturer=self.capturer,
                     place=place,
                     keeper=None if checkpoint is None else checkpoint.keeper(i + 1, trace, clock),
+                    overwrite=True,
                 )
             except KeyboardInterrupt:
                 if run is None:  # nothing there yet to keep
@@ -230,11 +244,28 @@ class Stylizer:
         size and, where ``keep_colour`` asks for it, in the content's colours."""
         return colours.keep(images.resize(image, *content.pixels.shape[-2:]), content.pixels, self.settings.keep_colour)
 
+    def _weights_digest(self) -> str:
+        """Of what the network uses of its weights, rounded as the coarsest precision does: any device gives the same"""
+        network = self.network
+        convs = [x.bfloat16() for pair in network.convs.values() for x in pair]
+        return digest([*convs, network.mean.float(), network.scale.float()], " ".join(network.convs))
+
     def _pixels(self, picture: Tensor, height: int, width: int) -> Tensor:
         """A picture in 0..1 as pixels in 0..255 of a given size, in the image's precision, on the device."""
         if picture.shape[-2:] != (height, width):
             picture = images.resize(picture, height, width)
         return (picture.to(self.image_dtype) * 255).to(self.device)
+
+    def _objective(
+        self, scene: Scene, content: Picture, shares: Sequence[float], shrink: float, size: tuple[int, int]
+    ) -> Objective | TiledObjective:
+        """What is asked of an image of ``size``, whole or a strip at a time."""
+        regions, mask = self._regions(scene, shares, shrink, size), values(scene.content_mask, size)
+        pixels, rows = self._pixels(content.pixels, *size), self.rows_of_strip(*size)
+        if rows is None:
+            return Objective(self.network, pixels, regions, self.settings, content_mask=mask)
+        ranks = self.ranks if self.ranks.shares(size[0], margin(self.network, self.network.chain)) else ALONE
+        return TiledObjective(self.network, pixels, regions, self.settings, rows, mask, ranks)
 
     def _regions(
         self, scene: Scene, shares: Sequence[float], shrink: float, size: tuple[int, int]
@@ -258,7 +289,12 @@ class Stylizer:
                 raise UsageError(f"{style.path or 'style picture'}: {error}") from None
             pixels = self._pixels(style.pixels, height, width)
             mask = values(painting.source, (height, width))
-            self._targets[key] = (painting, style_targets(self.network, pixels, self.settings, mask))
+            rows = None if self.settings.tiles == "off" else self.rows_of_strip(height, width)
+            if rows is None:
+                found = style_targets(self.network, pixels, self.settings, mask)
+            else:
+                found = tiled_targets(self.network, pixels, self.settings, rows, mask)
+            self._targets[key] = (painting, found)
         return self._targets[key][1]
 
     def _start(self, content: Picture, style: Picture, start: Picture | None, height: int, width: int) -> Tensor:

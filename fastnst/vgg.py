@@ -16,7 +16,7 @@ from torch import Tensor
 from fastnst import ops
 from fastnst.errors import UsageError, WeightsError, nearest
 from fastnst.names import BLOCKS, CHANNELS, layer_names
-from fastnst.ops.conv3x3 import PADDINGS
+from fastnst.ops.conv3x3 import PADDINGS, conv3x3_backward
 from fastnst.weights import Weights
 
 POOLINGS = ops.reference.POOLS
@@ -135,6 +135,25 @@ class VGG:
             y = F.conv2d(x, weight, offset if bias else None, padding=1)
         return F.relu_(y) if relu else y
 
+    def unconvolve(self, grad: Tensor, name: str, mask: Tensor | None = None) -> Tensor:
+        """The gradient of the input of the convolution ``name`` from that of its output, of one size, channels_last.
+
+        It is zero where ``mask``, features of the input's shape, is not above zero.
+        """
+        weight, _ = self.convs[name]
+        if self.winograd:
+            height, width = grad.shape[2:]
+            return conv3x3_backward(grad, weight, mask=mask, size=(height, width), padding=self.padding)
+        if self.padding == "zeros":
+            below = F.conv_transpose2d(grad, weight, padding=1)
+        else:
+            around = F.conv_transpose2d(grad, weight)
+            b, c, h, w = around.shape
+            inside = around.new_empty((1,)).expand(b, c, h - 2, w - 2)  # only its sizes are read
+            below = torch.ops.aten.replication_pad2d_backward(around, inside, [1, 1, 1, 1])
+            below = below.contiguous(memory_format=torch.channels_last)
+        return below if mask is None else torch.ops.aten.threshold_backward(below, mask, 0)
+
     def pool(self, x: Tensor) -> Tensor:
         """2 x 2 pooling with stride 2; an odd last row or column is dropped."""
         return ops.pool(x, self.pooling)
@@ -179,7 +198,7 @@ class VGG:
         """The convolution ``layer`` with its ReLU and the max pool above; the map before the pool is never whole."""
         shape = (x.shape[0], x.shape[2] // 2, x.shape[3] // 2, layer.channels)
         y, places = (x.new_empty(shape, dtype=dtype).permute(0, 3, 1, 2) for dtype in (x.dtype, torch.uint8))
-        torch.ops.fastnst.conv3x3_pool_out(x, *self.convs[layer.name], self.padding, y, places)
+        torch.ops.fastnst.conv3x3_pool_out(x, *self.convs[layer.name], self.padding, 0, y, places)
         return y
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fastnst.adam import Adam
+from fastnst.adam import CHUNK, Adam
 from fastnst.conditioning import ConditionedLBFGS
 from fastnst.objective import Losses
 from fastnst.settings import Settings
@@ -40,6 +40,11 @@ def make_optimizer(image: Tensor, settings: Settings) -> Optimizer:
         return Adam(image, settings.learning_rate, settings.betas, settings.epsilon)
     dtype = torch.bfloat16 if settings.history_dtype == "bfloat16" else image.dtype
     return ConditionedLBFGS(image, settings.learning_rate, settings.history, dtype)
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether every value is finite; a chunk at a time, since the test makes copies."""
+    return all(bool(part.isfinite().all()) for part in x.reshape(-1).split(CHUNK))
 
 
 class Walk:
@@ -80,7 +85,7 @@ class Walk:
     def look(self) -> tuple[Losses, bool]:
         """The losses where the image stands, and whether they and the gradient are finite."""
         losses, self.gradient = self.objective.value_and_grad(self.image)
-        return losses, math.isfinite(losses.total) and bool(self.gradient.isfinite().all())
+        return losses, math.isfinite(losses.total) and all_finite(self.gradient)
 
     def go(self) -> None:
         """Take the place last looked at for good, and step on from it."""

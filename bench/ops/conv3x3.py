@@ -49,20 +49,20 @@ def contenders(
     ours = weight.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
     y, below = empty(outputs, side, dtype), empty(channels, side, dtype)
     small, places = empty(outputs, side // 2, dtype), empty(outputs, side // 2, torch.uint8)
-    ops.conv3x3_pool_out(x, ours, bias, "zeros", small, places)
+    ops.conv3x3_pool_out(x, ours, bias, "zeros", 0, small, places)
     pooled_grad = noise(1, outputs, side // 2, side // 2)
     spread = ops.pool_backward(pooled_grad, None, None, places, "max", side, side, True) if pooled else grad
 
     def forward() -> Tensor:
         if pooled:
-            ops.conv3x3_pool_out(x, ours, bias, "zeros", small, places)
+            ops.conv3x3_pool_out(x, ours, bias, "zeros", 0, small, places)
             return small
-        ops.conv3x3_out(x, ours, bias, True, "zeros", y)
+        ops.conv3x3_out(x, ours, bias, True, "zeros", 0, y)
         return y
 
     def backward() -> Tensor:
         given = (pooled_grad, ours, None, places) if pooled else (grad, ours, None, None)
-        ops.conv3x3_backward_out(*given, side, side, False, below)
+        ops.conv3x3_backward_out(*given, side, side, False, 0, below)
         return below
 
     def check() -> None:

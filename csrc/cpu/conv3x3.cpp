@@ -116,10 +116,15 @@ void check_out(const char* op, const char* name, const Tensor& out, const Tensor
         name, " channels_last, on the CPU, of dtype ", dtype == ScalarType::Byte ? "uint8" : "that of the input");
 }
 
+// The rows of the output from `first` on that an op writes, as many as there is room for.
+int64_t rows_of(const Tensor& out) { return out.dim() == 4 ? out.size(2) : 0; }
+
 void conv3x3_out(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, bool relu, std::string padding,
-                 const Tensor& out) {
-  const ConvTask task = forward_task("conv3x3", x, weight, bias, relu, padding);
-  check_out("conv3x3", "out", out, x, task.outputs, task.height, task.width, task.dtype);
+                 int64_t first, const Tensor& out) {
+  ConvTask task = forward_task("conv3x3", x, weight, bias, relu, padding);
+  task.first_row = first;
+  task.out_height = rows_of(out);
+  check_out("conv3x3", "out", out, x, task.outputs, task.out_height, task.width, task.dtype);
   run(task, {laid_out(x, true), out, {}, {}, {}});
 }
 
@@ -130,15 +135,15 @@ Tensor conv3x3(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias
   return out;
 }
 
-void conv3x3_pool_out(const Tensor& x, const Tensor& weight, const Tensor& bias, std::string padding, const Tensor& out,
-                      const Tensor& places) {
+void conv3x3_pool_out(const Tensor& x, const Tensor& weight, const Tensor& bias, std::string padding, int64_t first,
+                      const Tensor& out, const Tensor& places) {
   const char* op = "conv3x3_pool_out";
   ConvTask task = forward_task(op, x, weight, bias, true, padding);
-  // A last odd row or column has no window.
-  task.out_height = task.height / 2 * 2;
-  task.out_width = task.width / 2 * 2;
-  check_out(op, "out", out, x, task.outputs, task.height / 2, task.width / 2, task.dtype);
-  check_out(op, "places", places, x, task.outputs, task.height / 2, task.width / 2, ScalarType::Byte);
+  task.first_row = first;
+  task.out_height = 2 * rows_of(out);
+  task.out_width = task.width / 2 * 2;  // a last odd column has no window
+  check_out(op, "out", out, x, task.outputs, task.out_height / 2, task.width / 2, task.dtype);
+  check_out(op, "places", places, x, task.outputs, task.out_height / 2, task.width / 2, ScalarType::Byte);
   run(task, {laid_out(x, true), out, {}, {}, places});
 }
 
@@ -192,8 +197,11 @@ void run_backward(const ConvTask& task, const Tensor& grad, const std::optional<
 }
 
 void conv3x3_backward_out(const Tensor& grad, const Tensor& weight, std::optional<Tensor> mask,
-                          std::optional<Tensor> places, int64_t height, int64_t width, bool border, const Tensor& out) {
-  const ConvTask task = backward_task(grad, weight, places.has_value(), height, width, border);
+                          std::optional<Tensor> places, int64_t height, int64_t width, bool border, int64_t first,
+                          const Tensor& out) {
+  ConvTask task = backward_task(grad, weight, places.has_value(), height, width, border);
+  task.first_row = first;
+  task.out_height = rows_of(out);
   check_out("conv3x3_backward", "out", out, grad, task.outputs, task.out_height, task.out_width, task.dtype);
   run_backward(task, grad, mask, places, out);
 }

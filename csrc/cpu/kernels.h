@@ -104,6 +104,7 @@ struct ConvTask {
   void* out = nullptr;            // [out_height, out_width, outputs]; or, with `out_places`, its 2 x 2 maxima
   uint8_t* out_places = nullptr;  // where they lay
   int64_t channels = 0, outputs = 0, height = 0, width = 0, out_height = 0, out_width = 0, pad = 0;
+  int64_t first_row = 0;  // of the output, counted in rows of the input
   bool relu = false, replicate = false;
   int64_t first_tile = 0, last_tile = 0, first_output = 0, last_output = 0;
   int64_t block = 0;  // tiles in cache at once; no result depends on it

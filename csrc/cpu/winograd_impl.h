@@ -248,7 +248,7 @@ class Winograd {
   }
 
   void transform_input(int64_t tile, T* v) const {
-    const int64_t top = tile / across_ * kTile - t_.pad, left = tile % across_ * kTile - t_.pad;
+    const int64_t top = t_.first_row + tile / across_ * kTile - t_.pad, left = tile % across_ * kTile - t_.pad;
     const In* at[kPoints];
     const uint8_t* place[kPoints];
     uint8_t corner[kPoints];

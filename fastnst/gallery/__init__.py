@@ -8,10 +8,13 @@ steps taken over all scales, the last of them the result, and ``pair.json``, whi
 A pair's folder is filled under a hidden name beside its place and renamed when it is complete, so that ``gen_0`` is
 there whole or not at all. A pair that is there, made from the same files with the same settings, is not made again; one
 made otherwise is never replaced unless ``force`` says so. A pair keeps its number for good.
+
+Several processes, the ranks, may share the pairs out: each makes every ``count``-th of those that are to be made.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +48,9 @@ def run(
     force: bool = False,
     callback: Watch | None = None,
     finished: Callable[[Made], None] | None = None,
+    rank: int = 0,
+    count: int = 1,
+    barrier: Callable[[], object] = lambda: None,
 ) -> Report:
     """Make the pairs of ``directory`` in ``output``, which is made if need be, and a contact sheet of them.
 
@@ -57,6 +63,9 @@ def run(
         callback: called with the pair's :class:`Turn` and its :class:`fastnst.optimize.Step` after each step; returning
             True ends this pair, whose result is then the picture so far.
         finished: called with each finished pair, also with those found finished.
+        rank, count: which of how many processes this is that were called with the same arguments, on the same folders.
+            Rank 0 waits for the others, reports all pairs and writes the sheet; the others report what they made.
+        barrier: called twice by each rank; returns when all have called it, or raises. After a Ctrl-C no rank waits.
 
     A picture that cannot be used is reported as a warning through the logger ``fastnst`` and skipped with its pairs.
     Ctrl-C ends the run; the pair under way leaves nothing, the sheet shows those that are finished.
@@ -72,6 +81,13 @@ def run(
     pairs = folders.numbered(named, output, there)
     if not force:
         folders.refuse_changed(pairs, there, settings)
+    if count > 1:
+        with folders.writing(output):
+            output.mkdir(parents=True, exist_ok=True)
+    barrier()  # all have looked before one writes, and so share out the same pairs
+    kept = {} if force else there
+    todo = [pair for pair in pairs if pair.key not in kept]
+    others = {pair for i, pair in enumerate(todo) if i % count != rank}
     report = Report()
 
     def done(made: Made) -> None:
@@ -80,19 +96,45 @@ def run(
             finished(made)
 
     try:
-        _make_all(pairs, {} if force else there, settings, report, callback, done)
+        mine = [pair for pair in (todo if rank else pairs) if pair not in others]
+        _make_all(mine, kept, settings, report, callback, done)
+        barrier()
+        if rank == 0 and others:
+            _collect(pairs, others, there, output, report, done)
     except KeyboardInterrupt:
         report.stopped = "interrupt"
         there = folders.finished(output)
         reported = {made.pair for made in report.made}
-        for pair in pairs:
+        for pair in pairs if rank == 0 else ():
             if pair.key in there and pair not in reported:
                 done(there[pair.key].of(pair))
-    if report.made:
+    if report.made and rank == 0:
         from fastnst.gallery.contact import write_sheet
 
         report.sheet = write_sheet(output / "sheet.jpg", report.made, grid=pairing == "product")
     return report
+
+
+def _collect(
+    pairs: list[Pair],
+    others: set[Pair],
+    there: Mapping[tuple[str, str], Made],
+    output: Path,
+    report: Report,
+    done: Callable[[Made], None],
+) -> None:
+    """Report what the other ranks have made, all in the order of the pairs."""
+    now = folders.finished(output)
+    for pair in pairs:
+        if pair not in others:
+            continue
+        made, before = now.get(pair.key), there.get(pair.key)
+        if made is None or (before is not None and before.record == made.record):  # one that was to be made again
+            report.failed[pair] = "not made by the rank that it fell to, which says why"
+        else:
+            done(dataclasses.replace(made.of(pair), kept=False))
+    places = {pair: i for i, pair in enumerate(pairs)}
+    report.made.sort(key=lambda made: places[made.pair])
 
 
 def _make_all(

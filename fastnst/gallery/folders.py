@@ -100,7 +100,7 @@ def refuse_changed(pairs: Sequence[Pair], there: Mapping[tuple[str, str], Made],
 def _difference(
     pair: Pair, record: Mapping[str, Any], wanted: Mapping[str, Any], digests: Mapping[Path, str | None]
 ) -> str | None:
-    recipe = _recipe(record["settings"])
+    recipe = _recipe({**Settings().to_dict(), **record["settings"]})  # which may be older than some of the settings
     reasons = [
         f"{name} was {recipe.get(name)}, is {wanted.get(name)}"
         for name in sorted({*wanted, *recipe})
@@ -113,9 +113,11 @@ def _difference(
 
 
 def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result depends on, as JSON gives it back: not the device, nor a seed that nothing draws from."""
+    """What a result depends on, as JSON gives it back: not device, limit on files, nor a seed that is not used."""
     values: dict[str, Any] = json.loads(json.dumps(settings))
-    unused = ("preset", "device") if values.get("init") == "noise" else ("preset", "device", "seed")
+    unused = ("preset", "device", "max_pixels", "tiles", "memory") + (
+        () if values.get("init") == "noise" else ("seed",)
+    )
     return {name: value for name, value in values.items() if name not in unused}
 
 

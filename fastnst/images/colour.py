@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,7 @@ def _srgb() -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
+@lru_cache(maxsize=4)  # pictures are converted strip by strip
 def _parsed(profile: bytes | None, mode: str) -> ImageCms.ImageCmsProfile | None:
     """The profile, or None when it is absent, broken, meant for another mode or the same as sRGB."""
     if not profile:
@@ -118,6 +119,7 @@ def _encoded(linear: NDArray[np.float32]) -> NDArray[np.float32]:
     return encoded.clip(0, 1)
 
 
+@lru_cache(maxsize=4)
 def _curves(profile: bytes, parsed: ImageCms.ImageCmsProfile, channels: int) -> list[NDArray[np.float32]] | None:
     """The tone curves of a grey or a matrix profile, each a table of 65536 values; None for every other profile."""
     if channels == 3 and None in (

@@ -2,7 +2,8 @@
 
 Pillow keeps colour in 8 bits a channel: its unpackers for 16-bit RGB take the upper byte of each sample. 16-bit colour
 PNG and TIFF are therefore decoded twice, the second time naming the other byte order, which yields the lower bytes.
-Other deep colour files (JPEG 2000, AVIF, PPM, planar TIFF) come in with 8 bits.
+Other deep colour files (JPEG 2000, AVIF, PPM) come in with 8 bits. Plain and deflated TIFF of any size, BigTIFF too,
+is read by strips or tiles instead (:mod:`fastnst.images.segments`): in one pass, and without a second whole picture.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from fastnst.errors import ImageError
-from fastnst.images import colour
+from fastnst.images import colour, segments
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "PSD")
 """The formats tried, by Pillow's names. Some of Pillow's others start programs (EPS) or match anything (TGA)."""
@@ -41,6 +42,9 @@ def decode_file(path: Path, max_pixels: int | None) -> Decoded:
     with opened(path) as stream, damage(path):
         image = identify(stream, path)
         check_size(str(path), image.width, image.height, max_pixels)
+        stored = segments.layout(image)
+        if stored is not None:
+            return _decode_segments(stored, stream, path)
         deep = _layout_16(image, path)
         if deep is None:
             _load(image)
@@ -69,6 +73,30 @@ def decode_image(image: Image.Image, name: str) -> Decoded:
     bare, opacity = _split(image)
     rgb = np.asarray(colour.to_srgb(bare, profile))
     return Decoded(rgb, None if opacity is None else np.asarray(opacity, np.float32) / np.float32(255))
+
+
+def _decode_segments(stored: segments.Layout, stream: BinaryIO, path: Path) -> Decoded:
+    """Colour and alpha as views of planes, into which every segment is converted as it is read."""
+    segments.check(stored, stream, path)
+    planes, target = stored.upright(3 if stored.extra in (None, 0) else 4)
+    for top, left, samples in segments.read(stored, stream, path):
+        if stored.extra == 0:
+            samples = samples[..., :-1]
+        height, width, bands = samples.shape
+        if samples.dtype == np.uint16:
+            part = _decode_16(samples, stored.profile, None, premultiplied=stored.extra == 1)
+        else:
+            mode = ("L", "La" if stored.extra == 1 else "LA", "RGB", "RGBa" if stored.extra == 1 else "RGBA")[bands - 1]
+            image = Image.frombytes(mode, (width, height), samples.tobytes())
+            image.info["icc_profile"] = stored.profile
+            part = decode_image(image, str(path))
+        place = target[:, top : top + height, left : left + width]
+        np.divide(
+            part.rgb.transpose(2, 0, 1), 255 if part.rgb.dtype == np.uint8 else 1, out=place[:3], dtype=np.float32
+        )
+        if part.alpha is not None:
+            place[3] = part.alpha
+    return Decoded(planes[:3].transpose(1, 2, 0), planes[3] if len(planes) == 4 else None)
 
 
 @contextmanager
@@ -138,7 +166,7 @@ def check_size(name: str, width: int, height: int, max_pixels: int | None) -> No
     if limit is not None and width * height > limit:
         raise ImageError(
             f"{name}: {width} x {height} is {width * height} pixels, above the limit of {limit}; "
-            "raise max_pixels if the file can be trusted"
+            "raise max_pixels (--max-pixels) if the file can be trusted"
         )
     if min(width, height) < 2:
         raise ImageError(f"{name}: is {width} x {height} pixels; expected at least 2 x 2")

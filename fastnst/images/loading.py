@@ -57,7 +57,8 @@ def load(
 
     ``size`` resizes so that the longest side has that many pixels. ``crop`` (a side, or height and width) resizes so
     that the picture just covers the crop and cuts out its centre. Both enlarge too; both are Lanczos.
-    ``max_pixels`` replaces ``PIL.Image.MAX_IMAGE_PIXELS`` as the limit of what is decoded from a file.
+    ``max_pixels`` replaces ``PIL.Image.MAX_IMAGE_PIXELS`` as the limit of what is decoded from a file. Plain and
+    deflated TIFF and BigTIFF are read by strips or tiles: they take the memory of the result and of one segment.
 
     Raises ImageError for a file that is missing, unreadable, damaged, too large or under 2 x 2 pixels, and for values
     that are not finite or not in 0..1; UsageError for an argument that makes no sense.
@@ -139,21 +140,24 @@ def _checked(values: NDArray[np.float32], name: str) -> Decoded:
 
 def _picture(decoded: Decoded, path: Path | None) -> Picture:
     rgb, alpha = decoded
-    planes = np.empty((3, *rgb.shape[:2]), np.float32)
-    for band, plane in enumerate(planes):
-        np.divide(rgb[..., band], 255 if rgb.dtype == np.uint8 else 1, out=plane, dtype=np.float32)
+    planes = np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32)  # no copy of what was decoded into planes
+    if rgb.dtype == np.uint8:
+        planes /= 255
     pixels = torch.from_numpy(planes)[None]
     if alpha is None or alpha.min() == 1:
         return Picture(pixels, None, path)
-    kept = torch.from_numpy(np.array(alpha, np.float32))[None, None]
+    kept = torch.from_numpy(np.ascontiguousarray(alpha, np.float32))[None, None]
     if not kept.any():
         raise ImageError(f"{path or 'the picture'}: is fully transparent; expected something to see")
-    return Picture(torch.where(kept > 0, pixels, _mean_colour(pixels, kept)), kept, path)
+    for plane, mean in zip(pixels[0], _mean_colour(pixels, kept)[0], strict=True):
+        plane.masked_fill_(kept[0, 0] <= 0, float(mean))
+    return Picture(pixels, kept, path)
 
 
 def _mean_colour(pixels: Tensor, alpha: Tensor) -> Tensor:
     """The mean of the visible colours, [1, 3, 1, 1]; black if none is visible."""
-    total = (pixels * alpha).sum((2, 3), keepdim=True, dtype=torch.float64)
+    sums = [(plane * alpha[0, 0]).sum(dtype=torch.float64) for plane in pixels[0]]  # one plane of extra memory
+    total = torch.stack(sums)[None, :, None, None]
     return (total / alpha.sum(dtype=torch.float64).clamp_min(1e-6)).float()
 
 

@@ -7,12 +7,13 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
 from fastnst.errors import ImageError, UsageError, nearest
@@ -25,6 +26,8 @@ _BITS = {"PNG": (8, 16), "JPEG": (8,), "WEBP": (8,), "TIFF": (16, 8)}
 """Bits per channel that each format takes, the default first."""
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
 _STRIP_ROWS = 64
+_LARGEST_TIFF = 2**32 - 2**25
+"""Bytes of samples that a TIFF holds for certain: its offsets have 32 bits, and deflate may add a little to noise."""
 
 
 def save(
@@ -43,27 +46,35 @@ def save(
     ``quality`` (1 to 100) is for JPEG and WebP; 100 makes a WebP lossless. An sRGB profile is embedded, and
     ``settings`` as JSON (``read_settings`` reads them back). The same input gives the same bytes.
 
+    TIFF and 16-bit PNG are made strip by strip: they take the memory of a strip beside the picture. A TIFF of more than
+    4 GB of samples becomes a BigTIFF.
+
     The file is written beside its place and renamed: whatever goes wrong, nothing half-written is left.
     Raises UsageError for an argument that makes no sense, ImageError for pixels that are not finite and for a file that
     cannot be written.
     """
     path, bits = check_target(path, bits=bits, quality=quality)
     kind = _FORMATS[path.suffix.lower()]
-    rgb = _channels_last("pixels", pixels, 3)
-    opacity = None if alpha is None else _channels_last("alpha", alpha, 1)
-    if opacity is not None and opacity.shape[:2] != rgb.shape[:2]:
-        raise UsageError(f"save: expected alpha of the pixels' size {rgb.shape[:2]}, got {opacity.shape[:2]}")
-    if max(rgb.shape[:2]) > _LONGEST_SIDE.get(kind, max(rgb.shape[:2])):
+    rgb = _planes("pixels", pixels, 3)
+    opacity = None if alpha is None else _planes("alpha", alpha, 1)
+    height, width = rgb.shape[1:]
+    if opacity is not None and opacity.shape[1:] != rgb.shape[1:]:
+        raise UsageError(f"save: expected alpha of the pixels' size {(height, width)}, got {tuple(opacity.shape[1:])}")
+    if max(height, width) > _LONGEST_SIDE.get(kind, max(height, width)):
         raise ImageError(
             f"{path}: {kind} holds at most {_LONGEST_SIDE[kind]} pixels a side, "
-            f"got {rgb.shape[1]} x {rgb.shape[0]}; save as .png or .tif"
+            f"got {width} x {height}; save as .png or .tif"
         )
-    if opacity is not None and kind == "JPEG":
-        rgb, opacity = rgb * opacity + (1 - opacity), None
-    levels = _levels(rgb if opacity is None else np.concatenate([rgb, opacity], axis=2), bits)
+    strips = _Strips(rgb, opacity, bits, ground=kind == "JPEG")
     text = None if settings is None else to_json(settings)
     try:
-        _write(path, _encoded(kind, levels, text, quality))
+        with replacing(path) as temporary:
+            if kind == "TIFF":
+                _write_tiff(temporary, strips, text)
+            elif bits == 16:
+                _write_png_16(temporary, strips, text)
+            else:
+                temporary.write_bytes(_encoded(kind, np.concatenate(list(strips)), text, quality))
     except (OSError, ValueError, struct.error) as error:
         raise ImageError(f"{path}: cannot be written ({_reason(error)})") from error
     return path
@@ -96,15 +107,40 @@ def check_target(path: str | os.PathLike[str], *, bits: int | None = None, quali
     return path, depths[0] if bits is None else bits
 
 
-def _channels_last(name: str, tensor: Tensor, channels: int) -> NDArray[np.float32]:
-    """[H, W, channels], clamped to 0..1."""
+def _planes(name: str, tensor: Tensor, channels: int) -> Tensor:
+    """A view [channels, H, W]."""
     shape = tuple(tensor.shape)
     *leading, height, width = (1, 1, *shape) if len(shape) == 2 else shape if len(shape) > 2 else (0, 0, 0)
     if leading not in ([channels], [1, channels]) or 0 in (height, width) or not tensor.is_floating_point():
         raise UsageError(f"save: expected {name} as floats [1, {channels}, H, W], got {tensor.dtype} of shape {shape}")
-    values: NDArray[np.float32] = (
-        tensor.detach().to("cpu").float().reshape(channels, height, width).permute(1, 2, 0).numpy()
-    )
+    return tensor.detach().reshape(channels, height, width)
+
+
+@dataclass(frozen=True)
+class _Strips:
+    """The whole levels of a picture, [rows, W, bands], made strip by strip; with ``ground``, on white without alpha."""
+
+    rgb: Tensor
+    opacity: Tensor | None
+    bits: int
+    ground: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (*self.rgb.shape[1:], 3 if self.opacity is None or self.ground else 4)
+
+    def __iter__(self) -> Iterator[NDArray[np.unsignedinteger]]:
+        for top in range(0, self.rgb.shape[1], _STRIP_ROWS):
+            values = _clamped("pixels", self.rgb[:, top : top + _STRIP_ROWS])
+            if self.opacity is not None:
+                seen = _clamped("alpha", self.opacity[:, top : top + _STRIP_ROWS])
+                values = values * seen + (1 - seen) if self.ground else np.concatenate([values, seen], axis=2)
+            yield _levels(values, self.bits)
+
+
+def _clamped(name: str, planes: Tensor) -> NDArray[np.float32]:
+    """[rows, W, channels] in 0..1."""
+    values: NDArray[np.float32] = planes.to("cpu").float().permute(1, 2, 0).numpy()
     if not np.isfinite(values).all():
         raise ImageError(f"save: {name} holds values that are not finite (NaN or infinite); expected 0..1")
     return values.clip(0, 1)
@@ -117,9 +153,7 @@ def _levels(values: NDArray[np.float32], bits: int) -> NDArray[np.unsignedintege
 
 
 def _encoded(kind: str, levels: NDArray[np.unsignedinteger], text: str | None, quality: int) -> bytes:
-    """The file's bytes. Pillow's writers go to memory: on a disk they lose the reason of a failure."""
-    if levels.dtype == np.uint16:
-        return _png_16(levels, text) if kind == "PNG" else _tiff_16(levels, text)
+    """An 8-bit PNG, JPEG or WebP. Pillow's writers go to memory: on a disk they lose the reason of a failure."""
     image = Image.fromarray(levels)
     buffer = io.BytesIO()
     if kind == "PNG":
@@ -132,18 +166,11 @@ def _encoded(kind: str, levels: NDArray[np.unsignedinteger], text: str | None, q
         # From 90 on, colour at full resolution: what subsampling loses is seen at the borders of brush strokes.
         subsampling = 0 if quality >= 90 else 2
         image.save(buffer, "JPEG", icc_profile=srgb_profile(), exif=exif, quality=quality, subsampling=subsampling)
-    elif kind == "WEBP":
+    else:
         image.save(
             buffer, "WEBP", icc_profile=srgb_profile(), exif=exif, quality=quality, lossless=quality == 100, exact=True
         )
-    else:
-        image.save(buffer, "TIFF", icc_profile=srgb_profile(), exif=exif, compression="tiff_adobe_deflate")
     return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def _reason(error: Exception) -> str:
@@ -159,53 +186,57 @@ def _png_text(text: str | None) -> PngImagePlugin.PngInfo:
     return info
 
 
-def _png_16(levels: NDArray[np.unsignedinteger], text: str | None) -> bytes:
+def _write_png_16(path: Path, strips: _Strips, text: str | None) -> None:
     """16-bit PNG, which Pillow writes for grey only. Chunks as in the PNG specification (third edition), section 11."""
-    height, width, bands = levels.shape
-    rows = np.ascontiguousarray(levels, ">u2").view(np.uint8).reshape(height, -1)
-    # Each row is stored as its difference from the one above: filter 2, "Up".
-    filtered = np.full((height, 1 + rows.shape[1]), 2, np.uint8)
-    filtered[:, 1:] = rows
-    filtered[1:, 1:] -= rows[:-1]
-    buffer = io.BytesIO(b"\x89PNG\r\n\x1a\n")
-    buffer.seek(0, io.SEEK_END)
-    colour_type = {3: 2, 4: 6}[bands]
-    PngImagePlugin.putchunk(buffer, b"IHDR", struct.pack(">2I5B", width, height, 16, colour_type, 0, 0, 0))
-    PngImagePlugin.putchunk(buffer, b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
-    for name, data, _ in _png_text(text).chunks:
-        PngImagePlugin.putchunk(buffer, name, data)
-    PngImagePlugin.putchunk(buffer, b"IDAT", zlib.compress(filtered.tobytes(), 6))
-    PngImagePlugin.putchunk(buffer, b"IEND")
-    return buffer.getvalue()
+    height, width, bands = strips.shape
+    with path.open("wb") as stream:
+        stream.write(b"\x89PNG\r\n\x1a\n")
+        header = struct.pack(">2I5B", width, height, 16, {3: 2, 4: 6}[bands], 0, 0, 0)
+        PngImagePlugin.putchunk(stream, b"IHDR", header)
+        PngImagePlugin.putchunk(stream, b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
+        for name, data, _ in _png_text(text).chunks:
+            PngImagePlugin.putchunk(stream, name, data)
+        packer = zlib.compressobj(6)
+        above = np.zeros((1, width * bands * 2), np.uint8)
+        for levels in strips:
+            rows = np.ascontiguousarray(levels, ">u2").view(np.uint8).reshape(len(levels), -1)
+            # Each row is stored as its difference from the one above: filter 2, "Up".
+            filtered = np.full((len(rows), 1 + rows.shape[1]), 2, np.uint8)
+            np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
+            above = rows[-1:]
+            PngImagePlugin.putchunk(stream, b"IDAT", packer.compress(filtered.tobytes()))
+        PngImagePlugin.putchunk(stream, b"IDAT", packer.flush())
+        PngImagePlugin.putchunk(stream, b"IEND", b"")
 
 
-def _tiff_16(levels: NDArray[np.unsignedinteger], text: str | None) -> bytes:
-    """16-bit colour TIFF, which Pillow does not write, though its directory of tags does.
+def _write_tiff(path: Path, strips: _Strips, text: str | None) -> None:
+    """TIFF, or BigTIFF where the samples would not fit in 4 GB: strips of rows, differences along them, deflate.
 
-    Strips of rows, horizontal differences (TIFF 6.0, section 14), deflate.
+    The differences (TIFF 6.0, section 14) are taken here: tifffile would want whole pictures to take them of.
     """
-    height, width, bands = levels.shape
-    differences = levels.astype("<u2")
+    from tifffile import TiffWriter
+
+    height, width, bands = strips.shape
+    samples = height * width * bands * strips.bits // 8
+    with path.open("wb") as stream, TiffWriter(stream, bigtiff=samples > _LARGEST_TIFF, byteorder="<") as writer:
+        writer.write(
+            (_packed(levels) for levels in strips),
+            shape=strips.shape,
+            dtype=f"<u{strips.bits // 8}",
+            photometric="rgb",
+            planarconfig="contig",
+            extrasamples=["unassalpha"] if bands == 4 else None,
+            rowsperstrip=min(_STRIP_ROWS, height),
+            compression="adobe_deflate",
+            predictor=True,
+            iccprofile=srgb_profile(),
+            description=None if text is None else MARK + text,
+            metadata=None,
+            software=False,
+        )
+
+
+def _packed(levels: NDArray[np.unsignedinteger]) -> bytes:
+    differences = levels.astype(levels.dtype.newbyteorder("<"))
     differences[:, 1:] -= levels[:, :-1]
-    strips = [zlib.compress(differences[y : y + _STRIP_ROWS].tobytes(), 6) for y in range(0, height, _STRIP_ROWS)]
-    lengths = [len(strip) for strip in strips]
-    tags = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
-    tags[TiffImagePlugin.IMAGEWIDTH] = width
-    tags[TiffImagePlugin.IMAGELENGTH] = height
-    tags[TiffImagePlugin.BITSPERSAMPLE] = (16,) * bands
-    tags[TiffImagePlugin.COMPRESSION] = 8
-    tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2
-    tags[TiffImagePlugin.SAMPLESPERPIXEL] = bands
-    tags[TiffImagePlugin.ROWSPERSTRIP] = _STRIP_ROWS
-    tags[TiffImagePlugin.PREDICTOR] = 2
-    tags[TiffImagePlugin.ICCPROFILE] = srgb_profile()
-    if bands == 4:
-        tags[TiffImagePlugin.EXTRASAMPLES] = 2
-    if text is not None:
-        tags[TiffImagePlugin.IMAGEDESCRIPTION] = MARK + text
-    tags[TiffImagePlugin.STRIPBYTECOUNTS] = tuple(lengths)
-    # Counted from the end of the directory: Pillow adds where that is.
-    tags[TiffImagePlugin.STRIPOFFSETS] = tuple(sum(lengths[:i]) for i in range(len(lengths)))
-    buffer = io.BytesIO()
-    tags.save(buffer)
-    return buffer.getvalue() + b"".join(strips)
+    return zlib.compress(differences.tobytes(), 6)

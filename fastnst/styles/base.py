@@ -111,7 +111,7 @@ def measure(loss: StyleLoss, x: Tensor, weight: Tensor | None = None) -> Target:
     weight = _checked(x, weight)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         if isinstance(loss, MomentLoss):
-            return loss.target(*_moments(x.detach(), weight))
+            return loss.target(*moments(x.detach(), weight))
         return _by_features(loss).target(x.detach(), weight)
 
 
@@ -130,13 +130,8 @@ def pull(loss: StyleLoss, x: Tensor, target: Target, weight: Tensor | None = Non
     with torch.autocast(x.device.type, enabled=False):
         if isinstance(loss, MomentLoss):
             with torch.no_grad():
-                mean, moment = _moments(x, weight)
-            with torch.enable_grad():
-                value = loss.loss(mean.requires_grad_(), moment.requires_grad_(), target)
-                by_mean, by_moment = _gradients(loss, value, mean, moment)
-            count = x.shape[2:].numel() if weight is None else 1
-            matrix = None if by_moment is None else (by_moment + by_moment.mT) / count
-            return value.detach().to(exact), Pull(matrix, None if by_mean is None else by_mean / count)
+                mean, moment = moments(x, weight)
+            return pull_moments(loss, mean, moment, target, x.shape[2:].numel() if weight is None else 1)
         found = _by_features(loss)
         with torch.enable_grad():
             value = found.loss(x.requires_grad_(), target, weight)
@@ -144,10 +139,24 @@ def pull(loss: StyleLoss, x: Tensor, target: Target, weight: Tensor | None = Non
         return value.detach().to(exact), Pull(direct=direct)
 
 
-def _moments(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean ``F w`` ``[1, C]`` and second moment ``F diag(w) F^T`` ``[1, C, C]``; without a weight w is ``1 / N``."""
+def pull_moments(loss: MomentLoss, mean: Tensor, moment: Tensor, target: Target, positions: int) -> tuple[Tensor, Pull]:
+    """As :func:`pull`, where mean and moment are known; ``positions`` is their number, or 1 with weights of sum 1."""
+    with torch.enable_grad():
+        value = loss.loss(mean.requires_grad_(), moment.requires_grad_(), target)
+        by_mean, by_moment = _gradients(loss, value, mean, moment)
+    matrix = None if by_moment is None else (by_moment + by_moment.mT) / positions
+    return value.detach().to(moment.dtype), Pull(matrix, None if by_mean is None else by_mean / positions)
+
+
+def moments(x: Tensor, weight: Tensor | None, positions: int | None = None) -> tuple[Tensor, Tensor]:
+    """Mean ``F w`` ``[1, C]`` and second moment ``F diag(w) F^T`` ``[1, C, C]``; without a weight w is ``1 / N``.
+
+    With ``positions`` for N, those of a part of a map are parts of the map's.
+    """
     if weight is None:
-        return ops.moments(x, 1 / max(x.shape[2:].numel(), 1))
+        here = max(x.shape[2:].numel(), 1)
+        mean, moment = ops.moments(x, 1 / (positions or here))
+        return (mean if positions is None else mean * (here / positions)), moment
     moment = ops.gram(x, weight)
     f, w = x.flatten(2)[0], weight.flatten()
     if f.dtype == moment.dtype:

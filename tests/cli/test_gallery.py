@@ -217,6 +217,20 @@ def test_finished_pairs_are_not_made_again(pictures: Path, out: Path, monkeypatc
         assert contents(out) == before
 
 
+def test_pairs_older_than_a_setting_were_made_with_its_default(
+    pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery.run(pictures, out, SETTINGS)
+    for file in out.glob("gen_*/pair.json"):
+        record = json.loads(file.read_text())
+        del record["settings"]["average"], record["settings"]["keep_colour"]
+        file.write_text(json.dumps(record))
+    forbid_making(monkeypatch)
+    assert all(made.kept for made in gallery.run(pictures, out, SETTINGS).made)
+    with pytest.raises(UsageError, match=r"gen_0 and 3 more: .*made otherwise \(average was 0.0, is 0.5\)"):
+        gallery.run(pictures, out, dataclasses.replace(SETTINGS, average=0.5))
+
+
 @pytest.mark.parametrize("change", ["settings", "content", "style"])
 def test_finished_pairs_made_otherwise_are_kept_unless_forced(pictures: Path, out: Path, change: str) -> None:
     gallery.run(pictures, out, SETTINGS)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from cli_pictures import FAST, LAYERS, save_picture
+from PIL import Image
 
 import fastnst
 from fastnst import cli, commands, images
@@ -273,3 +274,27 @@ def test_what_like_and_settings_do_not_take(run: Run, here: Path, content: Path,
 
 def test_options_may_stand_between_content_and_style(run: Run, content: Path, style: Path) -> None:
     assert run("stylize", content, *SMALL, style, "-o", "a.png")[:2] == (0, "a.png\n")
+
+
+def test_pictures_above_the_limit_go_in_and_out_by_the_option(
+    run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    said = refused(run, "stylize", content, style, "-o", "a.tif", *SMALL, code=1)
+    assert "above the limit of 100; raise max_pixels (--max-pixels)" in said
+    assert run("stylize", content, style, "-o", "a.tif", *SMALL, "--max-pixels", "1000000")[:2] == (0, "a.tif\n")
+    assert Settings.from_file(here / "a.tif").max_pixels == 1_000_000
+    assert run("settings", "a.tif")[0] == 0
+    assert "--max-pixels" in refused(run, "stylize", "--like", "a.tif", "-q", code=1)  # a file does not raise it
+    assert run("stylize", "--like", "a.tif", "-q", "--max-pixels", "1000000")[:2] == (0, "a_again.tif\n")
+    first, second = (images.load(here / name, max_pixels=10**6).pixels for name in ("a.tif", "a_again.tif"))
+    assert torch.equal(first, second)
+    masks = ("--mask", content, "--style-mask", style, "--content-mask", content, "--init", content)
+    assert run("stylize", content, style, "-o", "b.tif", *SMALL, *masks, "--max-pixels", "1000000")[0] == 0
+    assert run("stylize", content, style, "-o", "c.tif", *SMALL, "--max-pixels", "1000000", "--plan")[0] == 0
+
+
+@pytest.mark.parametrize("limit", [0, 1, -5, 2.5, True, "all"])
+def test_max_pixels_that_makes_no_sense(limit: Any) -> None:
+    with pytest.raises(UsageError, match="max_pixels: expected"):
+        Settings(max_pixels=limit)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from image_files import colours, write_png
 from PIL import Image, ImageFile
 
@@ -117,7 +118,6 @@ def test_damaged_bytes_give_a_picture_or_an_image_error(tmp_path: Path, suffix: 
 
 
 def test_unread_kind_of_tiff_is_said_so(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4, 3), np.float64), photometric="rgb")
     assert "is TIFF, but damaged or of a kind that is not read" in refused(tmp_path / "a.tif")
 

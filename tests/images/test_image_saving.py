@@ -244,7 +244,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, name: str, bits: int) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg", "a.webp"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
 def test_interruption_leaves_the_old_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_png(tmp_path / name, colours(4, 4))
     before = path.read_bytes()

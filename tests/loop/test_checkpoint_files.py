@@ -7,8 +7,9 @@ import errno
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,12 +17,14 @@ import torch
 from loop_checkpoints import header, same, settings_of, stopping, styled
 from loop_pictures import samples
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from fastnst import checkpoint, transfer
 from fastnst.checkpoint import Checkpoint
 from fastnst.errors import CheckpointError, FastnstError, UsageError
 from fastnst.settings import Settings
 from fastnst.transfer import stylize
+from fastnst.weights import Weights
 
 pytestmark = pytest.mark.usefixtures("weights_read_once")
 
@@ -94,7 +97,7 @@ def test_a_setting_that_is_new_is_as_it_was(begun: Path) -> None:
     assert same(styled(settings, checkpoint=begun, resume=True), styled(settings))
 
 
-def test_other_pictures_and_weights_are_refused(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_pictures_are_refused(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
     settings = settings_of("adam")
@@ -111,11 +114,50 @@ def test_other_pictures_and_weights_are_refused(begun: Path, tmp_path: Path, mon
         if seed == 7:
             styled(started, callback=stopping(1), checkpoint=begun, force=True)
     assert refused(begun, started) == "of a run with another start picture"
-    rewrite(begun, lambda header: header.update(weights="vgg91"))
-    assert refused(begun, started).startswith("of a run with other weights: vgg91, not vgg19")
 
 
-def rewrite(file: Path, change: Callable[[dict[str, Any]], Any] = lambda facts: None, version: str = "1") -> None:
+@pytest.fixture
+def reload(bundled: Weights, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """What is read as weights from now on: the bundled ones, of the same name, with what is given changed."""
+
+    def change(convs: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({}), **other: Any) -> None:
+        read = dataclasses.replace(bundled, convs={**bundled.convs, **convs}, **other)
+        monkeypatch.setattr(transfer.weights, "load", lambda *_, **rest: read)
+
+    return change
+
+
+def test_other_weights_of_the_same_name_are_refused(begun: Path, bundled: Weights, reload: Callable[..., None]) -> None:
+    settings = settings_of("adam")
+    weight, bias = bundled.convs["conv1_1"]
+    other = weight.clone()
+    other[0, 0, 0, 0] *= 1.01
+    told = f"of a run with other weights: {bundled.name} (SHA-256 {header(begun)['weights']['sha256'][:12]}...), not "
+    for changes in ({"convs": {"conv1_1": (other, bias)}}, {"convs": {"conv1_1": (weight, bias + 0.01)}}):
+        reload(**changes)
+        assert refused(begun, settings).startswith(f"{told}{bundled.name} (SHA-256 ")
+    reload(mean=(0.0, 0.0, 0.0))
+    assert refused(begun, settings).startswith(told)
+
+
+def test_weights_that_are_used_alike_go_on(begun: Path, bundled: Weights, reload: Callable[..., None]) -> None:
+    """Another name, and another value where the network does not reach."""
+    settings = settings_of("adam")
+    weight, bias = bundled.convs["conv5_1"]
+    reload({"conv5_1": (weight + 1, bias)}, name="the same")
+    assert same(styled(settings, checkpoint=begun, resume=True), styled(settings))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_digest_of_the_weights_is_that_of_any_precision(precision: str) -> None:
+    digests = {
+        transfer.Stylizer(settings_of("adam", precision=one, convolution=convolution))._weights_digest()
+        for one, convolution in (("float64", "direct"), (precision, "direct"), (precision, "winograd"))
+    }
+    assert len(digests) == 1
+
+
+def rewrite(file: Path, change: Callable[[dict[str, Any]], Any] = lambda facts: None, version: str = "2") -> None:
     """The checkpoint with its header changed, and whole."""
     facts = header(file)
     change(facts)
@@ -125,13 +167,15 @@ def rewrite(file: Path, change: Callable[[dict[str, Any]], Any] = lambda facts: 
 
 
 def test_a_checkpoint_of_another_format_is_refused(begun: Path) -> None:
-    rewrite(begun, version="2")
-    assert refused(begun, settings_of("adam")) == "a checkpoint of format 2; this fastnst reads format 1"
+    for version in ("1", "3"):
+        rewrite(begun, version=version)
+        told = f"a checkpoint of format {version}; this fastnst reads format 2"
+        assert refused(begun, settings_of("adam")) == told
 
 
 def test_a_truncated_file_is_refused_at_any_length(begun: Path) -> None:
     whole = begun.read_bytes()
-    identity = checkpoint.Identity(settings_of("adam"), {}, "vgg19")
+    identity = checkpoint.Identity(settings_of("adam"), {}, "vgg19", "")
     header = int.from_bytes(whole[:8], "little")
     lengths = {*range(0, len(whole), len(whole) // 40), 1, 7, 8, 9, header, header + 7, header + 8, len(whole) - 1}
     assert len(lengths) >= 48
@@ -146,7 +190,7 @@ def test_a_truncated_file_is_refused_at_any_length(begun: Path) -> None:
 
 def test_a_damaged_file_is_refused_wherever_the_damage_is(begun: Path) -> None:
     whole = begun.read_bytes()
-    identity = checkpoint.Identity(settings_of("adam"), {}, "vgg19")
+    identity = checkpoint.Identity(settings_of("adam"), {}, "vgg19", "")
     generator = random.Random(0)
     places = [generator.randrange(len(whole)) for _ in range(60)] + [whole.index(b'\\"seconds') + 12]
     for place in places:

@@ -35,7 +35,8 @@ def test_the_result_has_the_contents_chroma(how: str, space: Any, unit: float) -
     assert (optimised[-1] - result.image).abs().max() > LEVEL
 
 
-def test_the_transfer_on_luminance_sees_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("init", ["content", "style", "start.png"])
+def test_the_transfer_on_luminance_sees_no_colour(init: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
     real = Stylizer._pixels
 
@@ -44,7 +45,10 @@ def test_the_transfer_on_luminance_sees_no_colour(monkeypatch: pytest.MonkeyPatc
         return real(self, pixels, height, width)
 
     monkeypatch.setattr(Stylizer, "_pixels", watched)
-    stylize(samples(), samples(seed=2), settings=tiny(keep_colour="luminance", steps=1))
+    if init == "start.png":
+        init = str(tmp_path / init)
+        Image.fromarray(samples(seed=3)).save(init)
+    stylize(samples(), samples(seed=2), settings=tiny(keep_colour="luminance", steps=1, init=init))
     assert len(seen) == 3  # style, content, start
     for pixels in seen:
         assert torch.equal(pixels[:, :1].expand(1, 3, -1, -1), pixels)

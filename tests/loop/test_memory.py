@@ -92,7 +92,7 @@ def test_the_cpu_has_memory_available_and_the_process_holds_some() -> None:
 
 def test_devices_that_tell_nothing_are_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.available(torch.device("mps")) is None
-    memory.check_fits(DEEP, 10**6, 10**6, torch.float32, Settings(), torch.device("mps"))
+    memory.choose_rows(DEEP, 10**6, 10**6, torch.float32, Settings(), torch.device("mps"))
 
 
 def test_on_cuda_what_the_allocator_keeps_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_the_limit_of_a_container_counts(
 
 
 def advised(error: OutOfMemoryError) -> int:
-    found = re.search(r"--size (\d+)( or --.*)? would fit$", str(error))
+    found = re.search(r"; (?:--tiles on or )?--size (\d+)( or --.*)? would fit$", str(error))
     assert found, str(error)
     return int(found[1])
 
@@ -137,23 +137,49 @@ def advised(error: OutOfMemoryError) -> int:
 def test_a_size_that_does_not_fit_is_refused_with_one_that_does(
     monkeypatch: pytest.MonkeyPatch, height: int, width: int, fits_at: int
 ) -> None:
-    settings = Settings()
+    settings = Settings(tiles="off")
     monkeypatch.setattr(memory, "MODEL", {**memory.MODEL, "loading": 0})  # which does not shrink with the size
     have = need(*fit(height, width, fits_at), settings)
     monkeypatch.setattr(memory, "available", lambda device: have)
     with pytest.raises(OutOfMemoryError, match=f"^out of memory at {width}x{height}: needs about .* GB, ") as caught:
-        memory.check_fits(DEEP, height, width, torch.float32, settings, CPU)
+        memory.choose_rows(DEEP, height, width, torch.float32, settings, CPU)
     size = advised(caught.value)
     assert 0.97 * fits_at <= size <= fits_at
-    memory.check_fits(DEEP, *fit(height, width, size), torch.float32, settings, CPU)
+    memory.choose_rows(DEEP, *fit(height, width, size), torch.float32, settings, CPU)
 
 
 def test_a_size_that_fits_is_let_pass_up_to_the_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: need(300, 200))
-    memory.check_fits(DEEP, 300, 200, torch.float32, Settings(), CPU)
+    memory.choose_rows(DEEP, 300, 200, torch.float32, Settings(), CPU)
     monkeypatch.setattr(memory, "available", lambda device: need(300, 200) - 1)
     with pytest.raises(OutOfMemoryError):
-        memory.check_fits(DEEP, 300, 200, torch.float32, Settings(), CPU)
+        memory.choose_rows(DEEP, 300, 200, torch.float32, Settings(tiles="off"), CPU)
+    assert memory.choose_rows(DEEP, 300, 200, torch.float32, Settings(), CPU) is not None
+
+
+def strips(rows: int, side: int = 3000, settings: Settings | None = None) -> int:
+    return memory.strip_needed(DEEP, rows, side, side, torch.float32, settings or Settings())
+
+
+def test_strips_are_as_high_as_memory_lets_them_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rows in (32, 64, 160):
+        monkeypatch.setattr(memory, "available", lambda device, rows=rows: strips(rows))
+        assert memory.choose_rows(DEEP, 3000, 3000, torch.float32, Settings(), CPU) == rows
+    monkeypatch.setattr(memory, "available", lambda device: strips(32) - 1)
+    least = memory.gigabytes(strips(32))
+    with pytest.raises(OutOfMemoryError, match=rf"3000x3000: needs about {least} at least, .* GB is free; --size \d+"):
+        memory.choose_rows(DEEP, 3000, 3000, torch.float32, Settings(), CPU)
+
+
+def test_memory_may_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 2**50)
+    asked = Settings(memory=strips(96))
+    assert memory.choose_rows(DEEP, 3000, 3000, torch.float32, asked, CPU) == 96
+    with pytest.raises(OutOfMemoryError, match="GB is allowed; --tiles on or --size"):
+        memory.choose_rows(DEEP, 3000, 3000, torch.float32, asked.but(tiles="off"), CPU)
+    assert memory.choose_rows(DEEP, 3000, 3000, torch.float32, Settings(), CPU) is None
+    assert memory.choose_rows(DEEP, 3000, 3000, torch.float32, Settings(tiles=200), CPU) == 200
+    assert memory.choose_rows(DEEP, 200, 300, torch.float32, Settings(tiles=200), CPU) is None  # it is one strip
 
 
 HISTORY, HALF, ADAM = {"history_dtype": "bfloat16"}, {"precision": "bfloat16"}, {"optimizer": "adam"}
@@ -173,10 +199,10 @@ HISTORY, HALF, ADAM = {"history_dtype": "bfloat16"}, {"precision": "bfloat16"}, 
 def test_the_first_cheaper_settings_that_would_do_are_named(
     settled: dict[str, Any], fits_with: dict[str, Any], advice: str
 ) -> None:
-    asked = Settings.of(history=60, **settled)
+    asked = Settings.of(history=60, tiles="off", **settled)
     dtype = torch.bfloat16 if "precision" in fits_with else torch.float32
     have = need(700, 700, asked.but(**fits_with), dtype)
-    size, other = memory.remedies(DEEP, 700, 700, torch.float32, asked, have)
+    *_, size, other = memory.remedies(DEEP, 700, 700, torch.float32, asked, have)
     assert size.startswith("--size ")
     assert other == advice
 
@@ -191,7 +217,7 @@ def test_float64_and_settings_that_are_cheap_are_left_alone() -> None:
 def test_where_no_size_fits_a_smaller_one_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 10 * MiB)
     with pytest.raises(OutOfMemoryError, match=r"0\.0 GB is free; use a smaller --size$"):
-        memory.check_fits(DEEP, 512, 512, torch.float32, Settings(), CPU)
+        memory.choose_rows(DEEP, 512, 512, torch.float32, Settings(), CPU)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -64,13 +64,20 @@ def test_memory_is_what_the_run_is_checked_by() -> None:
 def test_a_run_that_does_not_fit_is_a_plan_with_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
     have = planned(size=1000).bytes
     monkeypatch.setattr(memory, "available", lambda device: have)
-    found = planned(size=3000)
+    found = planned(size=1300, tiles="off")
     assert not found.fits
-    assert found.remedies[0].startswith("--size ")
-    size = int(found.remedies[0].removeprefix("--size "))
+    assert found.remedies[0] == "--tiles on"
+    size = int(found.remedies[1].removeprefix("--size "))
     assert 960 <= size <= 1000
-    assert planned(size=size).fits
-    assert f"does not fit; --size {size}" in str(found)
+    assert planned(size=size, tiles="off").fits
+    assert f"does not fit; --tiles on or --size {size}" in str(found)
+    by_strips = planned(size=1300)
+    assert by_strips.fits
+    rows = by_strips.scales[-1].rows
+    assert rows is not None
+    assert f"strips of {rows} rows" in str(by_strips)
+    assert by_strips.bytes <= have < found.bytes
+    assert by_strips.scales[-1].seconds_per_step > found.scales[-1].seconds_per_step
 
 
 def test_where_nobody_says_what_is_free_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:

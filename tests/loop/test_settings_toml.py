@@ -101,6 +101,7 @@ def test_each_field_that_is_changed_is_read_back_changed(tmp_path: Path, name: s
         not usual,
         7,
         70,
+        2**30,
         0.25,
         1.5,
         "x y",

@@ -72,17 +72,17 @@ def test_layers_past_the_bundled_weights_are_refused() -> None:
 
 
 def test_too_large_a_size_is_refused_with_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    stylizer = Stylizer(tiny(size=1000))
+    stylizer = Stylizer(tiny(size=1000, tiles="off"))
     monkeypatch.setattr(memory, "MODEL", {**memory.MODEL, "loading": 0})  # which does not shrink with the size
     have = memory.needed(stylizer.network.chain, 225, 300, torch.float32, stylizer.chosen)
     monkeypatch.setattr(memory, "available", lambda device: have)
     said = r"out of memory at 1000x750: .*; --size \d+( or --.*)? would fit"
     with pytest.raises(OutOfMemoryError, match=said) as caught:
-        stylize(samples(), samples(), settings=tiny(size=1000))
+        stylize(samples(), samples(), settings=tiny(size=1000, tiles="off"))
     (found,) = re.findall(r"--size (\d+)(?: or --.*)? would fit", str(caught.value))
     assert 290 <= int(found) <= 300
-    Stylizer(tiny(size=int(found))).load(samples())
-    memory.check_fits(stylizer.network.chain, 225, 300, torch.float32, stylizer.chosen, torch.device("cpu"))
+    Stylizer(tiny(size=int(found), tiles="off")).load(samples())
+    memory.choose_rows(stylizer.network.chain, 225, 300, torch.float32, stylizer.chosen, torch.device("cpu"))
 
 
 CANNOT = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."

@@ -56,7 +56,7 @@ def pooled(x: Tensor, weight: Tensor, bias: Tensor, padding: str = "zeros") -> t
     b, _, h, w = x.shape
     y = torch.empty((b, h // 2, w // 2, len(weight)), dtype=x.dtype).permute(0, 3, 1, 2)
     places = torch.empty_like(y, dtype=torch.uint8)
-    torch.ops.fastnst.conv3x3_pool_out(x, weight, bias, padding, y, places)
+    torch.ops.fastnst.conv3x3_pool_out(x, weight, bias, padding, 0, y, places)
     return y, places
 
 
@@ -201,11 +201,11 @@ def test_opcheck(dtype: torch.dtype) -> None:
     x.requires_grad_()
     torch.library.opcheck(torch.ops.fastnst.conv3x3, (x, weight, bias, True, "replicate"))
     torch.library.opcheck(torch.ops.fastnst.conv3x3_backward, (grad, weight, x.detach(), None, 7, 8, False))
-    torch.library.opcheck(torch.ops.fastnst.conv3x3_out, (x.detach(), weight, bias, True, "zeros", grad))
+    torch.library.opcheck(torch.ops.fastnst.conv3x3_out, (x.detach(), weight, bias, True, "zeros", 0, grad))
     y, places = pooled(x.detach(), weight, bias)
-    torch.library.opcheck(torch.ops.fastnst.conv3x3_pool_out, (x.detach(), weight, bias, "zeros", y, places))
+    torch.library.opcheck(torch.ops.fastnst.conv3x3_pool_out, (x.detach(), weight, bias, "zeros", 0, y, places))
     out = torch.empty_like(x.detach())
-    torch.library.opcheck(torch.ops.fastnst.conv3x3_backward_out, (grad, weight, None, None, 7, 8, False, out))
+    torch.library.opcheck(torch.ops.fastnst.conv3x3_backward_out, (grad, weight, None, None, 7, 8, False, 0, out))
 
 
 def test_compile_and_autocast() -> None:
@@ -228,7 +228,7 @@ def test_the_reference_gives_the_same(padding: str) -> None:
     assert y.stride() == plain.stride()
     got = pooled(x, weight, bias, padding)
     outs = [torch.empty_like(t) for t in got]
-    ops.reference.conv3x3_pool_out(x, weight, bias, padding, *outs)
+    ops.reference.conv3x3_pool_out(x, weight, bias, padding, 0, *outs)
     torch.testing.assert_close(got[0], outs[0], rtol=1e-12, atol=1e-12)
     assert torch.equal(got[1], outs[1])
     for border in (False, True):
@@ -272,10 +272,10 @@ def test_what_makes_no_sense_is_an_error(change: dict[str, Any], kind: type[Exce
 def test_the_raw_ops_check_what_would_be_read_or_written_out_of_bounds() -> None:
     x, weight, bias = channels_last(torch.ones(1, 2, 4, 4)), torch.ones(4, 2, 3, 3), torch.ones(4)
     call = torch.ops.fastnst
-    with pytest.raises(RuntimeError, match=r"expected out of shape \(1, 4, 4, 4\), got \(1, 4, 3, 4\)"):
-        call.conv3x3_out(x, weight, bias, False, "zeros", torch.ones(1, 4, 3, 4))
+    with pytest.raises(RuntimeError, match=r"expected out of shape \(1, 4, 4, 4\), got \(1, 3, 4, 4\)"):
+        call.conv3x3_out(x, weight, bias, False, "zeros", 0, torch.ones(1, 3, 4, 4))
     with pytest.raises(RuntimeError, match="expected out channels_last"):
-        call.conv3x3_out(x, weight, bias, False, "zeros", torch.ones(1, 4, 4, 4))
+        call.conv3x3_out(x, weight, bias, False, "zeros", 0, torch.ones(1, 4, 4, 4))
     with pytest.raises(RuntimeError, match="expected padding zeros or replicate, got same"):
         call.conv3x3(x, weight, bias, False, "same")
     grad = channels_last(torch.ones(1, 4, 4, 4))

@@ -1,0 +1,37 @@
+"""Style losses timed beside Gram's: what is held to its slope, how rounds become ratios."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import style_losses
+from torch import Tensor
+
+from fastnst.objective import Objective
+
+
+@pytest.mark.parametrize("loss", ["gram", "sliced"])
+def test_a_gradient_that_is_wrong_is_not_timed(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style_losses, "SIDE", 32)
+    style_losses.check(loss)
+    real = Objective.value_and_grad
+
+    def wrong(self: Objective, image: Tensor) -> Any:
+        losses, gradient = real(self, image)
+        return losses, gradient * 1.03
+
+    monkeypatch.setattr(Objective, "value_and_grad", wrong)
+    with pytest.raises(SystemExit, match=f"{loss}: the slope of the loss is"):
+        style_losses.check(loss)
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    found = style_losses.rows(64, {"gram": [1.0, 2.0, 4.0], "sliced": [2.0, 2.0, 4.0]})
+    assert found[1].ratios == [2.0, 1.0, 1.0]
+    assert style_losses.table(found).splitlines()[3] == "| sliced | 64^2 | 2 (2-4) | 1 (1-2) |"
+
+
+def test_rounds_take_steps_of_every_loss_and_the_first_are_not_counted() -> None:
+    seconds = style_losses.measure(["gram", "mean_std"], 32, 3)
+    assert {loss: len(taken) for loss, taken in seconds.items()} == {"gram": 3, "mean_std": 3}

@@ -1,0 +1,68 @@
+"""What the tests of several ranks start under torchrun: ``rank_run.py WHAT FOLDER``, one process for each rank."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from loop_oracles import pixels
+
+from fastnst import Settings, weights
+from fastnst.errors import FastnstError, UsageError
+from fastnst.objective import style_targets
+from fastnst.ranks import Ranks, of_torchrun
+from fastnst.tiled import TiledObjective
+from fastnst.vgg import VGG
+
+SIZE = (620, 24)
+LAYERS = {
+    "content_layers": (("relu2_2", 1.0),),
+    "style_layers": (("relu1_1", 0.2), ("relu2_1", 0.2), ("relu3_1", 0.2)),
+}
+
+
+def gradients(world: Ranks, folder: Path) -> None:
+    """Loss and gradient in float64 and float32, and for a style loss of the features themselves."""
+    given = weights.load()
+    for name, dtype, change in (
+        ("float64", torch.float64, {}),
+        ("float32", torch.float32, {}),
+        ("sliced", torch.float64, {"style_loss": "sliced"}),
+        ("normalised", torch.float64, {"normalise_gradients": True}),
+    ):
+        settings = Settings.of(**LAYERS, **change)
+        network = VGG(given, settings.layer_names(), dtype=dtype, winograd=dtype == torch.float32)
+        targets = style_targets(network, pixels(41, 32, seed=1, dtype=dtype), settings)
+        content, image = pixels(*SIZE, seed=0, dtype=dtype), pixels(*SIZE, seed=2, dtype=dtype)
+        objective = TiledObjective(network, content, targets, settings, 64, ranks=world)
+        losses, gradient = objective.value_and_grad(image)
+        torch.save({"total": losses.total, "gradient": gradient}, folder / f"{name}_{world.count}_{world.rank}.pt")
+
+
+def hangs(world: Ranks, folder: Path) -> None:
+    """Rank 1 does not come."""
+    if world.rank == 1:
+        time.sleep(12)
+        os._exit(0)
+    try:
+        world.sum([torch.zeros(1, dtype=torch.float64)])
+    except FastnstError as error:
+        (folder / f"{world.rank}.txt").write_text(str(error))
+    os._exit(0)  # the others are gone: no farewell
+
+
+def differs(world: Ranks, folder: Path) -> None:
+    """Rank 1 has another picture."""
+    try:
+        world.agree({"content": f"sha256 {world.rank // 1}", "version of fastnst": "1"})
+    except UsageError as error:
+        (folder / f"{world.rank}.txt").write_text(str(error))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with of_torchrun() as here:
+        {"gradients": gradients, "hangs": hangs, "differs": differs}[sys.argv[1]](here, Path(sys.argv[2]))

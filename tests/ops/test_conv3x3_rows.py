@@ -1,0 +1,86 @@
+"""Some rows of a convolution, or rows beside its map: what strips of a picture are made of."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from op_cases import channels_last, noise
+from torch import Tensor
+
+from fastnst import ops
+
+HEIGHT, WIDTH, INPUTS, OUTPUTS = 27, 13, 5, 19
+call = torch.ops.fastnst
+
+
+def maps(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    x = channels_last(noise((1, INPUTS, HEIGHT, WIDTH), 1).to(dtype))
+    return x, noise((OUTPUTS, INPUTS, 3, 3), 2).to(dtype), noise((OUTPUTS,), 3).to(dtype)
+
+
+def empty(channels: int, rows: int, dtype: torch.dtype, width: int = WIDTH) -> Tensor:
+    return torch.full((1, rows, width, channels), 7).to(dtype).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("first", "last"), [(0, 8), (8, 16), (4, 5), (20, 27), (0, 27)])
+def test_rows_from_a_part_of_the_map_have_the_bits_of_the_whole(
+    first: int, last: int, dtype: torch.dtype, padding: str
+) -> None:
+    """Begun at a multiple of four rows, and given the rows that a tile looks at."""
+    x, weight, bias = maps(dtype)
+    whole = ops.conv3x3(x, weight, bias, relu=True, padding=padding)
+    above, below = max(first - 1, 0), min(-(-last // 4) * 4 + 1, HEIGHT)
+    out = empty(OUTPUTS, last - first, dtype)
+    call.conv3x3_out(x[:, :, above:below], weight, bias, True, padding, first - above, out)
+    assert torch.equal(out, whole[:, :, first:last])
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 8), (8, 16), (20, 26)])
+def test_pooled_rows_too(first: int, last: int) -> None:
+    x, weight, bias = maps()
+    sizes = {"rows": HEIGHT // 2, "dtype": torch.float32, "width": WIDTH // 2}
+    whole, where = empty(OUTPUTS, **sizes), empty(OUTPUTS, **(sizes | {"dtype": torch.uint8}))
+    call.conv3x3_pool_out(x, weight, bias, "zeros", 0, whole, where)
+    above = max(first - 1, 0)
+    some = sizes | {"rows": (last - first) // 2}
+    out, places = empty(OUTPUTS, **some), empty(OUTPUTS, **(some | {"dtype": torch.uint8}))
+    call.conv3x3_pool_out(x[:, :, above : last + 3], weight, bias, "zeros", first - above, out, places)
+    assert torch.equal(out, whole[:, :, first // 2 : last // 2])
+    assert torch.equal(places, where[:, :, first // 2 : last // 2])
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_gradients_of_parts_add_up_to_that_of_the_whole(pooled: bool) -> None:
+    """Each part's gradient by a row more on either side; rows beyond what was given count as zero."""
+    dtype, height = torch.float64, 24
+    weight = noise((OUTPUTS, INPUTS, 3, 3), 2)
+    rows, width = (height // 2, WIDTH // 2) if pooled else (height, WIDTH)
+    grad = channels_last(noise((1, OUTPUTS, rows, width), 4))
+    places = channels_last((noise(grad.shape, 5).abs() * 3).clamp(0, 3).to(torch.uint8)) if pooled else None
+    mask = channels_last(noise((1, INPUTS, height, WIDTH), 6))
+    whole = ops.reference.conv3x3_backward(grad, weight, mask, places, height, WIDTH, False)
+    found = torch.zeros_like(whole)
+    half = 2 if pooled else 1
+    for top, bottom in ((0, 8), (8, 12), (12, 24)):
+        low, high = max(top - 1, 0), min(bottom + 1, height)
+        some = slice(top // half, bottom // half)
+        out = empty(INPUTS, high - low, dtype)
+        part = None if places is None else places[:, :, some]
+        given = (weight, mask[:, :, low:high], part, bottom - top, WIDTH, False, low - top)
+        call.conv3x3_backward_out(grad[:, :, some], *given, out)
+        expected = torch.empty_like(out)
+        ops.reference.conv3x3_backward_out(grad[:, :, some], *given, expected)
+        assert torch.allclose(out, expected, rtol=0, atol=1e-12)
+        found[:, :, low:high] += out
+    assert torch.allclose(found, whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("first", [-3, 2, 25])
+def test_the_reference_makes_the_same_rows(first: int) -> None:
+    x, weight, bias = maps(torch.float64)
+    ours, plain = empty(OUTPUTS, 6, torch.float64), empty(OUTPUTS, 6, torch.float64)
+    call.conv3x3_out(x, weight, bias, False, "zeros", first, ours)
+    ops.reference.conv3x3_out(x, weight, bias, False, "zeros", first, plain)
+    assert torch.allclose(ours, plain, rtol=0, atol=1e-12)
