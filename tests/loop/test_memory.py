@@ -154,7 +154,6 @@ def test_a_size_that_fits_is_let_pass_up_to_the_last_byte(monkeypatch: pytest.Mo
     monkeypatch.setattr(memory, "available", lambda device: need(300, 200) - 1)
     with pytest.raises(OutOfMemoryError):
         memory.choose_rows(DEEP, 300, 200, torch.float32, Settings(tiles="off"), CPU)
-    assert memory.choose_rows(DEEP, 300, 200, torch.float32, Settings(), CPU) is not None
 
 
 def strips(rows: int, side: int = 3000, settings: Settings | None = None) -> int:
