@@ -19,16 +19,7 @@ from fastnst.interrupts import uninterrupted
 from fastnst.optimize import Step
 from fastnst.progress import ByteBar, GalleryBar, Results, StepBar, say
 from fastnst.scene import listed, parts
-from fastnst.settings import (
-    STARTS,
-    Settings,
-    parse_bytes,
-    parse_counts,
-    parse_factor,
-    parse_layers,
-    parse_numbers,
-    parse_tiles,
-)
+from fastnst.settings import PARSERS, STARTS, Settings, parse_layers
 from fastnst.weights.layout import CONVENTIONS, conv_shapes, span
 
 log = logging.getLogger("fastnst")
@@ -260,15 +251,7 @@ def _settings(options: argparse.Namespace) -> Settings:
                 changes[name] = parse_layers(changes[name])
             except UsageError as error:
                 raise UsageError(f"--{name.replace('_', '-')}: {error}") from None
-    for name, parse in (
-        ("steps", parse_counts),
-        ("scales", parse_counts),
-        ("scale_factor", parse_factor),
-        ("style_weights", parse_numbers),
-        ("betas", parse_numbers),
-        ("tiles", parse_tiles),
-        ("memory", parse_bytes),
-    ):
+    for name, parse in PARSERS.items():
         if changes[name] is not None:
             changes[name] = parse(changes[name])
     start = changes["init"]

@@ -11,7 +11,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -284,6 +284,18 @@ def parse_factor(text: str) -> float | str:
         return math.sqrt(2) if text == "sqrt2" else float(text)
     except ValueError:
         return text
+
+
+PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "steps": parse_counts,
+    "scales": parse_counts,
+    "scale_factor": parse_factor,
+    "style_weights": parse_numbers,
+    "betas": parse_numbers,
+    "tiles": parse_tiles,
+    "memory": parse_bytes,
+}
+"""How the command line reads settings that are more than a word or a number."""
 
 
 def _check_scales(settings: Settings) -> None:
