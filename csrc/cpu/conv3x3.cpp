@@ -116,14 +116,20 @@ void check_out(const char* op, const char* name, const Tensor& out, const Tensor
         name, " channels_last, on the CPU, of dtype ", dtype == ScalarType::Byte ? "uint8" : "that of the input");
 }
 
-// The rows of the output from `first` on that an op writes, as many as there is room for.
+// Lets an op write `rows` rows of its output from `first` on, which lie between `low` and `high`.
+void write_rows(const char* op, ConvTask& task, int64_t first, int64_t rows, int64_t low, int64_t high) {
+  check(rows == 0 || (low <= first && first + rows <= high), op, ": expected rows from ", low, " to ", high, ", got ",
+        first, " to ", first + rows);
+  task.first_row = first;
+  task.out_height = rows;
+}
+
 int64_t rows_of(const Tensor& out) { return out.dim() == 4 ? out.size(2) : 0; }
 
 void conv3x3_out(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, bool relu, std::string padding,
                  int64_t first, const Tensor& out) {
   ConvTask task = forward_task("conv3x3", x, weight, bias, relu, padding);
-  task.first_row = first;
-  task.out_height = rows_of(out);
+  write_rows("conv3x3", task, first, rows_of(out), 0, task.height);
   check_out("conv3x3", "out", out, x, task.outputs, task.out_height, task.width, task.dtype);
   run(task, {laid_out(x, true), out, {}, {}, {}});
 }
@@ -139,8 +145,7 @@ void conv3x3_pool_out(const Tensor& x, const Tensor& weight, const Tensor& bias,
                       const Tensor& out, const Tensor& places) {
   const char* op = "conv3x3_pool_out";
   ConvTask task = forward_task(op, x, weight, bias, true, padding);
-  task.first_row = first;
-  task.out_height = 2 * rows_of(out);
+  write_rows(op, task, first, 2 * rows_of(out), 0, task.height);
   task.out_width = task.width / 2 * 2;  // a last odd column has no window
   check_out(op, "out", out, x, task.outputs, task.out_height / 2, task.width / 2, task.dtype);
   check_out(op, "places", places, x, task.outputs, task.out_height / 2, task.width / 2, ScalarType::Byte);
@@ -200,8 +205,8 @@ void conv3x3_backward_out(const Tensor& grad, const Tensor& weight, std::optiona
                           std::optional<Tensor> places, int64_t height, int64_t width, bool border, int64_t first,
                           const Tensor& out) {
   ConvTask task = backward_task(grad, weight, places.has_value(), height, width, border);
-  task.first_row = first;
-  task.out_height = rows_of(out);
+  // A row above the map and one below depend on it; with `border` they are rows of the output.
+  write_rows("conv3x3_backward", task, first, rows_of(out), border ? 0 : -1, border ? height + 2 : height + 1);
   check_out("conv3x3_backward", "out", out, grad, task.outputs, task.out_height, task.out_width, task.dtype);
   run_backward(task, grad, mask, places, out);
 }

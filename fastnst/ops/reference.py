@@ -268,7 +268,7 @@ def conv3x3_out(
     x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, padding: str, first: int, out: Tensor
 ) -> None:
     """The rows of the convolution from ``first`` on, as many as ``out`` has room for."""
-    out.copy_(_some_rows(lambda some: conv3x3(some, weight, bias, relu, padding), x, first, out.shape[2]))
+    out.copy_(conv3x3(x, weight, bias, relu, padding)[:, :, first : first + out.shape[2]])
 
 
 def conv3x3_pool_out(
@@ -276,17 +276,9 @@ def conv3x3_pool_out(
 ) -> None:
     """Convolution, bias, ReLU and max pool, with the places of the maxima as in :func:`pool`: of the convolution's rows
     from ``first`` on."""
-    rows = _some_rows(lambda some: conv3x3(some, weight, bias, True, padding), x, first, 2 * out.shape[2])
-    y, where = pool(rows, "max")
+    y, where = pool(conv3x3(x, weight, bias, True, padding)[:, :, first : first + 2 * out.shape[2]], "max")
     out.copy_(y)
     places.copy_(where)
-
-
-def _some_rows(convolve: Callable[[Tensor], Tensor], x: Tensor, first: int, count: int) -> Tensor:
-    """Rows of a convolution of ``x`` with zeros above and below where they lie beyond it."""
-    above, below = max(-first, 0), max(first + count - x.shape[2], 0)
-    y = convolve(F.pad(x, (0, 0, above, below)) if above or below else x)
-    return y[:, :, first + above : first + above + count]
 
 
 @without_autocast
@@ -315,12 +307,8 @@ def conv3x3_backward_out(
     first: int,
     out: Tensor,
 ) -> None:
-    """The rows of the gradient from ``first`` on, as many as ``out`` has room for."""
-    if places is not None:
-        grad = pool_backward(grad, None, None, places, "max", height, width, True)
-
-    def transposed(some: Tensor) -> Tensor:
-        return conv3x3_backward(some, weight, None, None, some.shape[2], width, border)
-
-    below = _some_rows(transposed, grad, first, out.shape[2])
+    """The rows of the gradient from ``first`` on, as ``out`` has; the row above the map is -1, with border 0."""
+    around = conv3x3_backward(grad, weight, None, places, height, width, True)
+    below = around[:, :, first:] if border else around[:, :, first + 1 :, 1:-1]
+    below = below[:, :, : out.shape[2]]
     out.copy_(below if mask is None else torch.where(mask > 0, below, 0))

@@ -77,10 +77,29 @@ def test_gradients_of_parts_add_up_to_that_of_the_whole(pooled: bool) -> None:
     assert torch.allclose(found, whole, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("first", [-3, 2, 25])
+@pytest.mark.parametrize("first", [0, 2, 21])
 def test_the_reference_makes_the_same_rows(first: int) -> None:
     x, weight, bias = maps(torch.float64)
     ours, plain = empty(OUTPUTS, 6, torch.float64), empty(OUTPUTS, 6, torch.float64)
     call.conv3x3_out(x, weight, bias, False, "zeros", first, ours)
     ops.reference.conv3x3_out(x, weight, bias, False, "zeros", first, plain)
     assert torch.allclose(ours, plain, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("first", "rows"), [(-1, 4), (24, 4), (30, 1), (0, 28)])
+def test_rows_that_the_input_does_not_make_are_refused(first: int, rows: int) -> None:
+    x, weight, bias = maps()
+    with pytest.raises(RuntimeError, match=rf"conv3x3: expected rows from 0 to 27, got {first} to {first + rows}"):
+        call.conv3x3_out(x, weight, bias, False, "zeros", first, empty(OUTPUTS, rows, torch.float32))
+
+
+@pytest.mark.parametrize(("first", "rows"), [(-2, 4), (25, 4), (-1, 30)])
+@pytest.mark.parametrize("border", [False, True])
+def test_a_gradient_reaches_one_row_beyond_its_map(first: int, rows: int, border: bool) -> None:
+    _, weight, _ = maps()
+    grad = channels_last(noise((1, OUTPUTS, HEIGHT, WIDTH), 4).to(weight.dtype))
+    width, more = (WIDTH + 2, 1) if border else (WIDTH, 0)
+    said = rf"expected rows from {more - 1} to {28 + more}, got {first + more} to {first + more + rows}"
+    given, out = (weight, None, None, HEIGHT, WIDTH, border, first + more), empty(INPUTS, rows, torch.float32, width)
+    with pytest.raises(RuntimeError, match=said):
+        call.conv3x3_backward_out(grad, *given, out)
