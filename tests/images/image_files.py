@@ -4,16 +4,43 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import ImageCms
 
+from fastnst import images
+from fastnst.errors import ImageError
+
 Array = NDArray[Any]
 ADAM7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+
+
+UPRIGHT: dict[int, Callable[[Array], Array]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+"""From rows and columns as stored to the picture as looked at (TIFF 6.0 and EXIF 2.32, tag 274)."""
+
+
+def refused(path: Path, **arguments: int) -> str:
+    """The one line with which the picture is refused."""
+    with pytest.raises(ImageError) as caught:
+        images.load(path, **arguments)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
 
 
 def colours(height: int, width: int, channels: int = 3, dtype: Any = np.uint8, seed: int = 0) -> Array:

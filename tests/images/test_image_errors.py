@@ -11,22 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from image_files import colours, write_png
+from image_files import colours, refused, write_png
 from PIL import Image, ImageFile
 
 from fastnst import images
 from fastnst.errors import ImageError
 
 FILES = ["png", "jpg", "webp", "tif", "gif", "bmp", "ppm", "jp2", "avif"]
-
-
-def refused(path: Path, **arguments: int) -> str:
-    with pytest.raises(ImageError) as caught:
-        images.load(path, **arguments)
-    message = str(caught.value)
-    assert str(path) in message
-    assert "\n" not in message
-    return message
 
 
 def write_bomb(path: Path, width: int, height: int) -> Path:

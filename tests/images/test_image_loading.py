@@ -5,23 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
-from image_files import Array, colours, smooth, write_png
+from image_files import UPRIGHT, Array, colours, smooth, write_png
 from PIL import Image
 
 from fastnst import images
 from fastnst.errors import ImageError, UsageError
-
-ORIENTED = {  # what a viewer does to the stored picture, EXIF 2.32, tag 274
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a, 1),
-}
 
 
 def pixels(picture: images.Picture) -> Array:
@@ -68,7 +58,7 @@ def test_format_is_told_by_content_not_by_name(tmp_path: Path, name: str) -> Non
     assert np.abs(pixels(images.load(str(path))) - rgb / 255).max() < 1e-7
 
 
-@pytest.mark.parametrize("orientation", ORIENTED)
+@pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("kind", ["png", "tif", "lzw tif", "webp", "16-bit grey png", "16-bit png", "16-bit tif"])
 def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
     deep = kind.startswith("16")
@@ -79,13 +69,11 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int
     if kind == "16-bit png":
         write_png(path, stored, {b"eXIf": exif.tobytes().removeprefix(b"Exif\0\0")})
     elif kind == "16-bit tif":
-        pytest.importorskip("tifffile").imwrite(
-            path, stored, photometric="rgb", metadata=None, extratags=[(274, "H", 1, orientation, True)]
-        )
+        tifffile.imwrite(path, stored, photometric="rgb", metadata=None, extratags=[(274, "H", 1, orientation, True)])
     else:
         compression = "tiff_lzw" if kind == "lzw tif" else None
         Image.fromarray(stored).save(path, exif=exif, lossless=True, compression=compression)
-    expected = ORIENTED[orientation](grey(stored) if stored.ndim == 2 else stored) / np.iinfo(stored.dtype).max
+    expected = UPRIGHT[orientation](grey(stored) if stored.ndim == 2 else stored) / np.iinfo(stored.dtype).max
     loaded = pixels(images.load(path))
     assert loaded.shape == expected.shape
     assert np.abs(loaded - expected).max() < 1e-7
