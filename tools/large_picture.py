@@ -10,14 +10,13 @@ strips, whose rows are marked at the left edge of each cutting. Prints the secon
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fastnst import Settings
+from fastnst import Settings, info
 from fastnst.settings import parse_bytes
 from fastnst.transfer import Stylizer
 
@@ -51,8 +50,8 @@ def main() -> None:
     assert rows is not None
     scene = stylizer.load_scene(options.photo, options.painting)
     result = stylizer.run(scene, callback=lambda step: print(step.scale, step.step, step.losses.total, file=sys.stderr))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"{side} x {side}, strips of {rows} rows: {result.seconds:.0f} s, peak resident {peak / 1e9:.2f} GB")
+    peak = (info.peak_memory() or 0) / 1e9
+    print(f"{side} x {side}, strips of {rows} rows: {result.seconds:.0f} s, peak resident {peak:.2f} GB")
     picture = Image.fromarray((result.image[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
     boundaries = range(rows, side, rows)
     chosen = [boundaries[len(boundaries) * i // 4] for i in (1, 2, 3)]

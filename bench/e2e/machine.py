@@ -9,8 +9,10 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +36,19 @@ def machine() -> dict[str, object]:
         "commit": _git("rev-parse", "--short", "HEAD"),
         "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
+
+
+def run_apart(script: str, given: Mapping[str, object], threads: int) -> Any:
+    """What ``script --run GIVEN`` prints as JSON, in a process of its own. Exits where it fails."""
+    done = subprocess.run(
+        [sys.executable, script, "--run", json.dumps(given)],
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"{given} failed:\n{done.stderr}")
+    return json.loads(done.stdout)
 
 
 def processor() -> str:

@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from typing import Any
 
 import progress
 import torch
-from machine import RESULTS, ROOT, machine, plain, write
+from machine import RESULTS, ROOT, machine, plain, run_apart, write
 
 from fastnst import Settings, plan, stylize
 
@@ -68,15 +67,7 @@ def measure(name: str, changes: Mapping[str, Any], threads: int) -> Row:
     """Plan a run, then make it. Exits if it fails."""
     given = {**changes, "device": "cpu"}
     planned = plan(*PICTURES, settings=Settings.of(**given))
-    done = subprocess.run(
-        [sys.executable, __file__, "--run", json.dumps(given)],
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr}")
-    row = Row(name, planned.seconds, planned_bytes=planned.bytes, **json.loads(done.stdout))
+    row = Row(name, planned.seconds, planned_bytes=planned.bytes, **run_apart(__file__, given, threads))
     print(f"  {name}: {row.seconds:.1f} s", file=sys.stderr)
     return row
 

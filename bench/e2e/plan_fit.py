@@ -25,7 +25,6 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ from typing import Any
 
 import progress
 import torch
-from machine import headline, machine
+from machine import headline, machine, run_apart
 
 from fastnst import memory, vgg
 from fastnst.choices import choose_precision
@@ -91,15 +90,7 @@ def run_here(given: str) -> None:
 def measure(case: Mapping[str, Any], side: int, threads: int) -> Row:
     """A run of ``case`` at a size. Exits if it fails."""
     given = {**case, "crop": side, "scales": 1, "device": "cpu"}
-    done = subprocess.run(
-        [sys.executable, __file__, "--run", json.dumps(given)],
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        sys.exit(f"{given} failed:\n{done.stderr}")
-    row = Row(Settings.of(**given), side, **json.loads(done.stdout))
+    row = Row(Settings.of(**given), side, **run_apart(__file__, given, threads))
     print(f"  {side}^2 {named(case)}: {row.peak / 1e6:.0f} MB", file=sys.stderr)
     return row
 

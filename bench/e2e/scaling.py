@@ -24,9 +24,9 @@ from pathlib import Path
 
 import torch
 from machine import RESULTS, machine, plain, write
+from tiles import asked
 
 from fastnst import Settings, heap, weights
-from fastnst.objective import style_targets
 from fastnst.ranks import Ranks, of_torchrun
 from fastnst.strips import margin
 from fastnst.tiled import TiledObjective
@@ -39,14 +39,9 @@ def worker(side: int, rows: int, steps: int, path: Path) -> None:
     """One rank: the seconds of each evaluation and of a way up go to ``path``."""
     torch.set_num_threads(1)
     heap.return_unused()
-    settings = Settings()
-    network = VGG(weights.load(), settings.layer_names(), winograd=True)
-    generator = torch.Generator().manual_seed(0)
-    content, style, image = (torch.rand(1, 3, n, n, generator=generator) * 255 for n in (side, 512, side))
+    arguments, image = asked(side)
     with of_torchrun() as world:
-        objective = TiledObjective(
-            network, content, style_targets(network, style, settings), settings, rows, ranks=world
-        )
+        objective = TiledObjective(*arguments, rows, ranks=world)
         seconds = []
         for _ in range(steps):
             world.meet()

@@ -25,7 +25,7 @@ import torch
 from machine import RESULTS, ROOT, machine, plain, write
 
 from fastnst import Settings, heap, weights
-from fastnst.objective import Objective, style_targets
+from fastnst.objective import Objective, StyleTargets, style_targets
 from fastnst.tiled import TiledObjective
 from fastnst.vgg import VGG
 
@@ -35,20 +35,20 @@ AGREE = 1e-5
 PICTURES = tuple(str(ROOT / "fastnst" / "assets" / name) for name in ("demo_photo.jpg", "demo_painting.jpg"))
 
 
-def objectives(side: int, rows: int) -> tuple[Objective, TiledObjective, torch.Tensor]:
+def asked(side: int) -> tuple[tuple[VGG, torch.Tensor, StyleTargets, Settings], torch.Tensor]:
+    """What an objective of the default preset takes, of noise, and an image to ask about."""
     settings = Settings()
     network = VGG(weights.load(), settings.layer_names(), winograd=True)
     generator = torch.Generator().manual_seed(0)
     content, style, image = (torch.rand(1, 3, n, n, generator=generator) * 255 for n in (side, 512, side))
-    targets = style_targets(network, style, settings)
-    whole = Objective(network, content, targets, settings)
-    return whole, TiledObjective(network, content, targets, settings, rows), image
+    return (network, content, style_targets(network, style, settings), settings), image
 
 
 def ratio(side: int, rows: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds of an evaluation, by turns, and how far the two are apart."""
     heap.return_unused()
-    whole, tiled, image = objectives(side, rows)
+    arguments, image = asked(side)
+    whole, tiled = Objective(*arguments), TiledObjective(*arguments, rows)
     (losses, gradient), (others, slope) = whole.value_and_grad(image), tiled.value_and_grad(image)
     apart = {
         "loss": abs(losses.total - others.total) / losses.total,
