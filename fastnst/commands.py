@@ -9,6 +9,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fastnst import checkpoint, images, planning, ranks, settings_file, transfer, vgg, weights
 from fastnst import demo as demonstration
 from fastnst import gallery as galleries
@@ -70,10 +72,10 @@ def _stylize(
     scene = stylizer.load_scene(original, options.style, options.mask, options.style_mask, options.content_mask)
     content = scene.content
     del original  # a large photograph would stay in memory all the time
-    if world.count > 1:
-        world.agree({**machine.versions(), **describe(settings, find_inputs(settings, **scene.files()), output.parent)})
-    snapshots = settings.snapshot_every if world.first else 0
-    facts = describe(settings, find_inputs(settings, **scene.files()), output.parent) if snapshots else None
+    snapshots, facts = settings.snapshot_every if world.first else 0, None
+    if snapshots or world.count > 1:
+        facts = describe(settings, find_inputs(settings, **scene.files()), output.parent)
+        world.agree({"torch": torch.__version__, **facts})
     if world.first:
         _save_settings(options, settings)
     with StepBar(options.quiet) as bar:
@@ -117,9 +119,7 @@ def _gallery(options: argparse.Namespace, settings: Settings, world: ranks.Ranks
             force=options.force,
             callback=lambda turn, step: bar.show_step(turn.pair.name, turn.number, turn.count, step),
             finished=lambda made: results.add(made.picture) if world.first else None,
-            rank=world.rank,
-            count=world.count,
-            barrier=world.meet,
+            world=world,
         )
     if report.sheet is not None:
         results.add(report.sheet)
@@ -278,7 +278,9 @@ def _base(options: argparse.Namespace) -> Settings:
         raise UsageError(f"--preset {options.preset}: {path} has the preset {stored.settings.preset}; leave one out")
     if like is not None:
         _find_pictures(options, stored)
-    return stored.settings.but(max_pixels=None)  # a picture from elsewhere does not raise the limit
+    if Path(path).suffix.lower() == settings_file.SUFFIX:
+        return stored.settings
+    return stored.settings.but(max_pixels=None)  # a picture, perhaps from elsewhere, does not raise the limit
 
 
 def _find_pictures(options: argparse.Namespace, stored: settings_file.Stored) -> None:

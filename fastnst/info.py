@@ -41,11 +41,6 @@ def collect() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Of fastnst and torch, which ranks of a run must have alike."""
-    return {"version of fastnst": fastnst.__version__, "version of torch": str(torch.__version__)}
-
-
 def table(facts: dict[str, Any]) -> str:
     """The facts as lines for a person."""
     built = facts["built"]

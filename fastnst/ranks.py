@@ -50,12 +50,13 @@ class Ranks:
         """The rows of each rank, so that all sweep as many: the first and the last have but one margin."""
         if self.count == 1:
             return [(0, height)]
-        most = (height + 2 * margin * (self.count - 1)) / self.count
+        most = self._most(height, margin)
         sides = [margin if i in (0, self.count - 1) else 2 * margin for i in range(self.count)]
         ends = [0, *(round(end) for end in accumulate(most - side for side in sides))]
         return list(pairwise([*ends[:-1], height]))
 
     def _most(self, height: int, margin: int) -> float:
+        """The rows that each rank sweeps."""
         return (height + 2 * margin * (self.count - 1)) / self.count
 
     def sum(self, tensors: Sequence[Tensor]) -> None:

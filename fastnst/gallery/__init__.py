@@ -9,7 +9,7 @@ A pair's folder is filled under a hidden name beside its place and renamed when 
 there whole or not at all. A pair that is there, made from the same files with the same settings, is not made again; one
 made otherwise is never replaced unless ``force`` says so. A pair keeps its number for good.
 
-Several processes, the ranks, may share the pairs out: each makes every ``count``-th of those that are to be made.
+Ranks may share the pairs out: each makes every so manieth of those that are to be made.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fastnst.gallery import folders
 from fastnst.gallery.folders import Made
 from fastnst.gallery.making import Turn, Watch, Workshop
 from fastnst.gallery.pairs import PAIRINGS, SUFFIXES, Pair, find, pair_up
+from fastnst.ranks import ALONE, Ranks
 from fastnst.settings import Settings
 
 __all__ = ["PAIRINGS", "SUFFIXES", "Made", "Pair", "Report", "Turn", "find", "pair_up", "run"]
@@ -48,9 +49,7 @@ def run(
     force: bool = False,
     callback: Watch | None = None,
     finished: Callable[[Made], None] | None = None,
-    rank: int = 0,
-    count: int = 1,
-    barrier: Callable[[], object] = lambda: None,
+    world: Ranks = ALONE,
 ) -> Report:
     """Make the pairs of ``directory`` in ``output``, which is made if need be, and a contact sheet of them.
 
@@ -63,9 +62,8 @@ def run(
         callback: called with the pair's :class:`Turn` and its :class:`fastnst.optimize.Step` after each step; returning
             True ends this pair, whose result is then the picture so far.
         finished: called with each finished pair, also with those found finished.
-        rank, count: which of how many processes this is that were called with the same arguments, on the same folders.
-            Rank 0 waits for the others, reports all pairs and writes the sheet; the others report what they made.
-        barrier: called twice by each rank; returns when all have called it, or raises. After a Ctrl-C no rank waits.
+        world: the ranks that were called with the same arguments, on the same folders. The first waits for the others,
+            reports all pairs and writes the sheet; the others report what they made. After a Ctrl-C no rank waits.
 
     A picture that cannot be used is reported as a warning through the logger ``fastnst`` and skipped with its pairs.
     Ctrl-C ends the run; the pair under way leaves nothing, the sheet shows those that are finished.
@@ -81,13 +79,13 @@ def run(
     pairs = folders.numbered(named, output, there)
     if not force:
         folders.refuse_changed(pairs, there, settings)
-    if count > 1:
+    if world.count > 1:
         with folders.writing(output):
             output.mkdir(parents=True, exist_ok=True)
-    barrier()  # all have looked before one writes, and so share out the same pairs
+    world.meet()  # all have looked before one writes, and so share out the same pairs
     kept = {} if force else there
     todo = [pair for pair in pairs if pair.key not in kept]
-    others = {pair for i, pair in enumerate(todo) if i % count != rank}
+    others = {pair for i, pair in enumerate(todo) if i % world.count != world.rank}
     report = Report()
 
     def done(made: Made) -> None:
@@ -96,19 +94,19 @@ def run(
             finished(made)
 
     try:
-        mine = [pair for pair in (todo if rank else pairs) if pair not in others]
+        mine = [pair for pair in (pairs if world.first else todo) if pair not in others]
         _make_all(mine, kept, settings, report, callback, done)
-        barrier()
-        if rank == 0 and others:
+        world.meet()
+        if world.first and others:
             _collect(pairs, others, there, output, report, done)
     except KeyboardInterrupt:
         report.stopped = "interrupt"
         there = folders.finished(output)
         reported = {made.pair for made in report.made}
-        for pair in pairs if rank == 0 else ():
+        for pair in pairs if world.first else ():
             if pair.key in there and pair not in reported:
                 done(there[pair.key].of(pair))
-    if report.made and rank == 0:
+    if report.made and world.first:
         from fastnst.gallery.contact import write_sheet
 
         report.sheet = write_sheet(output / "sheet.jpg", report.made, grid=pairing == "product")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cli_pictures import save_picture
 from test_gallery import SETTINGS, contents, names, tree
 
 from fastnst import gallery
+from fastnst.ranks import Ranks
 
 RANK = """
 import json, sys, time
@@ -22,6 +24,7 @@ import torch
 import torch.distributed as dist
 from test_gallery import SETTINGS
 from fastnst import gallery
+from fastnst.ranks import Ranks
 pictures, out, meeting, rank = *sys.argv[1:4], int(sys.argv[4])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2, timeout=timedelta(seconds=60))
@@ -33,7 +36,7 @@ def watch(turn, step):
     time.sleep(rank)  # and the first waits for one that is slow
 report = gallery.run(
     pictures, out, SETTINGS, callback=watch,
-    rank=rank, count=2, barrier=lambda: dist.monitored_barrier(timeout=timedelta(seconds=60)),
+    world=Ranks(rank, 2, 60),
 )
 dist.destroy_process_group()
 made = [[made.pair.folder.name, made.kept] for made in report.made]
@@ -77,15 +80,23 @@ def test_two_ranks_make_every_pair_once_and_one_sheet(pictures: Path, out: Path,
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
+class Meeting(Ranks):
+    """One of two ranks, with something else to do where they would wait for each other."""
+
+    def __init__(self, rank: int, meet: Callable[[], object]) -> None:
+        super().__init__(rank, 2)
+        object.__setattr__(self, "meet", meet)
+
+
 def both(pictures: Path, out: Path, **options: Any) -> tuple[gallery.Report, gallery.Report]:
     """The reports of ranks 0 and 1 of 2: the whole of rank 1 runs while rank 0 waits in its first barrier."""
     reports: list[gallery.Report] = []
 
-    def barrier() -> None:
+    def meet() -> None:
         if not reports:
-            reports.append(gallery.run(pictures, out, SETTINGS, rank=1, count=2, **options))
+            reports.append(gallery.run(pictures, out, SETTINGS, world=Meeting(1, lambda: None), **options))
 
-    return gallery.run(pictures, out, SETTINGS, rank=0, count=2, barrier=barrier, **options), reports[0]
+    return gallery.run(pictures, out, SETTINGS, world=Meeting(0, meet), **options), reports[0]
 
 
 def test_the_first_rank_reports_all_pairs_in_order(pictures: Path, out: Path) -> None:
@@ -127,9 +138,7 @@ def test_after_ctrl_c_no_rank_waits(pictures: Path, out: Path) -> None:
             raise KeyboardInterrupt
 
     for rank in (1, 0):
-        report = gallery.run(
-            pictures, out, SETTINGS, callback=interrupt, rank=rank, count=2, barrier=lambda: waits.append(1)
-        )
+        report = gallery.run(pictures, out, SETTINGS, callback=interrupt, world=Meeting(rank, lambda: waits.append(1)))
         assert report.stopped == "interrupt"
         assert (report.sheet is None) == (rank == 1)
     assert len(waits) == 2

@@ -289,6 +289,10 @@ def test_pictures_above_the_limit_go_in_and_out_by_the_option(
     assert run("stylize", "--like", "a.tif", "-q", "--max-pixels", "1000000")[:2] == (0, "a_again.tif\n")
     first, second = (images.load(here / name, max_pixels=10**6).pixels for name in ("a.tif", "a_again.tif"))
     assert torch.equal(first, second)
+    # A picture may be anybody's; a file of settings is one's own.
+    assert "--max-pixels" in refused(run, "stylize", content, style, "--settings", "a.tif", "-o", "d.tif", code=1)
+    (here / "own.toml").write_text("max_pixels = 1000000\n")
+    assert run("stylize", content, style, "-o", "e.tif", *SMALL, "--settings", "own.toml")[0] == 0
     masks = ("--mask", content, "--style-mask", style, "--content-mask", content, "--init", content)
     assert run("stylize", content, style, "-o", "b.tif", *SMALL, *masks, "--max-pixels", "1000000")[0] == 0
     assert run("stylize", content, style, "-o", "c.tif", *SMALL, "--max-pixels", "1000000", "--plan")[0] == 0
