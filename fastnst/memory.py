@@ -37,7 +37,7 @@ CHEAPER: tuple[Mapping[str, str], ...] = (
 STRIP_IMAGES = {"adam": 6, "lbfgs": 11}
 CARRIED = 5  # rows that a layer may have beside its strip
 LEAST_ROWS = 32  # of a strip, where memory decides; its rows are a multiple of these
-USEFUL_PIXELS = 2**20  # of a strip: a larger one is no faster
+MOST_PIXELS = 2**20  # of a strip that memory decides
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -120,11 +120,8 @@ def _strip_maps(chain: Sequence[Layer], rows: int, width: int, itemsize: int) ->
 def strip_rows(
     chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings, have: int | None
 ) -> int | None:
-    """The rows of a strip that fits into ``have`` bytes; None where not even one of ``LEAST_ROWS`` does.
-
-    No more than serve: a larger strip is no faster.
-    """
-    most = max(LEAST_ROWS, USEFUL_PIXELS // width // LEAST_ROWS * LEAST_ROWS)
+    """The rows of a strip that fits into ``have`` bytes; None where not even one of ``LEAST_ROWS`` does."""
+    most = max(LEAST_ROWS, MOST_PIXELS // width // LEAST_ROWS * LEAST_ROWS)
     for rows in range(min(most, -(-height // LEAST_ROWS) * LEAST_ROWS), 0, -LEAST_ROWS):
         if have is None or strip_needed(chain, rows, height, width, dtype, settings) <= have:
             return rows
@@ -224,13 +221,22 @@ def _container_limit() -> int:
 
 
 def failed(
-    chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings, device: torch.device
+    chain: Sequence[Layer],
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    settings: Settings,
+    device: torch.device,
+    rows: int | None = None,
 ) -> OutOfMemoryError:
-    """The error for a run in which an allocation failed although the estimate fitted."""
-    most = int(needed(chain, height, width, dtype, settings) * AFTER_FAILURE)
-    have = budget(settings, device)
+    """The error for a run, whole or by strips of ``rows``, where an allocation failed although the estimate fitted."""
+    if rows is None:
+        need = needed(chain, height, width, dtype, settings)
+        settings = settings.but(tiles="off")  # strips are advised as well
+    else:
+        need = strip_needed(chain, rows, height, width, dtype, settings)
+    have, most = budget(settings, device), int(need * AFTER_FAILURE)
     have = most if have is None else min(have, most)
-    settings = settings.but(tiles="off")  # strips are advised as well
     return _too_large(chain, height, width, dtype, settings, have, "an allocation failed")
 
 

@@ -57,20 +57,13 @@ def style_targets(network: VGG, style: Tensor, settings: Settings, mask: Tensor 
     ``mask [1, 1, H, W]`` in 0..1 says which of its positions count, and how much. Raises UsageError for one in which a
     layer has no position left.
     """
-    form, loss = style_form(settings.style_form), style_loss_of(settings)
-    names = [name for name, weight in settings.style_layers if weight > 0]
-    if not names or settings.style_weight == 0:
-        return {}
+    loss, names = style_loss_of(settings), styled_layers(settings)
     targets: dict[str, Target] = {}
     with torch.no_grad():
-        for name, x in network.walk(style.to(network.device), names):
-            weight = None
-            if mask is not None:
-                weight = position_weights(mask, x.shape[2], x.shape[3], name).to(x.device, accumulate_dtype(x.dtype))
+        for name, x in network.walk(style.to(network.device), names) if names else ():
+            scale, weight = weighing(network, name, x.shape[1:], settings, mask)
             if loss is None:
-                n = x.shape[2:].numel()
-                scale = form.gram(x.shape[1], n)
-                targets[name] = (ops.gram(x, weight, scale if weight is None else scale * n),)
+                targets[name] = (ops.gram(x, weight, scale),)
             else:
                 targets[name] = measure(loss, x, weight)
             del x  # not held while the next is made
@@ -87,6 +80,24 @@ def blend(targets: Sequence[StyleTargets], weights: Sequence[float], settings: S
     if len(targets) == 1:
         return targets[0]
     return {name: loss.blend([target[name] for target in targets], weights) for name in targets[0]}
+
+
+def styled_layers(settings: Settings) -> list[str]:
+    """The layers whose style counts."""
+    return [name for name, weight in settings.style_layers if weight > 0 and settings.style_weight > 0]
+
+
+def weighing(
+    network: VGG, layer: str, shape: Sequence[int], settings: Settings, mask: Tensor | None
+) -> tuple[float, Tensor | None]:
+    """The factor of the Gram matrix of a layer's features ``[C, h, w]``, and the weights of positions that a mask
+    makes, on the network's device; None without one."""
+    c, height, width = shape
+    scale = style_form(settings.style_form).gram(c, height * width)
+    if mask is None:
+        return scale, None
+    weight = position_weights(mask, height, width, layer)
+    return scale * height * width, weight.to(network.device, accumulate_dtype(network.dtype))
 
 
 def position_weights(mask: Tensor, height: int, width: int, layer: str) -> Tensor:
@@ -155,10 +166,7 @@ class Objective:
 
         The gradient has the shape, dtype and device of the image. Raises UsageError for an image of another shape.
         """
-        if image.shape != (1, 3, *self.size):
-            raise UsageError(
-                f"expected an image of shape {(1, 3, *self.size)} like the content, got {tuple(image.shape)}"
-            )
+        check_image(image, self.size)
         values, gradient = self.evaluate(image)
         return self.losses(values.tolist()), gradient
 
@@ -185,6 +193,12 @@ class Objective:
             style={layer: value for kind, layer, value in named if kind == "style"},
             tv=sum(value for kind, _, value in named if kind == "tv"),
         )
+
+
+def check_image(image: Tensor, size: tuple[int, int]) -> None:
+    """Raise UsageError for an image of another shape than ``[1, 3, *size]``."""
+    if image.shape != (1, 3, *size):
+        raise UsageError(f"expected an image of shape {(1, 3, *size)} like the content, got {tuple(image.shape)}")
 
 
 def ask(
@@ -234,14 +248,9 @@ def _term(
     if layer.name not in region.targets:
         raise UsageError(f"no style target for layer {layer.name}")
     form, loss = style_form(settings.style_form), style_loss_of(settings)
-    c, n = layer.channels, size[0] * size[1]
-    weight, share, scale = None, 1.0, form.gram(c, n)
-    if region.mask is not None:
-        weight = position_weights(region.mask, *size, layer.name)
-        weight = weight.to(network.device, accumulate_dtype(network.dtype))
-        share = float(region.mask.double().mean())
-        scale *= n
-    factor *= region.weight * share * (form.loss(c) if loss is None else 1.0)
+    scale, weight = weighing(network, layer.name, (layer.channels, *size), settings, region.mask)
+    share = 1.0 if region.mask is None else float(region.mask.double().mean())
+    factor *= region.weight * share * (form.loss(layer.channels) if loss is None else 1.0)
     return StyleTerm(factor, region.targets[layer.name], scale, weight, loss)
 
 

@@ -34,7 +34,6 @@ Lay = Callable[[str, slice, Tensor, Tensor, bool], None]
 """Given name and rows, the gradient that came down, to be changed in place, the features, and whether the ReLU's mask
 is to be laid on as well."""
 
-
 ALIGNED = 32  # rows of the image in which bands begin, with which all layers' tiles do
 
 
@@ -153,22 +152,22 @@ class Strips:
 
     def _convolve(self, k: int, i: int, x: Tensor, carried: Mapping[str, Tensor], tape: Tape | None) -> Tensor:
         """The rows of a convolution, with its ReLU and pool where it brings these, after what was carried over."""
-        network, name = self.network, self.chain[i].name
+        network, name, outputs = self.network, self.chain[i].name, self.chain[i].channels
         start, stop = self._cuts[k][i + 1], self._cuts[k + 1][i + 1]
         if tape is not None:
             tape.inputs[name] = x
         last = i + 2 if self._pools(i) else i + 1 if self._rectifies(i) else i
         if not network.winograd:
+            if start == stop:
+                return self._after(carried, last, _empty(x, outputs, 0, x.shape[3]))
             first = start - self._needed(k, i)
-            y = network.convolve(x, name, relu=self._rectifies(i)) if start < stop else self._none(i, x)
+            y = network.convolve(x, name, relu=last > i)
             return self._after(carried, last, y[:, :, first : first + stop - start])
         before = self._before(carried, last)
         lead = 0 if before is None else before.shape[2]
         pooled = last == i + 2
         rows = self._cuts[k + 1][last + 1] - self._cuts[k][last + 1]
-        y = x.new_empty((1, lead + rows, x.shape[3] // (2 if pooled else 1), self.chain[i].channels)).permute(
-            0, 3, 1, 2
-        )
+        y = _empty(x, outputs, lead + rows, x.shape[3] // (2 if pooled else 1))
         out, first, weights = y[:, :, lead:], start - self._needed(k, i), network.convs[name]
         if pooled:
             places = torch.empty_like(out, dtype=torch.uint8)
@@ -180,10 +179,6 @@ class Strips:
         if before is not None:
             y[:, :, :lead] = before
         return y
-
-    def _none(self, i: int, x: Tensor) -> Tensor:
-        """No rows of layer ``i``."""
-        return x.new_empty((1, 0, x.shape[3], self.chain[i].channels)).permute(0, 3, 1, 2)
 
     def _pool(self, k: int, i: int, x: Tensor, tape: Tape | None) -> Tensor:
         network, name = self.network, self.chain[i].name
@@ -237,7 +232,7 @@ class Strips:
         start, stop, first = self._cuts[k][i + 1], self._cuts[k + 1][i + 1], self._needed(k, i)
         low, high = self._wanted[i]
         if start == stop or stop <= low or start >= high:
-            return torch.zeros(x.shape, dtype=x.dtype, device=x.device).contiguous(memory_format=torch.channels_last)
+            return _empty(x, *x.shape[1:]).zero_()
         below = self.chain[i - 1] if i > 0 else None
         masked = below is not None and below.kind == "relu" and below.name not in self.looked_at
         if layer.kind == "pool":
@@ -254,7 +249,7 @@ class Strips:
         size = (stop - start, x.shape[3])
         if network.winograd and network.padding == "zeros":
             weight, _ = network.convs[layer.name]
-            found = x.new_empty((1, x.shape[2], x.shape[3], weight.shape[1])).permute(0, 3, 1, 2)
+            found = _empty(x, *x.shape[1:])
             # Of the rows beside a band those that pull at it, and what they pull at.
             begin, end = max(start, low // TILE * TILE), min(stop, -(-high // TILE) * TILE)
             rows = slice(max(begin - 1 - first, 0), min(end + 1 - first, x.shape[2]))
@@ -311,6 +306,11 @@ class Strips:
         if row == self._heights[0]:
             return list(self._heights)
         return [max(pair) for pair in zip(_ends(self.chain, row, self._grid), first, strict=True)]
+
+
+def _empty(like: Tensor, channels: int, rows: int, width: int) -> Tensor:
+    """A map ``[1, channels, rows, width]``, channels_last, with anything in it."""
+    return like.new_empty((1, rows, width, channels)).permute(0, 3, 1, 2)
 
 
 def margin(network: VGG, chain: tuple[Layer, ...]) -> int:

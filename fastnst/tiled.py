@@ -14,10 +14,16 @@ import torch
 from torch import Tensor
 
 from fastnst import ops
-from fastnst.errors import UsageError
-from fastnst.losses import style_form
-from fastnst.objective import Losses, Region, StyleTargets, ask, position_weights, style_loss_of
-from fastnst.ops.reference import accumulate_dtype
+from fastnst.objective import (
+    Losses,
+    Region,
+    StyleTargets,
+    ask,
+    check_image,
+    style_loss_of,
+    styled_layers,
+    weighing,
+)
 from fastnst.ranks import ALONE, Ranks
 from fastnst.settings import Settings
 from fastnst.shelf import Shelf
@@ -75,10 +81,7 @@ class TiledObjective:
 
     def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
         """Losses and gradient of an image ``[1, 3, H, W]``, as of the untiled objective."""
-        if image.shape != (1, 3, *self.size):
-            raise UsageError(
-                f"expected an image of shape {(1, 3, *self.size)} like the content, got {tuple(image.shape)}"
-            )
+        check_image(image, self.size)
 
         def zero() -> Tensor:
             return torch.zeros((), dtype=torch.float64, device=image.device)
@@ -184,24 +187,17 @@ def tiled_targets(
     network: VGG, style: Tensor, settings: Settings, rows: int, mask: Tensor | None = None
 ) -> StyleTargets:
     """What :func:`fastnst.objective.style_targets` keeps of a style picture, from strips of it."""
-    form, loss = style_form(settings.style_form), style_loss_of(settings)
-    names = [name for name, weight in settings.style_layers if weight > 0]
-    if not names or settings.style_weight == 0:
+    names = styled_layers(settings)
+    if not names:
         return {}
-    chain = chain_to(network.arch, names)
+    chain, loss = chain_to(network.arch, names), style_loss_of(settings)
     size = (style.shape[-2], style.shape[-1])
     check_size(chain, *size)
     sums = {}
     for layer in chain:
-        if layer.name not in names:
-            continue
-        height, width = size[0] // layer.stride, size[1] // layer.stride
-        n, weight = height * width, None
-        scale = form.gram(layer.channels, n)
-        if mask is not None:
-            weight = position_weights(mask, height, width, layer.name)
-            weight = weight.to(network.device, accumulate_dtype(network.dtype))
-            scale *= n
-        sums[layer.name] = Sums(loss, scale, n, weight)
+        if layer.name in names:
+            shape = (layer.channels, size[0] // layer.stride, size[1] // layer.stride)
+            scale, weight = weighing(network, layer.name, shape, settings, mask)
+            sums[layer.name] = Sums(loss, scale, shape[1] * shape[2], weight)
     Strips(network, chain, names, size, rows).up(style, lambda name, some, x: sums[name].add(x, some), keep=False)
     return {name: one.target() for name, one in sums.items()}

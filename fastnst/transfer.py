@@ -98,11 +98,14 @@ class Stylizer:
 
     def rows_of_strip(self, height: int, width: int) -> int | None:
         """The rows of a strip at this size; None for the picture whole."""
-        chain = self.network.chain
         settings = self.chosen
-        if self.ranks.shares(height, margin(self.network, chain)) and settings.tiles == "auto":
+        if settings.tiles == "auto" and self._shared(height):
             settings = settings.but(tiles="on")
-        return memory.choose_rows(chain, height, width, self.dtype, settings, self.device)
+        return memory.choose_rows(self.network.chain, height, width, self.dtype, settings, self.device)
+
+    def _shared(self, height: int) -> bool:
+        """Whether the ranks share a picture of this height out."""
+        return self.ranks.shares(height, margin(self.network, self.network.chain))
 
     def load(self, source: Any) -> Picture:
         """A content picture at the settings' size or crop. Raises as ``check`` does, before it is enlarged."""
@@ -224,7 +227,9 @@ class Stylizer:
             except (RuntimeError, MemoryError) as error:
                 if not memory.is_out_of_memory(error):
                     raise
-                raise memory.failed(self.network.chain, height, width, self.dtype, self.chosen, self.device) from error
+                size, rows = (height, width), self.rows_of_strip(height, width)
+                chain, chosen = self.network.chain, self.chosen
+                raise memory.failed(chain, *size, self.dtype, chosen, self.device, rows) from error
             del objective  # its maps are not held while the next size is measured
             image = run.image
             trace.append(tuple(run.trace))
@@ -245,7 +250,7 @@ class Stylizer:
         return colours.keep(images.resize(image, *content.pixels.shape[-2:]), content.pixels, self.settings.keep_colour)
 
     def _weights_digest(self) -> str:
-        """Of what the network uses of its weights, rounded as the coarsest precision does: any device gives the same"""
+        """Of what the network uses of its weights, rounded as the coarsest precision does: the same on any device."""
         network = self.network
         convs = [x.bfloat16() for pair in network.convs.values() for x in pair]
         return digest([*convs, network.mean.float(), network.scale.float()], " ".join(network.convs))
@@ -264,7 +269,7 @@ class Stylizer:
         pixels, rows = self._pixels(content.pixels, *size), self.rows_of_strip(*size)
         if rows is None:
             return Objective(self.network, pixels, regions, self.settings, content_mask=mask)
-        ranks = self.ranks if self.ranks.shares(size[0], margin(self.network, self.network.chain)) else ALONE
+        ranks = self.ranks if self._shared(size[0]) else ALONE
         return TiledObjective(self.network, pixels, regions, self.settings, rows, mask, ranks)
 
     def _regions(

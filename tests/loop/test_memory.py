@@ -201,7 +201,9 @@ def test_the_first_cheaper_settings_that_would_do_are_named(
     asked = Settings.of(history=60, tiles="off", **settled)
     dtype = torch.bfloat16 if "precision" in fits_with else torch.float32
     have = need(700, 700, asked.but(**fits_with), dtype)
-    *_, size, other = memory.remedies(DEEP, 700, 700, torch.float32, asked, have)
+    strips_fit = memory.strip_rows(DEEP, 700, 700, torch.float32, asked, have) is not None
+    *tiles, size, other = memory.remedies(DEEP, 700, 700, torch.float32, asked, have)
+    assert tiles == ["--tiles on"] * strips_fit
     assert size.startswith("--size ")
     assert other == advice
 
@@ -227,6 +229,14 @@ def test_after_a_failed_allocation_a_clearly_smaller_size_is_advised(
     error = memory.failed(DEEP, 1024, 1024, torch.float32, Settings(), CPU)
     assert str(error).startswith("out of memory at 1024x1024: an allocation failed; ")
     assert 700 < advised(error) < 900
+
+
+def test_after_a_failure_by_strips_a_smaller_size_is_advised_and_no_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 2**50)
+    error = memory.failed(DEEP, 3000, 3000, torch.float32, Settings(), CPU, 160)
+    assert "--tiles" not in str(error)
+    size = advised(error)
+    assert strips(32, size) <= memory.AFTER_FAILURE * strips(160) < strips(32, round(size * 1.02))
 
 
 def test_a_failed_allocation_is_recognised() -> None:
