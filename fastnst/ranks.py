@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ from fastnst.errors import FastnstError, UsageError
 
 TIMEOUT = 1800  # seconds that a rank waits for the others, unless the environment variable says otherwise
 TIMEOUT_VARIABLE = "FASTNST_RANK_TIMEOUT"
-WORTH_WHILE = 0.8  # of a picture's rows that a rank sweeps, at most, for the work to be shared out
+WORTH_WHILE = 0.8  # of a picture's work that a rank has, at most, for it to be shared out
+LEAST_BAND = 128  # rows; in fewer not all would lie that the band above looks at in the deepest layers
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,27 @@ class Ranks:
         """Whether this is the rank that writes and says things."""
         return self.rank == 0
 
-    def shares(self, height: int, margin: int) -> bool:
-        """Whether a picture of this height is worth sharing out, where a band depends on ``margin`` rows beside it."""
-        return self.count > 1 and self._most(height, margin) <= WORTH_WHILE * height
+    def shares(self, height: int, lag: float) -> bool:
+        """Whether a picture of this height is worth sharing out in :meth:`bands`."""
+        if self.count == 1 or height < self.count * LEAST_BAND:
+            return False
+        return max(self.work(height, lag)) <= WORTH_WHILE * height
 
-    def bands(self, height: int, margin: int) -> list[tuple[int, int]]:
-        """The rows of each rank, so that all sweep as many: the first and the last have but one margin."""
-        if self.count == 1:
-            return [(0, height)]
-        most = self._most(height, margin)
-        sides = [margin if i in (0, self.count - 1) else 2 * margin for i in range(self.count)]
-        ends = [0, *(round(end) for end in accumulate(most - side for side in sides))]
-        return list(pairwise([*ends[:-1], height]))
+    def bands(self, height: int, lag: float) -> list[tuple[int, int]]:
+        """The rows of each rank, so that all have as much work.
 
-    def _most(self, height: int, margin: int) -> float:
-        """The rows that each rank sweeps."""
-        return (height + 2 * margin * (self.count - 1)) / self.count
+        That of a band begins ``lag`` rows below its first row, and ends as much below its last one; but not at the ends
+        of the picture.
+        """
+        edges = [0]
+        for rank in range(1, self.count):
+            edges.append(max(int(height * rank / self.count - lag), edges[-1] + LEAST_BAND))
+        return list(pairwise([*edges, height]))
+
+    def work(self, height: int, lag: float) -> list[float]:
+        """Rows of the picture that each rank's work is worth."""
+        edges = [0.0, *(bottom + lag for _, bottom in self.bands(height, lag)[:-1]), float(height)]
+        return [max(bottom - top, 0.0) for top, bottom in pairwise(edges)]
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Add up each tensor, float64, over all ranks, in place."""
@@ -68,6 +74,31 @@ class Ranks:
         dist.all_reduce(flat)
         for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view(tensor.shape))
+
+    def send(self, x: Tensor, to: int) -> Callable[[], None]:
+        """Begin to send ``x``, which lies in one piece and must stay as it is; returns what waits for its arrival."""
+        work = dist.isend(x.view(torch.uint8), to)
+        assert work is not None
+
+        def wait() -> None:
+            with self._answering(to):
+                work.wait()
+
+        return wait
+
+    def receive(self, x: Tensor, source: int) -> None:
+        """Fill ``x``, which lies in one piece, with what ``source`` sends."""
+        with self._answering(source):
+            dist.recv(x.view(torch.uint8), source)
+
+    @contextmanager
+    def _answering(self, other: int) -> Iterator[None]:
+        """Raise FastnstError that names the other rank where it does not answer."""
+        try:
+            yield
+        except RuntimeError as error:
+            told = f"no answer from rank {other} within {self.timeout:g} s; it hangs, or died"
+            raise FastnstError(f"rank {self.rank}: {told} ({_line(error)})") from error
 
     def gather(self, x: Tensor, bands: Sequence[tuple[int, int]]) -> None:
         """Fill ``x [1, C, H, W]``, of which each rank knows the rows of its band, with those of the others."""

@@ -9,6 +9,11 @@ carried over belong to the strip before.
 Work: the way up twice, the way down once. Tiles with margins of their own would recompute the margins as well; for a
 network to relu5_1 these are 80 rows for features and 160 for gradients on every side.
 
+Ranks that share a picture out have a band of rows each, and recompute nothing either. A band's layers begin where its
+first row of the image lets them, each a little below the one before, and end where those of the next band begin. What
+lies between is made by the band above, from the few rows of each layer in which the next band has begun: those are sent
+up while the sweep goes on, and the gradients found for them are sent down on the way back. See :mod:`fastnst.edges`.
+
 Convolutions of ours make tiles of rows together. There strips begin where such tiles do, so that every feature has the
 bits that it has in a picture looked at whole: rounded otherwise, a few would fall on the other side of a ReLU.
 """
@@ -23,7 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst import heap
-from fastnst.engine import TILE
+from fastnst.cuts import Cuts, lag
+from fastnst.edges import Edge
+from fastnst.ranks import ALONE, Ranks
 from fastnst.shelf import Shelf
 from fastnst.vgg import VGG, Layer
 
@@ -33,8 +40,6 @@ Look = Callable[[str, slice, Tensor], None]
 Lay = Callable[[str, slice, Tensor, Tensor, bool], None]
 """Given name and rows, the gradient that came down, to be changed in place, the features, and whether the ReLU's mask
 is to be laid on as well."""
-
-ALIGNED = 32  # rows of the image in which bands begin, with which all layers' tiles do
 
 
 @dataclass
@@ -57,7 +62,7 @@ class Strips:
         looked_at: their names.
         size: height and width of the image.
         rows: of the image in a strip; the last may have fewer.
-        band: the rows of the image whose gradient is wanted; None: all. The sweeps go :func:`margin` rows beyond it.
+        ranks: the processes that share the picture out, each a band: ``band`` are the rows of this one's.
     """
 
     def __init__(
@@ -67,78 +72,116 @@ class Strips:
         looked_at: Collection[str],
         size: tuple[int, int],
         rows: int,
-        band: tuple[int, int] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.network, self.chain, self.looked_at = network, chain, frozenset(looked_at)
-        self._heights = [size[0], *(size[0] // layer.stride for layer in chain)]
-        self._grid = TILE if network.winograd else 1
-        top, bottom = band or (0, size[0])
-        self._wanted = _pulling(chain, top, bottom)
-        beyond = margin(network, chain)
-        top, bottom = max((top - beyond) // ALIGNED * ALIGNED, 0), min(bottom + beyond, size[0])
-        # For each boundary between strips, how far the image and each layer have come there.
-        first = _first(chain, top, self._grid)
-        self._cuts = [first, *(self._reached(row, first) for row in (*range(top + rows, bottom, rows), bottom))]
+        self.network, self.chain, self.looked_at, self.ranks = network, chain, frozenset(looked_at), ranks
+        self.bands = ranks.bands(size[0], lag(network, chain))
+        self.band = self.bands[ranks.rank]
+        self._width = size[1]
+        self._cuts = Cuts(network, chain, self.looked_at, size[0], rows, self.band)
         self._carried: list[dict[str, Shelf.Place]] = []
+        self._lent: dict[int, Shelf.Place] = {}
         self._shelf = Shelf()
 
     @property
     def count(self) -> int:
         """The number of strips."""
-        return len(self._cuts) - 1
+        return self._cuts.count
 
     @torch.no_grad()
     def up(self, image: Tensor, look: Look, *, keep: bool = True) -> None:
-        """Show each layer that is looked at to ``look``, strip by strip; ``keep`` what :meth:`down` begins with."""
+        """Show each layer that is looked at to ``look``, strip by strip; ``keep`` what :meth:`down` begins with.
+
+        Of several ranks each shows rows of its own; of a layer that its band has none of, no rows, once.
+        """
         self._shelf.clear()
-        self._carried = []
+        self._carried, self._lent = [], {}
         carried: dict[str, Tensor] = {}
+        edge, arrived = self._open(self._cuts.above), None
         for k in range(self.count):
             if keep:
                 self._carried.append({name: self._shelf.put(x) for name, x in carried.items()})
-            carried = self._up(image, k, carried, look, None)
+            carried = self._up(image, k, carried, look, None, edge)
+            if edge is not None and edge.reached(self._cuts.ends[k + 1]):
+                arrived, edge = self.ranks.send(edge.flat, self.ranks.rank - 1), None
             heap.return_unused()  # the C library finds few of a strip's maps again and would keep them all
+        if arrived is not None:
+            arrived()
 
     @torch.no_grad()
-    def down(self, image: Tensor, lay: Lay, gradient: Tensor, rows: slice) -> None:
-        """Add the gradient by ``rows`` of the image to ``gradient``, of the image's shape, after :meth:`up`."""
+    def down(self, image: Tensor, lay: Lay, gradient: Tensor) -> None:
+        """Add the gradient by the band's rows of the image to ``gradient``, of the image's shape, after :meth:`up`."""
+        cuts = self._cuts
         late: dict[int, Tensor] = {}
         scale = self.network.scale.to(gradient.dtype)
+        edge, found_above, arrived = self._open(cuts.below), None, None
         for k in range(self.count - 1, -1, -1):
+            if cuts.above and found_above is None and cuts.touches_above(k):
+                found_above = self._open(cuts.above)
+                assert found_above is not None
+                self.ranks.receive(found_above.flat, self.ranks.rank - 1)
             tape = Tape()
             self._up(image, k, {name: self._shelf.get(place) for name, place in self._carried[k].items()}, None, tape)
-            found, late = self._down(tape, k, late, lay)
-            start = self._cuts[k][0]
-            first, last = max(start, rows.start), min(self._cuts[k + 1][0], rows.stop)
-            if first < last:
-                gradient[:, :, first:last] += found[:, :, first - start : last - start].to(gradient.dtype) * scale
+            found, late = self._down(tape, k, late, lay, found_above, edge)
+            gradient[:, :, cuts.ends[k][0] : cuts.ends[k + 1][0]] += found.to(gradient.dtype) * scale
+            if edge is not None and k == cuts.closing:
+                arrived, edge = self.ranks.send(edge.flat, self.ranks.rank + 1), None
             del tape, found
             heap.return_unused()
+        if arrived is not None:
+            arrived()
 
     def _up(
-        self, image: Tensor, k: int, carried: Mapping[str, Tensor], look: Look | None, tape: Tape | None
+        self,
+        image: Tensor,
+        k: int,
+        carried: Mapping[str, Tensor],
+        look: Look | None,
+        tape: Tape | None,
+        edge: Edge | None = None,
     ) -> dict[str, Tensor]:
-        """One strip, from what was carried over into it; returns what is carried over into the next."""
-        start, stop, chain = self._cuts[k], self._cuts[k + 1], self.chain
+        """One strip, from what was carried over into it; returns what is carried over into the next.
+
+        ``edge`` takes what the band above is to see.
+        """
+        cuts, chain = self._cuts, self.chain
+        start, stop = cuts.ends[k], cuts.ends[k + 1]
         following: dict[str, Tensor] = {}
-        x = self.network.prepare(image[:, :, self._needed(k, 0) : stop[0]].to(self.network.device))
+        first = min(cuts.needed(k, 0), start[0])
+        x = self.network.prepare(image[:, :, first : stop[0]].to(self.network.device))
         for i, layer in enumerate(chain):
-            if i > 0 and layer.kind != "relu" and not self._pools(i - 2):
-                x = x[:, :, max(self._needed(k, i) - start[i], 0) :]  # at the top of a band not all of it serves
-                if k + 1 < self.count and self._needed(k + 1, i) < stop[i]:
-                    following[layer.name] = x[:, :, self._needed(k + 1, i) - stop[i] :].clone()
+            if cuts.has_window(i):
+                if edge is not None:
+                    edge.take(i, start[i], x[:, :, x.shape[2] - (stop[i] - start[i]) :])
+                x = x[:, :, max(cuts.needed(k, i) - start[i], 0) :]  # at the top of a band not all of it serves
+                if i > 0 and k + 1 < self.count and cuts.needed(k + 1, i) < stop[i]:
+                    following[layer.name] = x[:, :, cuts.needed(k + 1, i) - stop[i] :].clone()
+                if cuts.sees_below(k, i):
+                    x = torch.cat((x, self._borrowed(k, i)), 2)
             if layer.kind == "relu":
-                x = x if self._rectifies(i - 1) else self._after(carried, i, F.relu(x[:, :, start[i] - stop[i] :]))
+                x = x if cuts.rectifies(i - 1) else self._after(carried, i, F.relu(x[:, :, start[i] - stop[i] :]))
             elif layer.kind == "conv":
                 x = self._convolve(k, i, x, carried, tape)
-            elif not self._pools(i - 2):
+            elif not cuts.pools(i - 2):
                 x = self._after(carried, i, self._pool(k, i, x, tape))
             own = x[:, :, x.shape[2] - (stop[i + 1] - start[i + 1]) :]
-            if layer.name in self.looked_at and look is not None and own.shape[2]:
+            if look is not None and layer.name in self.looked_at and (own.shape[2] or cuts.shows_none(k, i)):
                 look(layer.name, slice(start[i + 1], stop[i + 1]), own)
-            if tape is not None and (layer.name in self.looked_at or self._masks_itself(i) or i + 1 == len(chain)):
+            if tape is not None and (layer.name in self.looked_at or cuts.masks_itself(i) or i + 1 == len(chain)):
                 tape.outputs[layer.name] = own
         return following
+
+    def _borrowed(self, k: int, i: int) -> Tensor:
+        """The rows of the band below that layer ``i`` looks at in strip ``k``."""
+        cuts = self._cuts
+        if not self._lent:
+            edge = self._open(cuts.below)
+            assert edge is not None
+            self.ranks.receive(edge.flat, self.ranks.rank + 1)
+            self._lent = {layer: self._shelf.put(x) for layer, x in edge.maps.items()}
+        end = cuts.ends[-1][i]
+        rows = slice(max(cuts.needed(k, i) - end, 0), cuts.seen(i, cuts.ends[k + 1][i + 1]) - end)
+        return self._shelf.get(self._lent[i])[:, :, rows]
 
     def _after(self, carried: Mapping[str, Tensor], i: int, y: Tensor) -> Tensor:
         """The output of layer ``i`` after what was carried over of it."""
@@ -152,29 +195,30 @@ class Strips:
 
     def _convolve(self, k: int, i: int, x: Tensor, carried: Mapping[str, Tensor], tape: Tape | None) -> Tensor:
         """The rows of a convolution, with its ReLU and pool where it brings these, after what was carried over."""
-        network, name, outputs = self.network, self.chain[i].name, self.chain[i].channels
-        start, stop = self._cuts[k][i + 1], self._cuts[k + 1][i + 1]
+        cuts, network, name, outputs = self._cuts, self.network, self.chain[i].name, self.chain[i].channels
+        start, stop = cuts.ends[k][i + 1], cuts.ends[k + 1][i + 1]
         if tape is not None:
             tape.inputs[name] = x
-        last = i + 2 if self._pools(i) else i + 1 if self._rectifies(i) else i
+        last = i + 2 if cuts.pools(i) else i + 1 if cuts.rectifies(i) else i
         if not network.winograd:
             if start == stop:
                 return self._after(carried, last, _empty(x, outputs, 0, x.shape[3]))
-            first = start - self._needed(k, i)
+            first = start - cuts.needed(k, i)
             y = network.convolve(x, name, relu=last > i)
             return self._after(carried, last, y[:, :, first : first + stop - start])
         before = self._before(carried, last)
         lead = 0 if before is None else before.shape[2]
         pooled = last == i + 2
-        rows = self._cuts[k + 1][last + 1] - self._cuts[k][last + 1]
+        rows = cuts.ends[k + 1][last + 1] - cuts.ends[k][last + 1]
         y = _empty(x, outputs, lead + rows, x.shape[3] // (2 if pooled else 1))
-        out, first, weights = y[:, :, lead:], start - self._needed(k, i), network.convs[name]
+        out, first, weights = y[:, :, lead:], start - cuts.needed(k, i), network.convs[name]
         if pooled:
             places = torch.empty_like(out, dtype=torch.uint8)
-            torch.ops.fastnst.conv3x3_pool_out(x, *weights, network.padding, first, out, places)
+            if rows:
+                torch.ops.fastnst.conv3x3_pool_out(x, *weights, network.padding, first, out, places)
             if tape is not None:
                 tape.places[self.chain[last].name] = places
-        else:
+        elif rows:
             torch.ops.fastnst.conv3x3_out(x, *weights, last > i, network.padding, first, out)
         if before is not None:
             y[:, :, :lead] = before
@@ -182,7 +226,7 @@ class Strips:
 
     def _pool(self, k: int, i: int, x: Tensor, tape: Tape | None) -> Tensor:
         network, name = self.network, self.chain[i].name
-        count = self._cuts[k + 1][i + 1] - self._cuts[k][i + 1]
+        count = self._cuts.ends[k + 1][i + 1] - self._cuts.ends[k][i + 1]
         y, places = torch.ops.fastnst.pool(x[:, :, : 2 * count], network.pooling)
         if tape is not None:
             tape.places[name] = places
@@ -192,31 +236,41 @@ class Strips:
         pooled: Tensor = y
         return pooled
 
-    def _down(self, tape: Tape, k: int, late: Mapping[int, Tensor], lay: Lay) -> tuple[Tensor, dict[int, Tensor]]:
+    def _down(
+        self, tape: Tape, k: int, late: Mapping[int, Tensor], lay: Lay, found_above: Edge | None, edge: Edge | None
+    ) -> tuple[Tensor, dict[int, Tensor]]:
         """The gradient by the strip's own rows of the network's input.
 
         ``late`` is what the strips below have found of the last rows of this one and of those before it, by the layer
-        they go into; the same of the strips above is returned.
+        they go into; the same of the strips above is returned. ``found_above`` is what the band above has found of the
+        first rows of this one; ``edge`` takes what is found here of the band below.
         """
-        start, stop = self._cuts[k], self._cuts[k + 1]
+        cuts = self._cuts
+        start, stop = cuts.ends[k], cuts.ends[k + 1]
         above: dict[int, Tensor] = {}
         grad = torch.zeros_like(tape.outputs[self.chain[-1].name])
         for i in range(len(self.chain) - 1, -1, -1):
             layer = self.chain[i]
-            if layer.name in self.looked_at or self._masks_itself(i):
+            if layer.name in self.looked_at or cuts.masks_itself(i):
                 x = tape.outputs.pop(layer.name)
                 if x.shape[2]:
                     lay(layer.name, slice(start[i + 1], stop[i + 1]), grad, x, layer.kind == "relu")
-            if layer.kind == "relu" or (layer.kind == "pool" and self._pools(i - 2)):
+            if not cuts.has_window(i):
                 continue
             found = self._back(k, i, grad, tape)
-            over = start[i] - self._needed(k, i)
-            grad = found[:, :, over:] if over >= 0 else F.pad(found, (0, 0, -over, 0))
-            parts = [found[:, :, :over]] if over > 0 else []
+            first, count = cuts.needed(k, i), stop[i] - start[i]
+            grad = found[:, :, max(start[i] - first, 0) : max(stop[i] - first, 0)]
+            if grad.shape[2] < count:  # at the top of a band not all rows serve
+                grad = F.pad(grad, (0, 0, count - grad.shape[2], 0))
+            if edge is not None and cuts.sees_below(k, i):
+                edge.add(i, max(first, stop[i]), found[:, :, max(stop[i] - first, 0) :])
+            if found_above is not None:
+                found_above.add_to(grad, i, start[i])
+            parts = [found[:, :, : start[i] - first]] if first < start[i] else []
             if i in late:
-                here = min(late[i].shape[2], grad.shape[2])
+                here = min(late[i].shape[2], count)
                 rest = late[i].shape[2] - here
-                grad[:, :, grad.shape[2] - here :] += late[i][:, :, rest:]
+                grad[:, :, count - here :] += late[i][:, :, rest:]
                 parts += [late[i][:, :, :rest]] if rest else []
             if parts:
                 parts.sort(key=lambda part: part.shape[2])
@@ -227,11 +281,10 @@ class Strips:
 
     def _back(self, k: int, i: int, grad: Tensor, tape: Tape) -> Tensor:
         """The gradient by a layer's input, with the rows that its window looked at."""
-        layer, network = self.chain[i], self.network
+        cuts, layer, network = self._cuts, self.chain[i], self.network
         x = tape.inputs.pop(layer.name)
-        start, stop, first = self._cuts[k][i + 1], self._cuts[k + 1][i + 1], self._needed(k, i)
-        low, high = self._wanted[i]
-        if start == stop or stop <= low or start >= high:
+        start, stop, first = cuts.ends[k][i + 1], cuts.ends[k + 1][i + 1], cuts.needed(k, i)
+        if start == stop:
             return _empty(x, *x.shape[1:]).zero_()
         below = self.chain[i - 1] if i > 0 else None
         masked = below is not None and below.kind == "relu" and below.name not in self.looked_at
@@ -243,29 +296,24 @@ class Strips:
             found: Tensor = torch.ops.fastnst.pool_backward(grad, *values, places, network.pooling, *size, relu)
             return found.contiguous(memory_format=torch.channels_last)
         mask = x if masked else None
-        places = tape.places.pop(self.chain[i + 2].name) if self._pools(i) else None
+        places = tape.places.pop(self.chain[i + 2].name) if cuts.pools(i) else None
         if places is not None:
-            start = 2 * self._cuts[k][i + 3]
+            start = 2 * cuts.ends[k][i + 3]
         size = (stop - start, x.shape[3])
         if network.winograd and network.padding == "zeros":
             weight, _ = network.convs[layer.name]
             found = _empty(x, *x.shape[1:])
-            # Of the rows beside a band those that pull at it, and what they pull at.
-            begin, end = max(start, low // TILE * TILE), min(stop, -(-high // TILE) * TILE)
-            rows = slice(max(begin - 1 - first, 0), min(end + 1 - first, x.shape[2]))
+            rows = slice(max(start - 1 - first, 0), min(stop + 1 - first, x.shape[2]))
             found[:, :, : rows.start] = 0
             found[:, :, rows.stop :] = 0
-            half = 1 if places is None else 2
-            some = slice((begin - start) // half, -(-(end - start) // half))
             torch.ops.fastnst.conv3x3_backward_out(
-                grad[:, :, some],
+                grad,
                 weight,
                 None if mask is None else mask[:, :, rows],
-                None if places is None else places[:, :, some],
-                end - begin,
-                x.shape[3],
+                places,
+                *size,
                 False,
-                first + rows.start - begin,
+                first + rows.start - start,
                 found[:, :, rows],
             )
             return found
@@ -275,89 +323,15 @@ class Strips:
         grad = F.pad(grad, (0, 0, start - first, first + x.shape[2] - stop))
         return network.unconvolve(grad.contiguous(memory_format=torch.channels_last), layer.name, mask)
 
-    def _rectifies(self, i: int) -> bool:
-        """Whether the convolution at ``i`` brings its ReLU with it."""
-        return self.chain[i].name not in self.looked_at and i + 1 < len(self.chain)
-
-    def _pools(self, i: int) -> bool:
-        """Whether the convolution at ``i`` brings its ReLU and the pool above with it."""
-        above = self.chain[i + 1 : i + 3]
-        ours = (
-            self.network.winograd
-            and self.network.pooling == "max"
-            and [layer.kind for layer in above] == ["relu", "pool"]
-        )
-        return ours and i >= 0 and self.looked_at.isdisjoint((self.chain[i].name, above[0].name))
-
-    def _masks_itself(self, i: int) -> bool:
-        """Whether layer ``i`` is a ReLU whose mask no step of the way down brings with it."""
-        above = self.chain[i + 1 : i + 2]
-        return (
-            self.chain[i].kind == "relu" and bool(above) and above[0].kind == "pool" and self.network.pooling != "max"
-        )
-
-    def _needed(self, k: int, i: int) -> int:
-        """The first row of its input that layer ``i`` looks at in strip ``k``."""
-        first = self._cuts[k][i + 1]
-        return max(first - 1, 0) if self.chain[i].kind == "conv" else first * (2 if self.chain[i].kind == "pool" else 1)
-
-    def _reached(self, row: int, first: list[int]) -> list[int]:
-        """How far the rows above ``row`` of the image take it and each layer."""
-        if row == self._heights[0]:
-            return list(self._heights)
-        return [max(pair) for pair in zip(_ends(self.chain, row, self._grid), first, strict=True)]
+    def _open(self, rows: Mapping[int, slice]) -> Edge | None:
+        """Room for the rows that are shared with another band; None where there is no band."""
+        if not rows:
+            return None
+        below = {i: self.chain[i - 1] for i in rows if i > 0}
+        shapes = {i: (3, self._width) if i == 0 else (below[i].channels, self._width // below[i].stride) for i in rows}
+        return Edge(rows, shapes, self.network.mean)
 
 
 def _empty(like: Tensor, channels: int, rows: int, width: int) -> Tensor:
     """A map ``[1, channels, rows, width]``, channels_last, with anything in it."""
     return like.new_empty((1, rows, width, channels)).permute(0, 3, 1, 2)
-
-
-def margin(network: VGG, chain: tuple[Layer, ...]) -> int:
-    """How many rows beyond a band are swept for the gradient by the band's rows.
-
-    A position of the deepest layer covers ``stride`` rows and depends on ``r`` more on either side, r being the sum of
-    its convolutions' strides; it pulls at all of these, by its own features, which depend on r rows more. Where strips
-    begin with tiles of the convolution, it is some more.
-    """
-    grid, beyond = TILE if network.winograd else 1, 0
-    top, bottom = 2**16, 2**17
-    wanted = _pulling(chain, top, bottom)
-    while True:
-        made = zip(_first(chain, top - beyond, grid)[1:], _ends(chain, bottom + beyond, grid)[1:], strict=True)
-        if all(first <= low and end >= high for (first, end), (low, high) in zip(made, wanted, strict=True)):
-            return beyond
-        beyond += ALIGNED
-
-
-def _pulling(chain: tuple[Layer, ...], top: int, bottom: int) -> list[tuple[int, int]]:
-    """For each layer, its rows that depend on rows ``top`` to ``bottom`` of the image, and so pull at them."""
-    pulling, beside = [], 0
-    for layer in chain:
-        beside += layer.stride * (layer.kind == "conv")
-        pulling.append(
-            (-(-(top - beside - layer.stride + 1) // layer.stride), (bottom - 1 + beside) // layer.stride + 1)
-        )
-    return pulling
-
-
-def _first(chain: tuple[Layer, ...], row: int, grid: int) -> list[int]:
-    """The first row of the image, and of each layer, that rows from ``row`` on make."""
-    firsts = [row]
-    for layer in chain:
-        last = firsts[-1]
-        if layer.kind == "conv" and last > 0:
-            last = -(-(last + 1) // grid) * grid
-        firsts.append(-(-last // 2) if layer.kind == "pool" else last)
-    return firsts
-
-
-def _ends(chain: tuple[Layer, ...], row: int, grid: int) -> list[int]:
-    """How many rows of the image, and of each layer, the first ``row`` rows of a higher image make."""
-    ends = [row]
-    for layer in chain:
-        last = ends[-1]
-        if layer.kind == "conv":
-            last = (last - 1) // grid * grid
-        ends.append(last // 2 if layer.kind == "pool" else last)
-    return ends

@@ -27,7 +27,7 @@ from fastnst.objective import (
 from fastnst.ranks import ALONE, Ranks
 from fastnst.settings import Settings
 from fastnst.shelf import Shelf
-from fastnst.strips import Strips, margin
+from fastnst.strips import Strips
 from fastnst.sums import Sums
 from fastnst.taps import NORM_EPSILON, Slope, StyleTerm, Tap, alone, lay_on, look_at_content, magnitude
 from fastnst.variation import add_variation
@@ -70,9 +70,7 @@ class TiledObjective:
         self.network, self.settings, self.ranks = network, settings, ranks
         self.size = (content.shape[-2], content.shape[-1])
         self.chain, self.taps = ask(network, self.size, styles, settings, content_mask)
-        self._bands = ranks.bands(self.size[0], margin(network, self.chain))
-        self._band = self._bands[ranks.rank]
-        self.strips = Strips(network, self.chain, self.taps, self.size, rows, self._band)
+        self.strips = Strips(network, self.chain, self.taps, self.size, rows, ranks)
         self._layers = {layer.name: layer for layer in self.chain}
         self._shelf = Shelf()
         self._content: dict[tuple[str, int], Shelf.Place] = {}
@@ -92,7 +90,7 @@ class TiledObjective:
         }
         self.strips.up(image, lambda name, rows, x: self._add(found[name], name, rows, x))
         gradient = torch.zeros_like(image)
-        settings, own = self.settings, slice(*self._band)
+        settings, own = self.settings, slice(*self.strips.band)
         variation = zero()
         if settings.tv_weight:
             variation += add_variation(gradient, image, settings.tv_kind, settings.tv_weight, own)
@@ -103,8 +101,8 @@ class TiledObjective:
             slopes = [slope.rows(rows) for slope in found[name].slopes] if name in found else []
             lay_on(grad, x, self._content_at(taps[name], name, rows) if name in taps else None, slopes, relu=relu)
 
-        self.strips.down(image, lay, gradient, own)
-        self.ranks.gather(gradient, self._bands)
+        self.strips.down(image, lay, gradient)
+        self.ranks.gather(gradient, self.strips.bands)
         style = {name: float(one.style) for name, one in found.items() if one.sums}
         content = {name: float(one.content) for name, one in found.items() if self.taps[name].content}
         tv = float(variation)
@@ -121,15 +119,12 @@ class TiledObjective:
             self._content[name, rows.start] = self._shelf.put(x)
 
     def _add(self, found: Found, name: str, rows: slice, x: Tensor) -> None:
-        """Take in some rows of a layer: those of this rank's band."""
-        own, tap = self._own(name, rows), self.taps[name]
-        if own.start >= own.stop:
-            return
-        here = slice(own.start - rows.start, own.stop - rows.start)
+        """Take in some rows of a layer."""
+        tap = self.taps[name]
         for sums in found.sums:
-            sums.add(x[:, :, here], own)
+            sums.add(x, rows)
         if tap.content:
-            found.content += look_at_content(x[:, :, here], self._content_at(tap, name, rows).rows(here)).double()
+            found.content += look_at_content(x, self._content_at(tap, name, rows)).double()
 
     def _finish(self, found: Mapping[str, Found], variation: Tensor) -> None:
         """Add up over all ranks, and find values and slopes of the styles."""
@@ -150,13 +145,11 @@ class TiledObjective:
         sizes = {name: torch.zeros(2, dtype=torch.float64, device=image.device) for name in self.taps}
 
         def look(name: str, rows: slice, x: Tensor) -> None:
-            own = self._own(name, rows)
-            if own.start >= own.stop:
-                return
-            here = slice(own.start - rows.start, own.stop - rows.start)
-            part, slopes = x[:, :, here], [slope.rows(own) for slope in found[name].slopes]
-            content = self._content_at(self.taps[name], name, rows).rows(here)
-            sizes[name] += torch.stack([magnitude(alone(part, slopes, None)), magnitude(alone(part, (), content))])
+            slopes, content = (
+                [slope.rows(rows) for slope in found[name].slopes],
+                self._content_at(self.taps[name], name, rows),
+            )
+            sizes[name] += torch.stack([magnitude(alone(x, slopes, None)), magnitude(alone(x, (), content))])
 
         self.strips.up(image, look)
         self.ranks.sum(list(sizes.values()))
@@ -176,11 +169,6 @@ class TiledObjective:
             return Tap()
         weight = None if tap.content_weight is None else tap.content_weight[rows]
         return Tap(content=tap.content, target=self._shelf.get(self._content[name, rows.start]), content_weight=weight)
-
-    def _own(self, name: str, rows: slice) -> slice:
-        """Those of the rows of a layer that lie in this rank's band."""
-        stride, (top, bottom) = self._layers[name].stride, self._band
-        return slice(max(top // stride, rows.start), min(bottom // stride, rows.stop))
 
 
 def tiled_targets(

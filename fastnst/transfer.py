@@ -17,6 +17,7 @@ from torch import Tensor
 from fastnst import adam, colours, heap, images, memory, ops, vgg, weights
 from fastnst.checkpoint import EVERY, Checkpoint, Identity, Saved, digest, keeping
 from fastnst.choices import choose_convolution, choose_device, choose_precision
+from fastnst.cuts import lag
 from fastnst.errors import UsageError, WeightsError
 from fastnst.graph import Capturer, choose_backend
 from fastnst.images import Picture
@@ -27,7 +28,6 @@ from fastnst.ranks import ALONE, Ranks
 from fastnst.scales import full_size, shrinks, shrunk
 from fastnst.scene import Painting, Scene, read, values
 from fastnst.settings import STARTS, Settings
-from fastnst.strips import margin
 from fastnst.tiled import TiledObjective, tiled_targets
 
 log = logging.getLogger("fastnst")
@@ -105,7 +105,7 @@ class Stylizer:
 
     def _shared(self, height: int) -> bool:
         """Whether the ranks share a picture of this height out."""
-        return self.ranks.shares(height, margin(self.network, self.network.chain))
+        return self.ranks.shares(height, lag(self.network, self.network.chain))
 
     def load(self, source: Any) -> Picture:
         """A content picture at the settings' size or crop. Raises as ``check`` does, before it is enlarged."""

@@ -3,10 +3,10 @@
     python bench/e2e/scaling.py [--side 2048] [--rows 128] [--steps 2] [--rounds 2]
 
 Starts torchrun with one and two ranks by turns. Efficiency is the time of one over the time of two, over two; 0.85 is
-aimed at. The model: a rank sweeps its band and the rows beside it that the band depends on, twice up and once down, and
-on the way down only the layers' rows that pull at its band; then statistics are added up and gradients gathered at
-``--bandwidth`` bytes a second. It is fitted to nothing but the time of one rank and its share of the way up, and its
-prediction for two is printed beside the measurement; those for 8 and 64 GPUs suppose a device that keeps the shares and
+aimed at. The model: the rank with most work takes its share of the time of one; three times the few rows of each layer
+that two bands share cross an edge; statistics are added up and gradients gathered. All go at ``--bandwidth`` bytes a
+second, and nothing is taken to go on at the same time. It is fitted to nothing but the time of one rank; its prediction
+for two is printed beside the measurement. Those for 8 and 64 GPUs suppose that a device's time grows as pixels do; they
 were not measured. Prints the table and writes ranks.json and ranks.md to bench/results.
 """
 
@@ -27,8 +27,8 @@ from machine import RESULTS, machine, plain, write
 from tiles import asked
 
 from fastnst import Settings, heap, weights
+from fastnst.cuts import Cuts, lag
 from fastnst.ranks import Ranks, of_torchrun
-from fastnst.strips import margin
 from fastnst.tiled import TiledObjective
 from fastnst.vgg import VGG
 
@@ -36,7 +36,7 @@ AIM = 0.85
 
 
 def worker(side: int, rows: int, steps: int, path: Path) -> None:
-    """One rank: the seconds of each evaluation and of a way up go to ``path``."""
+    """One rank: the seconds of each evaluation go to ``path``."""
     torch.set_num_threads(1)
     heap.return_unused()
     arguments, image = asked(side)
@@ -48,9 +48,7 @@ def worker(side: int, rows: int, steps: int, path: Path) -> None:
             start = time.perf_counter()
             losses, _ = objective.value_and_grad(image)
             seconds.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        objective.strips.up(image, lambda *_: None)
-        facts = {"seconds": seconds, "up": time.perf_counter() - start, "loss": losses.total}
+        facts = {"seconds": seconds, "loss": losses.total}
         world.meet()
         if world.first:
             path.write_text(json.dumps(facts))
@@ -64,17 +62,22 @@ def measure(options: argparse.Namespace, count: int) -> dict[str, float]:
         command += ["--steps", str(options.steps)]
         subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, stderr=subprocess.DEVNULL)
         facts = json.loads(path.read_text())
-    return {"seconds": statistics.median(facts["seconds"]), "up": facts["up"], "loss": facts["loss"]}
+    return {"seconds": statistics.median(facts["seconds"]), "loss": facts["loss"]}
 
 
-def predicted(one: float, up: float, side: int, count: int, beyond: int, bandwidth: float) -> float:
-    """Seconds with ``count`` ranks, from those of one and of its way up."""
-    bands = Ranks(0, count).bands(side, beyond)
-    swept = max(min(bottom + beyond, side) - max(top - beyond, 0) for top, bottom in bands) / side
-    pulled = max(bottom - top for top, bottom in bands) / side
+def predicted(one: float, side: int, count: int, network: VGG, bandwidth: float) -> float:
+    """Seconds with ``count`` ranks, from those of one."""
+    if count == 1:
+        return one
+    behind = lag(network, network.chain)
+    bands = Ranks(0, count).bands(side, behind)
+    edge = Cuts(network, network.chain, (), side, side, bands[-1]).above
+    inputs = [(3, 1), *((layer.channels, layer.stride) for layer in network.chain)]
+    shared = sum(4 * (rows.stop - rows.start) * inputs[i][0] * side // inputs[i][1] for i, rows in edge.items())
     statistics_bytes = 8 * sum(c * c for c in (64, 128, 256, 512, 512))
     gradient_bytes = 3 * 4 * side * side
-    return 2 * up * swept + (one - 2 * up) * pulled + (2 * statistics_bytes + gradient_bytes) / bandwidth
+    work = max(Ranks(0, count).work(side, behind)) / side
+    return one * work + (3 * shared + 2 * statistics_bytes + gradient_bytes) / bandwidth
 
 
 def main() -> None:
@@ -99,13 +102,11 @@ def main() -> None:
     if max(losses) - min(losses) > 1e-6 * min(losses):
         raise SystemExit(f"the ranks do not agree: {losses}")
     network = VGG(weights.load(), Settings().layer_names(), winograd=True)
-    beyond = margin(network, network.chain)
     one, two = (statistics.median(run["seconds"] for run in found[count]) for count in (1, 2))
-    up = statistics.median(run["up"] for run in found[1])
     lines = ["| ranks | side | seconds | efficiency | model: seconds | efficiency |", "|---|---|---|---|---|---|"]
     for count, side, seconds in ((1, options.side, one), (2, options.side, two), (8, 8192, None), (64, 32768, None)):
-        alone, alone_up = (value * (side / options.side) ** 2 for value in (one, up))
-        model = predicted(alone, alone_up, side, count, beyond, options.bandwidth)
+        alone = one * (side / options.side) ** 2
+        model = predicted(alone, side, count, network, options.bandwidth)
         measured = ("-", "-") if seconds is None else (f"{seconds:.2f}", f"{one / seconds / count:.2f}")
         lines.append(f"| {count} | {side} | {' | '.join(measured)} | {model:.2f} | {alone / model / count:.2f} |")
     text = "\n".join([*lines, "", f"Aim: {AIM} for two. Ranks of 8 and 64 were not measured."])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from fastnst.ranks import Ranks, of_torchrun
 from fastnst.tiled import TiledObjective
 from fastnst.vgg import VGG
 
-SIZE = (620, 24)
+SIZE, LOW = (620, 24), (390, 32)
 LAYERS = {
     "content_layers": (("relu2_2", 1.0),),
     "style_layers": (("relu1_1", 0.2), ("relu2_1", 0.2), ("relu3_1", 0.2)),
@@ -25,18 +26,20 @@ LAYERS = {
 
 
 def gradients(world: Ranks, folder: Path) -> None:
-    """Loss and gradient in float64 and float32, and for a style loss of the features themselves."""
+    """Loss and gradient in float64 and float32, for a style loss of the features themselves, with one more way up, and
+    with layers so deep that the lowest band has no row of them."""
     given = weights.load()
-    for name, dtype, change in (
-        ("float64", torch.float64, {}),
-        ("float32", torch.float32, {}),
-        ("sliced", torch.float64, {"style_loss": "sliced"}),
-        ("normalised", torch.float64, {"normalise_gradients": True}),
+    for name, dtype, size, change in (
+        ("float64", torch.float64, SIZE, LAYERS),
+        ("float32", torch.float32, SIZE, LAYERS),
+        ("sliced", torch.float64, SIZE, LAYERS | {"style_loss": "sliced"}),
+        ("normalised", torch.float64, SIZE, LAYERS | {"normalise_gradients": True}),
+        ("deep", torch.float64, LOW, {}),
     ):
-        settings = Settings.of(**LAYERS, **change)
+        settings = Settings.of(**change)
         network = VGG(given, settings.layer_names(), dtype=dtype, winograd=dtype == torch.float32)
         targets = style_targets(network, pixels(41, 32, seed=1, dtype=dtype), settings)
-        content, image = pixels(*SIZE, seed=0, dtype=dtype), pixels(*SIZE, seed=2, dtype=dtype)
+        content, image = pixels(*size, seed=0, dtype=dtype), pixels(*size, seed=2, dtype=dtype)
         objective = TiledObjective(network, content, targets, settings, 64, ranks=world)
         losses, gradient = objective.value_and_grad(image)
         torch.save({"total": losses.total, "gradient": gradient}, folder / f"{name}_{world.count}_{world.rank}.pt")
@@ -54,6 +57,28 @@ def hangs(world: Ranks, folder: Path) -> None:
     os._exit(0)  # the others are gone: no farewell
 
 
+def late(world: Ranks, folder: Path) -> None:
+    """Rank 1 sends nothing."""
+    _receive(world, folder, lambda: time.sleep(12))
+
+
+def gone(world: Ranks, folder: Path) -> None:
+    """Rank 1 dies."""
+    _receive(world, folder, lambda: None)
+
+
+def _receive(world: Ranks, folder: Path, otherwise: Callable[[], None]) -> None:
+    world.meet()
+    if world.rank == 1:
+        otherwise()
+        os._exit(0)
+    try:
+        world.receive(torch.zeros(5), 1)
+    except FastnstError as error:
+        (folder / f"{world.rank}.txt").write_text(str(error))
+    os._exit(0)
+
+
 def differs(world: Ranks, folder: Path) -> None:
     """Rank 1 has another picture."""
     try:
@@ -65,4 +90,5 @@ def differs(world: Ranks, folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with of_torchrun() as here:
-        {"gradients": gradients, "hangs": hangs, "differs": differs}[sys.argv[1]](here, Path(sys.argv[2]))
+        parts = {"gradients": gradients, "hangs": hangs, "late": late, "gone": gone, "differs": differs}
+        parts[sys.argv[1]](here, Path(sys.argv[2]))

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from loop_pictures import as_tensor, samples
 
 from fastnst import images
 from fastnst.errors import UsageError
-from fastnst.ranks import ALONE, TIMEOUT_VARIABLE, Ranks, of_torchrun
+from fastnst.ranks import TIMEOUT_VARIABLE, of_torchrun
 
 HERE = Path(__file__).parent
 
@@ -45,7 +44,8 @@ def gradients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "within"), [("float64", 1e-13), ("float32", 1e-6), ("sliced", 1e-13), ("normalised", 1e-13)]
+    ("name", "within"),
+    [("float64", 1e-13), ("float32", 1e-6), ("sliced", 1e-13), ("normalised", 1e-13), ("deep", 1e-13)],
 )
 def test_loss_and_gradient_are_those_of_one_rank(gradients: Path, name: str, within: float) -> None:
     alone = torch.load(gradients / f"{name}_1_0.pt")
@@ -65,6 +65,14 @@ def test_a_rank_that_hangs_is_named(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     assert (tmp_path / "0.txt").read_text() == "rank 0: no answer from rank 1 within 3 s; it hangs, or died"
+
+
+@pytest.mark.parametrize("what", ["late", "gone"])
+def test_a_rank_that_does_not_send_is_named(tmp_path: Path, what: str) -> None:
+    process = torchrun(2, HERE / "rank_run.py", what, tmp_path, FASTNST_RANK_TIMEOUT="3")
+    process.communicate(timeout=60)
+    said = "rank 0: no answer from rank 1 within 3 s; it hangs, or died ("
+    assert (tmp_path / "0.txt").read_text().startswith(said)
 
 
 def test_ranks_with_different_files_are_refused(tmp_path: Path) -> None:
@@ -127,21 +135,6 @@ def _last_child(parent: int) -> int | None:
     """The rank that was started last."""
     found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False).stdout.split()
     return max(map(int, found), default=None)
-
-
-def test_bands_cover_the_picture_and_sweep_as_many_rows() -> None:
-    for count in (2, 3, 5, 8):
-        bands = Ranks(0, count).bands(4001, 160)
-        assert [bands[0][0], bands[-1][1]] == [0, 4001]
-        assert all(a[1] == b[0] for a, b in pairwise(bands))
-        swept = [min(bottom + 160, 4001) - max(top - 160, 0) for top, bottom in bands]
-        assert max(swept) - min(swept) <= 2
-
-
-def test_small_pictures_are_not_shared_out() -> None:
-    assert not ALONE.shares(10**6, 160)
-    assert Ranks(0, 2).shares(2048, 160)
-    assert not Ranks(0, 2).shares(400, 160)
 
 
 @pytest.mark.parametrize("given", ["soon", "0", "-3"])

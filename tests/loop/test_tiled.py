@@ -13,7 +13,7 @@ from fastnst import Settings
 from fastnst.errors import FastnstError, UsageError
 from fastnst.objective import Objective, Region, style_targets
 from fastnst.shelf import Shelf
-from fastnst.strips import ALIGNED, Strips, margin
+from fastnst.strips import Strips
 from fastnst.tiled import TiledObjective, tiled_targets
 from fastnst.variation import add_variation, weighted_variation
 from fastnst.vgg import VGG
@@ -169,38 +169,6 @@ def test_no_pixel_is_convolved_twice_on_the_way_up(bundled64: Weights) -> None:
         pixels(150, 32), lambda name, rows, x: seen[name].extend(range(rows.start, rows.stop)), keep=False
     )
     assert seen == {layer.name: list(range(150 // layer.stride)) for layer in network.chain}
-
-
-@pytest.mark.parametrize("winograd", [False, True])
-def test_a_band_needs_its_margin_and_no_less(
-    bundled64: Weights, winograd: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The gradient by a band is that of the whole, from a window that ends where :func:`margin` says, not before."""
-    settings = Settings.of(**MIDDLE)
-    network = network_for(bundled64, settings, torch.float64, winograd)
-    beyond, image = margin(network, network.chain), pixels(320, 32, seed=2)
-    band = slice(128, 160)
-    assert 0 < beyond <= band.start  # else the window would be the whole picture
-
-    def lay(name: str, rows: slice, grad: Tensor, x: Tensor, relu: bool) -> None:
-        grad += x
-        grad *= x > 0
-
-    def gradient_of(where: slice | None) -> Tensor:
-        found, rows = torch.zeros_like(image), where or slice(0, 320)
-        strips = Strips(network, network.chain, ("relu3_2",), (320, 32), 48, (rows.start, rows.stop))
-        strips.up(image, lambda *_: None)
-        strips.down(image, lay, found, rows)
-        return found
-
-    whole, part = gradient_of(None), gradient_of(band)
-    apart = (part[:, :, band] - whole[:, :, band]).abs().max()
-    assert float(apart) <= 1e-12 * float(whole.abs().max())
-    part[:, :, band] = 0
-    assert not part.any()
-    monkeypatch.setattr("fastnst.strips.margin", lambda *_: beyond - ALIGNED)
-    apart = (gradient_of(band)[:, :, band] - whole[:, :, band]).abs().max()
-    assert float(apart) > 1e-6 * float(whole.abs().max())
 
 
 @pytest.mark.parametrize("kind", ["anisotropic", "isotropic", "squared", "nine_point"])
