@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,48 +33,67 @@ class Span:
 class Arena:
     """Hands out maps to evaluations that ask for the same maps in the same order and let them go alike.
 
-    One evaluation at a time. A map must not be used after the evaluation: the next one writes there.
+    One evaluation at a time. Those of another kind have a plan of their own, in the same block. A map must not be used
+    after the evaluation: the next one writes there.
     """
 
     def __init__(self) -> None:
+        self._plans: dict[Hashable, Plan] = {}
+        self._plan: Plan | None = None
         self._spans: list[Span] = []
-        self._offsets: list[int] = []
         self._block: Tensor | None = None
         self._next = 0
 
     @contextmanager
-    def evaluation(self) -> Iterator[None]:
+    def evaluation(self, kind: Hashable = None) -> Iterator[None]:
         """What :meth:`empty` hands out inside belongs to one evaluation; one that fails is not planned for."""
-        if self._spans and self._block is None:
-            self._offsets, size = plan(self._spans)
-            heap.return_unused()  # where the maps of the first lay
-            self._block = torch.empty(size, dtype=torch.uint8)
-        self._next, done = 0, False
-        try:
+        self._plan, self._spans, self._next = self._plans.get(kind), [], 0
+        if self._plan is None:
+            self._block = None  # not beside maps that have no places yet
             yield
-            done = True
-        finally:
-            if not done and self._block is None:
-                self._spans = []
+            self._plans[kind] = Plan(self._spans)
+            return
+        size = self._plan.size
+        if self._block is None or self._block.numel() < size:
+            self._block = None
+            heap.return_unused()  # where the maps of the first lay
+            self._block = torch.empty(max(plan.size for plan in self._plans.values()), dtype=torch.uint8)
+        yield
+
+    def release(self) -> None:
+        """Give the block back until the next evaluation."""
+        self._block = None
 
     def empty(self, channels: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
         """A map ``[1, channels, height, width]`` on the CPU, channels_last, with anything in it."""
         size = channels * height * width * dtype.itemsize
+        if size == 0:
+            return torch.empty((1, height, width, channels), dtype=dtype).permute(0, 3, 1, 2)
         number, self._next = self._next, self._next + 1
-        if self._block is None:
-            pixels = torch.empty((1, height, width, channels), dtype=dtype)
+        if self._plan is None:
             span = Span(size, number)
             self._spans.append(span)
-            x = pixels.permute(0, 3, 1, 2)
-            weakref.finalize(x, self._gone, span)
-            return x
-        assert self._spans[number].size == size, "an evaluation asked for other maps than the first"
-        offset = self._offsets[number]
-        flat = self._block[offset : offset + size].view(dtype)
-        return flat.view(1, height, width, channels).permute(0, 3, 1, 2)
+            memory = torch.empty(size, dtype=torch.uint8).numpy()[:]  # which all views of the map hold on to
+            weakref.finalize(memory, self._gone, span)
+            flat = torch.from_numpy(memory)
+        else:
+            assert self._plan.spans[number].size == size, "an evaluation asked for other maps than the first"
+            assert self._block is not None
+            offset = self._plan.offsets[number]
+            flat = self._block[offset : offset + size]
+        return flat.view(dtype).view(1, height, width, channels).permute(0, 3, 1, 2)
 
     def _gone(self, span: Span) -> None:
-        span.last = self._next - 1
+        if self._plan is None:
+            span.last = min(span.last, self._next - 1)
+
+
+class Plan:
+    """Places for the maps of an evaluation, and how many bytes all take."""
+
+    def __init__(self, spans: list[Span]) -> None:
+        self.spans = spans
+        self.offsets, self.size = plan(spans)
 
 
 def plan(spans: list[Span]) -> tuple[list[int], int]:

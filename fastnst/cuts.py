@@ -55,6 +55,17 @@ class Cuts:
         """The number of strips."""
         return len(self.ends) - 1
 
+    def kind(self, k: int) -> tuple[tuple[int, int, int], ...]:
+        """What strips whose maps have the same sizes have in common: by layer, the rows of its input, those that are
+        looked at before them, and of the band below."""
+        layers = range(len(self.chain))
+        beyond = [self.seen(i, self.ends[k + 1][i + 1]) * self.sees_below(k, i) for i in layers]
+        rows = [self.ends[k + 1][i] - self.ends[k][i] for i in (*layers, len(self.chain))]
+        before = [self.ends[k][i] - self.needed(k, i) for i in layers]
+        return tuple(
+            zip(rows, (*before, 0), (*(max(end - self.ends[-1][i], 0) for i, end in enumerate(beyond)), 0), strict=True)
+        )
+
     def has_window(self, i: int) -> bool:
         """Whether layer ``i`` is a step of its own that looks at more than one row."""
         return self.chain[i].kind == "conv" or (self.chain[i].kind == "pool" and not self.pools(i - 2))

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst import heap
+from fastnst.arena import Arena
 from fastnst.cuts import Cuts, lag
 from fastnst.edges import Edge
 from fastnst.ranks import ALONE, Ranks
@@ -81,7 +82,7 @@ class Strips:
         self._cuts = Cuts(network, chain, self.looked_at, size[0], rows, self.band)
         self._carried: list[dict[str, Shelf.Place]] = []
         self._lent: dict[int, Shelf.Place] = {}
-        self._shelf = Shelf()
+        self._shelf, self._arena = Shelf(), Arena()
 
     @property
     def count(self) -> int:
@@ -101,10 +102,13 @@ class Strips:
         for k in range(self.count):
             if keep:
                 self._carried.append({name: self._shelf.put(x) for name, x in carried.items()})
-            carried = self._up(image, k, carried, look, None, edge)
+            with self._arena.evaluation(("up", self._cuts.kind(k))):
+                carried = self._up(image, k, carried, look, None, edge)
             if edge is not None and edge.reached(self._cuts.ends[k + 1]):
                 arrived, edge = self.ranks.send(edge.flat, self.ranks.rank - 1), None
             heap.return_unused()  # the C library finds few of a strip's maps again and would keep them all
+        if not keep:
+            self._arena.release()
         if arrived is not None:
             arrived()
 
@@ -121,13 +125,17 @@ class Strips:
                 assert found_above is not None
                 self.ranks.receive(found_above.flat, self.ranks.rank - 1)
             tape = Tape()
-            self._up(image, k, {name: self._shelf.get(place) for name, place in self._carried[k].items()}, None, tape)
-            found, late = self._down(tape, k, late, lay, found_above, edge)
-            gradient[:, :, cuts.ends[k][0] : cuts.ends[k + 1][0]] += found.to(gradient.dtype) * scale
+            before = {name: self._shelf.get(place) for name, place in self._carried[k].items()}
+            with self._arena.evaluation(("down", cuts.kind(k))):
+                self._up(image, k, before, None, tape)
+                found, late = self._down(tape, k, late, lay, found_above, edge)
+                gradient[:, :, cuts.ends[k][0] : cuts.ends[k + 1][0]] += found.to(gradient.dtype) * scale
+                del found
             if edge is not None and k == cuts.closing:
                 arrived, edge = self.ranks.send(edge.flat, self.ranks.rank + 1), None
-            del tape, found
+            del tape
             heap.return_unused()
+        self._arena.release()
         if arrived is not None:
             arrived()
 
@@ -202,7 +210,7 @@ class Strips:
         last = i + 2 if cuts.pools(i) else i + 1 if cuts.rectifies(i) else i
         if not network.winograd:
             if start == stop:
-                return self._after(carried, last, _empty(x, outputs, 0, x.shape[3]))
+                return self._after(carried, last, x.new_empty((1, outputs, 0, x.shape[3])))
             first = start - cuts.needed(k, i)
             y = network.convolve(x, name, relu=last > i)
             return self._after(carried, last, y[:, :, first : first + stop - start])
@@ -210,10 +218,10 @@ class Strips:
         lead = 0 if before is None else before.shape[2]
         pooled = last == i + 2
         rows = cuts.ends[k + 1][last + 1] - cuts.ends[k][last + 1]
-        y = _empty(x, outputs, lead + rows, x.shape[3] // (2 if pooled else 1))
+        y = self._empty(outputs, lead + rows, x.shape[3] // (2 if pooled else 1), x)
         out, first, weights = y[:, :, lead:], start - cuts.needed(k, i), network.convs[name]
         if pooled:
-            places = torch.empty_like(out, dtype=torch.uint8)
+            places = self._empty(outputs, rows, out.shape[3], x, torch.uint8)
             if rows:
                 torch.ops.fastnst.conv3x3_pool_out(x, *weights, network.padding, first, out, places)
             if tape is not None:
@@ -285,7 +293,7 @@ class Strips:
         x = tape.inputs.pop(layer.name)
         start, stop, first = cuts.ends[k][i + 1], cuts.ends[k + 1][i + 1], cuts.needed(k, i)
         if start == stop:
-            return _empty(x, *x.shape[1:]).zero_()
+            return self._empty(x.shape[1], x.shape[2], x.shape[3], x).zero_()
         below = self.chain[i - 1] if i > 0 else None
         masked = below is not None and below.kind == "relu" and below.name not in self.looked_at
         if layer.kind == "pool":
@@ -302,7 +310,7 @@ class Strips:
         size = (stop - start, x.shape[3])
         if network.winograd and network.padding == "zeros":
             weight, _ = network.convs[layer.name]
-            found = _empty(x, *x.shape[1:])
+            found = self._empty(x.shape[1], x.shape[2], x.shape[3], x)
             rows = slice(max(start - 1 - first, 0), min(stop + 1 - first, x.shape[2]))
             found[:, :, : rows.start] = 0
             found[:, :, rows.stop :] = 0
@@ -323,6 +331,13 @@ class Strips:
         grad = F.pad(grad, (0, 0, start - first, first + x.shape[2] - stop))
         return network.unconvolve(grad.contiguous(memory_format=torch.channels_last), layer.name, mask)
 
+    def _empty(self, channels: int, rows: int, width: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """A map of a strip, channels_last, of the dtype and on the device of another, with anything in it."""
+        dtype = dtype or like.dtype
+        if like.device.type == "cpu":
+            return self._arena.empty(channels, rows, width, dtype)
+        return like.new_empty((1, rows, width, channels), dtype=dtype).permute(0, 3, 1, 2)
+
     def _open(self, rows: Mapping[int, slice]) -> Edge | None:
         """Room for the rows that are shared with another band; None where there is no band."""
         if not rows:
@@ -330,8 +345,3 @@ class Strips:
         below = {i: self.chain[i - 1] for i in rows if i > 0}
         shapes = {i: (3, self._width) if i == 0 else (below[i].channels, self._width // below[i].stride) for i in rows}
         return Edge(rows, shapes, self.network.mean)
-
-
-def _empty(like: Tensor, channels: int, rows: int, width: int) -> Tensor:
-    """A map ``[1, channels, rows, width]``, channels_last, with anything in it."""
-    return like.new_empty((1, rows, width, channels)).permute(0, 3, 1, 2)

@@ -52,6 +52,35 @@ def test_from_the_second_evaluation_on_places_stay_and_are_shared_by_maps_that_n
     assert arena._block.numel() <= 8 * 64 * 64 * 4 + 16 * 32 * 32 * 2 + 2 * ALIGNMENT
 
 
+def test_evaluations_of_two_kinds_share_the_block() -> None:
+    arena, places = Arena(), {}
+    for _ in range(3):
+        for kind, height in (("low", 16), ("high", 64)):
+            with arena.evaluation(kind):
+                maps = [arena.empty(8, height, 64, torch.float32).fill_(i) for i in range(2)]
+                assert all((x == i).all() for i, x in enumerate(maps))
+                places[kind] = [x.data_ptr() for x in maps]
+                del maps
+    assert arena._block is not None
+    assert arena._block.numel() == 2 * 8 * 64 * 64 * 4
+    assert places["low"][0] == places["high"][0] == arena._block.data_ptr()
+    arena.release()
+    assert arena._block is None
+    with arena.evaluation("low"):
+        assert (arena.empty(8, 16, 64, torch.float32).fill_(1) == 1).all()
+
+
+def test_a_map_lives_as_long_as_a_view_of_it() -> None:
+    arena = Arena()
+    for _ in range(2):
+        with arena.evaluation():
+            view = arena.empty(8, 64, 64, torch.float32).fill_(1)[:, :2, 5:]
+            other = arena.empty(8, 64, 64, torch.float32).fill_(2)
+            assert (view == 1).all()
+            assert (other == 2).all()
+            del view, other
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt("here"), RuntimeError("here")], ids=lambda e: type(e).__name__)
 def test_a_first_evaluation_that_fails_is_forgotten(error: BaseException) -> None:
     arena = Arena()
