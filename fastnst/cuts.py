@@ -24,7 +24,8 @@ class Cuts:
 
     ``ends[k]`` says how far the image, and each layer after it, have come before strip ``k``; the last of them, how far
     they come in this band. Rows of layer ``i`` are counted by ``ends[k][i + 1]``, those of its input by ``ends[k][i]``.
-    ``above`` and ``below`` are the rows of layers' inputs that are shared with the bands there, by layer.
+    ``above`` and ``below`` are the rows of layers' inputs, by layer, that are shared with the bands there. ``closing``
+    is the first strip that looks at those below.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Cuts:
         self.above = {} if band[0] == 0 else self._shared(first)
         self.below = {} if band[1] == height else self._shared(last)
         lowest = (k for k in range(self.count) if any(self.sees_below(k, i) for i in self.below))
-        self.closing = next(lowest, self.count)  # the first strip that looks at the band below
+        self.closing = next(lowest, self.count)
 
     @property
     def count(self) -> int:
@@ -56,15 +57,15 @@ class Cuts:
         return len(self.ends) - 1
 
     def kind(self, k: int) -> tuple[tuple[int, int, int], ...]:
-        """What strips whose maps have the same sizes have in common: by layer, the rows of its input, those that are
-        looked at before them, and of the band below."""
-        layers = range(len(self.chain))
-        beyond = [self.seen(i, self.ends[k + 1][i + 1]) * self.sees_below(k, i) for i in layers]
-        rows = [self.ends[k + 1][i] - self.ends[k][i] for i in (*layers, len(self.chain))]
-        before = [self.ends[k][i] - self.needed(k, i) for i in layers]
-        return tuple(
-            zip(rows, (*before, 0), (*(max(end - self.ends[-1][i], 0) for i, end in enumerate(beyond)), 0), strict=True)
-        )
+        """What strips have in common whose maps have the same sizes: of the image and each layer its rows, those before
+        them that the next layer looks at, and those of the band below."""
+        found = []
+        for i, (start, stop) in enumerate(zip(self.ends[k], self.ends[k + 1], strict=True)):
+            last = i == len(self.chain)
+            before = 0 if last else start - self.needed(k, i)
+            below = 0 if last or not self.sees_below(k, i) else self.seen(i, self.ends[k + 1][i + 1]) - stop
+            found.append((stop - start, before, below))
+        return tuple(found)
 
     def has_window(self, i: int) -> bool:
         """Whether layer ``i`` is a step of its own that looks at more than one row."""

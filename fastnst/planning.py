@@ -31,7 +31,7 @@ PROBE_SIDE = 192  # of a square with as many pixels as the probe's image
 PROBE_STEPS = 8
 NOT_COUNTED = 2  # first steps, which build plans and buffers
 MEASURING = 1.0  # in steps: what measuring a scale's targets takes beside its steps
-STRIPS = 1.8  # times the work of a picture looked at whole: bench/e2e/tiles.py
+STRIPS = 1.5  # times the work of a picture looked at whole: bench/e2e/tiles.py
 MARGIN = 0.15  # of the time, either way, beside the spread of the probe's steps
 
 

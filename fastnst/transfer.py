@@ -204,6 +204,8 @@ class Stylizer:
                     image = self._start(content, scene.paintings[0].picture, start, height, width)
                 else:
                     image = self._pixels(to_picture(image), height, width)
+                if run is not None:
+                    run = dataclasses.replace(run, image=image, carried={})  # those of the last scale are not held
                 self.ranks.same(image)
                 heap.return_unused()  # what reading weights and measuring the targets took
                 run = optimize(

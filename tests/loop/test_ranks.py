@@ -91,7 +91,7 @@ RUN = (
     "--optimizer",
     "adam",
     "--crop",
-    "448",
+    "288",
     "--tiles",
     "64",
 )
