@@ -84,8 +84,8 @@ class Arena:
         return flat.view(dtype).view(1, height, width, channels).permute(0, 3, 1, 2)
 
     def _gone(self, span: Span) -> None:
-        if self._plan is None:
-            span.last = min(span.last, self._next - 1)
+        if self._plan is None:  # what is planned stands
+            span.last = self._next - 1
 
 
 class Plan:

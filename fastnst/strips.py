@@ -98,7 +98,7 @@ class Strips:
         self._shelf.clear()
         self._carried, self._lent = [], {}
         carried: dict[str, Tensor] = {}
-        edge, arrived = self._open(self._cuts.above), None
+        edge, arrived = self._open(self._cuts.above) if self._cuts.above else None, None
         for k in range(self.count):
             if keep:
                 self._carried.append({name: self._shelf.put(x) for name, x in carried.items()})
@@ -118,11 +118,10 @@ class Strips:
         cuts = self._cuts
         late: dict[int, Tensor] = {}
         scale = self.network.scale.to(gradient.dtype)
-        edge, found_above, arrived = self._open(cuts.below), None, None
+        edge, found_above, arrived = self._open(cuts.below) if cuts.below else None, None, None
         for k in range(self.count - 1, -1, -1):
-            if cuts.above and found_above is None and cuts.touches_above(k):
+            if found_above is None and cuts.touches_above(k):
                 found_above = self._open(cuts.above)
-                assert found_above is not None
                 self.ranks.receive(found_above.flat, self.ranks.rank - 1)
             tape = Tape()
             before = {name: self._shelf.get(place) for name, place in self._carried[k].items()}
@@ -184,7 +183,6 @@ class Strips:
         cuts = self._cuts
         if not self._lent:
             edge = self._open(cuts.below)
-            assert edge is not None
             self.ranks.receive(edge.flat, self.ranks.rank + 1)
             self._lent = {layer: self._shelf.put(x) for layer, x in edge.maps.items()}
         end = cuts.ends[-1][i]
@@ -338,10 +336,8 @@ class Strips:
             return self._arena.empty(channels, rows, width, dtype)
         return like.new_empty((1, rows, width, channels), dtype=dtype).permute(0, 3, 1, 2)
 
-    def _open(self, rows: Mapping[int, slice]) -> Edge | None:
-        """Room for the rows that are shared with another band; None where there is no band."""
-        if not rows:
-            return None
+    def _open(self, rows: Mapping[int, slice]) -> Edge:
+        """Room for the rows that are shared with another band."""
         below = {i: self.chain[i - 1] for i in rows if i > 0}
         shapes = {i: (3, self._width) if i == 0 else (below[i].channels, self._width // below[i].stride) for i in rows}
         return Edge(rows, shapes, self.network.mean)

@@ -145,10 +145,8 @@ class TiledObjective:
         sizes = {name: torch.zeros(2, dtype=torch.float64, device=image.device) for name in self.taps}
 
         def look(name: str, rows: slice, x: Tensor) -> None:
-            slopes, content = (
-                [slope.rows(rows) for slope in found[name].slopes],
-                self._content_at(self.taps[name], name, rows),
-            )
+            slopes = [slope.rows(rows) for slope in found[name].slopes]
+            content = self._content_at(self.taps[name], name, rows)
             sizes[name] += torch.stack([magnitude(alone(x, slopes, None)), magnitude(alone(x, (), content))])
 
         self.strips.up(image, look)
