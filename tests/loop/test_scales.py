@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -131,6 +132,25 @@ def test_the_style_size_is_in_pixels_and_shrinks_with_the_scales(monkeypatch: py
 
 
 # Steps.
+
+
+def test_what_a_scale_carried_over_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the last scale of a large picture the moments of the scale before would be half as much as its image."""
+    held: list[weakref.ref[Tensor]] = []
+
+    def watched(memory: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+        held.extend(weakref.ref(memory[name]) for name in ("mean", "square"))
+        return resized(memory, height, width)
+
+    monkeypatch.setattr(transfer.adam, "resized", watched)
+    alive: list[bool] = []
+
+    def watch(step: Step) -> None:
+        alive.extend(tensor() is not None for tensor in held)
+
+    settings = tiny(steps=2, optimizer="adam", scales=(32, 48), size=48)
+    stylize(samples(), samples(seed=2), settings=settings, callback=watch)
+    assert alive == [False] * 4  # two moments, at each step of the second scale
 
 
 def test_every_scale_takes_the_steps_given_for_it() -> None:
