@@ -19,14 +19,21 @@ class Adam:
     Args:
         image: the tensor that :meth:`step` will update in place; it fixes size, dtype and device of the moments.
         learning_rate: factor of each step.
+        betas, epsilon: decays of the moments, and what is added to the root of the second.
+        unit: a factor of the gradients, a power of two, that keeps their squares in range; it changes no step.
     """
 
     carries: tuple[str, ...] = ("mean", "square", "count")  # what of a `state` serves another size: see `resized`
 
     def __init__(
-        self, image: Tensor, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
+        self,
+        image: Tensor,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        unit: float = 1.0,
     ) -> None:
-        self.learning_rate, self.betas, self.epsilon = learning_rate, betas, epsilon
+        self.learning_rate, self.betas, self.epsilon, self.unit = learning_rate, betas, epsilon * unit, unit
         self.mean = torch.zeros_like(image)
         self.square = torch.zeros_like(image)
         self.count = 0
@@ -58,6 +65,8 @@ class Adam:
         first, second = self.betas
         parts = (x.view(-1).split(CHUNK) for x in (image, gradient.contiguous(), self.mean, self.square))
         for pixels, slope, mean, square in zip(*parts, strict=True):
+            if self.unit != 1:
+                slope = slope * self.unit
             mean.lerp_(slope, 1 - first)
             square.mul_(second).addcmul_(slope, slope, value=1 - second)
             root = square.sqrt().div_(width).add_(self.epsilon)

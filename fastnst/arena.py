@@ -57,7 +57,7 @@ class Arena:
         if self._block is None or self._block.numel() < size:
             self._block = None
             heap.return_unused()  # where the maps of the first lay
-            self._block = torch.empty(max(plan.size for plan in self._plans.values()), dtype=torch.uint8)
+            self._block = torch.empty(max(plan.size for plan in self._plans.values()), dtype=torch.uint8, device="cpu")
         yield
 
     def release(self) -> None:
@@ -68,12 +68,14 @@ class Arena:
         """A map ``[1, channels, height, width]`` on the CPU, channels_last, with anything in it."""
         size = channels * height * width * dtype.itemsize
         if size == 0:
-            return torch.empty((1, height, width, channels), dtype=dtype).permute(0, 3, 1, 2)
+            return torch.empty((1, height, width, channels), dtype=dtype, device="cpu").permute(0, 3, 1, 2)
         number, self._next = self._next, self._next + 1
         if self._plan is None:
             span = Span(size, number)
             self._spans.append(span)
-            memory = torch.empty(size, dtype=torch.uint8).numpy()[:]  # which all views of the map hold on to
+            memory = torch.empty(size, dtype=torch.uint8, device="cpu").numpy()[
+                :
+            ]  # which all views of the map hold on to
             weakref.finalize(memory, self._gone, span)
             flat = torch.from_numpy(memory)
         else:

@@ -9,7 +9,6 @@ one before. No random state is kept: a run draws numbers for its start image alo
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -20,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fastnst.digests import digest
 from fastnst.errors import CheckpointError, UsageError
 from fastnst.objective import Losses
 from fastnst.optimize import Clock, Place
@@ -251,15 +250,6 @@ def keeping(
 
 def _digest_all(text: str, tensors: Mapping[str, Tensor]) -> str:
     return digest([tensors[name] for name in sorted(tensors)], text)
-
-
-def digest(tensors: Sequence[Tensor], text: str = "") -> str:
-    """The SHA-256, in hexadecimal digits, of a text and of dtype, shape and values of tensors of any kind."""
-    found = hashlib.sha256(text.encode())
-    for tensor in tensors:
-        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def _to_disk(path: Path) -> None:

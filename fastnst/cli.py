@@ -28,6 +28,7 @@ from fastnst.settings import (
     MATCH_COLOURS,
     OPTIMIZERS,
     PRECISIONS,
+    STYLE_FITS,
     TILES,
     Settings,
 )
@@ -306,6 +307,7 @@ def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
     add(group, "--scales", str, "N,...", "coarse to fine: how many, auto, or the longest side of each as 128,256,512")
     add(group, "--scale-factor", str, "X", "how many times larger each scale is than the one before: a number or sqrt2")
     add(group, "--min-scale", int, "N", "longest side of the coarsest scale, at least")
+    add(group, "--min-shorter-side", int, "N", "shorter side of the coarsest scale, at least")
     add(group, "--init", str, "START", "content, noise, style or a picture to start from")
     add(group, "--keep-colour", str, "HOW", f"put the content's colours back: {', '.join(KEEP_COLOURS)}")
     add(group, "--match-colour", str, "HOW", f"first match the style's to the content's: {', '.join(MATCH_COLOURS)}")
@@ -321,10 +323,11 @@ def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
     add(group, "--style-loss", str, "NAME", "gram, or another of docs/control.md, or one of an installed package")
     add(group, "--style-weights", str, "X,X", "of several styles, in their order")
     switch(group, "--normalise-gradients", "give every layer's losses gradients of one size, times their weights")
-    add(group, "--style-scale", float, "X", "longest side of the style picture, relative to the content's")
-    add(group, "--style-size", int, "N", "the same in pixels, instead of --style-scale")
+    add(group, "--style-fit", str, "HOW", f"which side of the style follows the content: {', '.join(STYLE_FITS)}")
+    add(group, "--style-scale", float, "X", "that side of the style picture, relative to the content's")
+    add(group, "--style-size", int, "N", "longest side of the style picture in pixels, instead of --style-scale")
     add(group, "--pooling", str, "HOW", "max, average or l2")
-    add(group, "--padding", str, "HOW", "zeros or replicate")
+    add(group, "--padding", str, "HOW", "zeros, replicate, or replicate_first for the first convolution alone")
     add(group, "--weights", str, "NAME|FILE", "weights of the network: a name of `fastnst weights list` or a file")
     group = parser.add_argument_group("the optimiser and the machine")
     add(group, "--optimizer", str, "NAME", " or ".join(OPTIMIZERS))
@@ -334,7 +337,7 @@ def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
     add(group, "--betas", str, "X,X", "Adam's decays of the gradient and of its square")
     add(group, "--epsilon", float, "X", "beside Adam's root of the squares")
     switch(group, "--clamp", "hold every pixel between black and white after each step")
-    add(group, "--history", int, "N", "steps that L-BFGS remembers")
+    add(group, "--history", str, "N,...", "steps that L-BFGS remembers at each scale, the last number for the rest")
     add(group, "--history-dtype", str, "NAME", f"of what L-BFGS remembers: {', '.join(HISTORY_DTYPES)}")
     add(group, "--max-pixels", int, "N", "pixels of a picture that is read, at most; raise it for files that you trust")
     add(group, "--device", str, "NAME", "auto, cpu, cuda, cuda:1, ...")

@@ -28,12 +28,15 @@ class ConditionedLBFGS:
     Args:
         image: ``[1, 3, H, W]``, the tensor that :meth:`step` will update in place.
         learning_rate, history, dtype: as of :class:`fastnst.lbfgs.LBFGS`.
+        unit: a factor of the gradients that keeps their scalar products in range; it changes no step.
     """
 
     carries: tuple[str, ...] = ()  # curvature learnt at one size says nothing at another
 
-    def __init__(self, image: Tensor, learning_rate: float, history: int, dtype: torch.dtype | None = None) -> None:
-        self.learning_rate = learning_rate
+    def __init__(
+        self, image: Tensor, learning_rate: float, history: int, dtype: torch.dtype | None = None, unit: float = 1.0
+    ) -> None:
+        self.learning_rate, self.unit = learning_rate, unit
         self.inner = LBFGS(image, learning_rate, history, dtype)
         self.weights = weights(*image.shape[-2:]).to(image)
 
@@ -49,14 +52,15 @@ class ConditionedLBFGS:
     def step(self, image: Tensor, gradient: Tensor) -> None:
         """Update ``image`` in place, given the gradient there."""
         change = torch.zeros_like(image)
-        self.inner.step(change, weighted(gradient, self.weights))
+        slope = weighted(gradient, self.weights)
+        self.inner.step(change, slope if self.unit == 1 else slope.mul_(self.unit))
         image.add_(weighted(change, self.weights))
 
 
 def weights(height: int, width: int) -> Tensor:
     """The weight of each frequency of a picture's real Fourier transform, ``[H, W // 2 + 1]``, float64."""
-    down = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
-    across = torch.fft.rfftfreq(width, dtype=torch.float64)
+    down = torch.fft.fftfreq(height, dtype=torch.float64, device="cpu")[:, None]
+    across = torch.fft.rfftfreq(width, dtype=torch.float64, device="cpu")
     return (torch.hypot(down, across).clamp(min=LOWEST) / MIDDLE) ** -POWER
 
 

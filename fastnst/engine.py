@@ -219,11 +219,11 @@ class WinogradEngine(Engine):
         if self._pools(i):
             pool = self.chain[i + 2]
             y, places = self._empty(pool, x.dtype), self._empty(pool, torch.uint8)
-            torch.ops.fastnst.conv3x3_pool_out(x, *network.convs[name], network.padding, 0, y, places)
+            torch.ops.fastnst.conv3x3_pool_out(x, *network.convs[name], network.border(name), 0, y, places)
             tape.places[pool.name] = places
         else:
             y = self._empty(self.chain[i], x.dtype)
-            torch.ops.fastnst.conv3x3_out(x, *network.convs[name], name not in self.taps, network.padding, 0, y)
+            torch.ops.fastnst.conv3x3_out(x, *network.convs[name], name not in self.taps, network.border(name), 0, y)
             if name in self.taps:
                 tape.features[name] = y
         if i == 2 and self._in_strips():
@@ -255,7 +255,7 @@ class WinogradEngine(Engine):
             size, above = (high - low, width), slice(low, high)
             x = self._arena.empty(first.channels, *size, start.dtype)
             torch.ops.fastnst.conv3x3_out(
-                start[:, :, above], *self.network.convs[first.name], True, self.network.padding, 0, x
+                start[:, :, above], *self.network.convs[first.name], True, self.network.border(first.name), 0, x
             )
             part, where = grad[:, :, above], None
             if places is not None:
@@ -302,8 +302,9 @@ class WinogradEngine(Engine):
     ) -> Tensor:
         """The gradient of a convolution's input of ``size``."""
         weight, _ = self.network.convs[layer.name]
-        if self.network.padding != "zeros":
-            return conv3x3_backward(grad, weight, mask=mask, places=places, size=size, padding=self.network.padding)
+        border = self.network.border(layer.name)
+        if border != "zeros":
+            return conv3x3_backward(grad, weight, mask=mask, places=places, size=size, padding=border)
         below = self._arena.empty(weight.shape[1], *size, grad.dtype)
         torch.ops.fastnst.conv3x3_backward_out(grad, weight, mask, places, *size, False, 0, below)
         return below

@@ -151,7 +151,7 @@ class AdamInGraph(EvaluationInGraph):
 
     def _prepare(self) -> None:
         assert isinstance(self.optimizer, Adam)
-        self._adam, self._most, device = self.optimizer, self.settings.most_steps(), self.image.device
+        self._adam, self._most, device = self.optimizer, self.settings.steps_at(1), self.image.device
         # A row a step, worked out on the host so that they are the numbers of a run op by op; row 0 is never read.
         counts = range(self._adam.count + 1, self._adam.count + self._most + 1)
         rows = [(0.0, 1.0), *(self._adam.factors(count) for count in counts)]

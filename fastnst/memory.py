@@ -82,10 +82,14 @@ def terms(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, s
     if ours:
         exact += WORKSPACE * torch.get_num_threads()
     if settings.optimizer == "lbfgs":
-        pairs = min(settings.history, settings.most_steps())
+        pairs = min(_most(settings.history), _most(settings.steps))
         exact += pairs * (image // wide * 4 if settings.history_dtype == "bfloat16" else 2 * image)
     images = IMAGES[settings.optimizer] + (settings.average > 0)
     return Terms(_most_maps(chain, height, width, dtype.itemsize, settings), images * image, exact, int(not ours))
+
+
+def _most(counts: int | tuple[int, ...]) -> int:
+    return max(counts) if isinstance(counts, tuple) else counts
 
 
 def strip_terms(

@@ -35,6 +35,12 @@ class Losses:
     style: Mapping[str, float] = field(default_factory=dict)
     tv: float = 0.0
 
+    @property
+    def magnitude(self) -> float:
+        """The sum of the parts' magnitudes: what a change of the total is small or large against. It is the total where
+        no part is below zero, as all of fastnst are; a loss of the user's own may be."""
+        return max(abs(self.total), sum(map(abs, (*self.content.values(), *self.style.values(), self.tv))))
+
 
 StyleTargets = Mapping[str, Target]
 """For each style layer, what is kept of the style: its Gram matrix ``([1, C, C],)`` in the settings' form, or what the

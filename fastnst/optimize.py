@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -20,11 +19,12 @@ from fastnst.graph import Capturer, choose_backend
 from fastnst.interrupts import uninterrupted
 from fastnst.objective import Losses
 from fastnst.settings import Settings
-from fastnst.walk import ValueAndGrad, Walk, all_finite
+from fastnst.walk import ValueAndGrad, Walk
 
 log = logging.getLogger("fastnst")
 
-# A step is taken back when the loss stops being finite or, with L-BFGS whose steps are not searched, grows this much.
+# A step is taken back when the loss stops being finite or, with L-BFGS whose steps are not searched, grows to this many
+# times the last; where parts are below zero, grows by as much against their magnitudes.
 EXPLOSION = 10.0
 MOST_RETRIES = 20
 
@@ -147,11 +147,11 @@ def optimize(
     unless ``overwrite`` says that nobody needs it.
 
     A step whose loss is not finite, or with L-BFGS more than ten times the last, is taken back and retried at half its
-    length, with a warning through the logger ``fastnst``. Ctrl-C and a callback that returns True end the run early;
-    the result is then the image so far.
+    length, with a warning through the logger ``fastnst``. The image after the last step is evaluated as well, and held
+    to the same. Ctrl-C and a callback that returns True end the run early; the result is then the image so far.
 
     Where no shorter step helps either, as at a minimum, the run ends with the last good image and ``stopped`` is
-    ``"stalled"``. Raises FastnstError where the start image has no finite loss.
+    ``"stalled"``. Raises StartError where the start image has no finite loss.
 
     ``capturer`` says what captures steps as CUDA graphs, for all scales of a run; None: what ``settings.graph`` says.
 
@@ -162,7 +162,8 @@ def optimize(
     """
     place = place or Place()
     capturer = capturer or Capturer(choose_backend(settings.graph, image.device))
-    walk = capturer.walk(objective, image.detach() if overwrite else image.detach().clone(), settings, place.memory)
+    image = image.detach() if overwrite else image.detach().clone()
+    walk = capturer.walk(objective, image, settings.at(scale), place.memory)
     image = walk.image
     average = Average(image, settings.average)
     average.restore(place.memory)
@@ -178,8 +179,7 @@ def optimize(
     try:
         for number in range(taken + 1, steps + 1):
             with nullcontext() if keeper is None else uninterrupted():
-                last = run.trace[-1].total if run.trace else math.inf
-                found = _look(walk, number, last, settings)
+                found = _look(walk, walk.look, run.trace[-1] if run.trace else None, number, settings)
                 if found is None:
                     run.stopped = "stalled"
                     break
@@ -196,11 +196,15 @@ def optimize(
                     keeper.keep(here())
                 if run.stopped:
                     break
+        if run.stopped != "stalled":
+            with nullcontext() if keeper is None else uninterrupted():
+                if run.trace and _look(walk, walk.check, run.trace[-1], number + 1, settings) is None:
+                    run.stopped = "stalled"
     except KeyboardInterrupt:
         run.stopped = "interrupt"
         if keeper is not None and number == len(run.trace):  # else in the middle of a step: the last place kept stands
             keeper.keep(here())
-    if run.stopped in (None, "callback") and all_finite(image):
+    if run.stopped in (None, "callback"):
         run.image = average.after(image)
     else:
         run.image = average.among(walk.good)
@@ -209,30 +213,36 @@ def optimize(
     return run
 
 
-def _look(walk: Walk, number: int, last: float, settings: Settings) -> tuple[Losses, int] | None:
+class StartError(FastnstError):
+    """The start image of a scale has no finite loss."""
+
+
+def _look(
+    walk: Walk, look: Callable[[], tuple[Losses, bool]], last: Losses | None, number: int, settings: Settings
+) -> tuple[Losses, int] | None:
     """The losses where the walk stands, after ``last``, and how often it was turned back to have them; None where that
-    does not help."""
-    losses, finite = walk.look()
+    does not help. ``look`` is the walk's way to find them, ``number`` that of the step that begins there."""
+    losses, finite = look()
     retries, refused = 0, losses.total
-    while not finite or _explodes(losses, last, settings):
+    while not finite or (last is not None and _explodes(losses, last, settings)):
         retries += 1
-        if number == 1:
-            raise FastnstError("the loss of the start image is not finite; check the weights of the losses")
+        if last is None:
+            raise StartError("the loss of the start image is not finite; check the weights of the losses")
         if retries > MOST_RETRIES:
-            log.warning("step %d: no step from loss %.4g helps, however short; stopped there", number, last)
+            log.warning("step %d: no step from loss %.4g helps, however short; stopped there", number, last.total)
             return None
         if retries == 1:
             walk.calm()
         walk.turn_back()
-        losses, finite = walk.look()
-    if retries:
+        losses, finite = look()
+    if retries and last is not None:
         told = "step %d: loss %.4g after %.4g; taken back and retried at 1/%d of its length"
-        log.warning(told, number, refused, last, 2**retries)
+        log.warning(told, number, refused, last.total, 2**retries)
     return losses, retries
 
 
-def _explodes(losses: Losses, last: float, settings: Settings) -> bool:
-    return settings.optimizer == "lbfgs" and losses.total > EXPLOSION * last
+def _explodes(losses: Losses, last: Losses, settings: Settings) -> bool:
+    return settings.optimizer == "lbfgs" and losses.total - last.total > (EXPLOSION - 1) * last.magnitude
 
 
 def _held(image: Tensor) -> int:

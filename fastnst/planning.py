@@ -30,7 +30,7 @@ PIXELS: Mapping[str, float] = memory.FITTED["pixels"]
 PROBE_SIDE = 192  # of a square with as many pixels as the probe's image
 PROBE_STEPS = 8
 NOT_COUNTED = 2  # first steps, which build plans and buffers
-MEASURING = 1.0  # in steps: what measuring a scale's targets takes beside its steps
+MEASURING = 2.0  # in steps: what measuring a scale's targets and the check of its last image take beside its steps
 STRIPS = 1.5  # times the work of a picture looked at whole: bench/e2e/tiles.py
 MARGIN = 0.15  # of the time, either way, beside the spread of the probe's steps
 
@@ -114,13 +114,15 @@ def plan(
     longest, shortest = max(height, width), min(height, width)
     side = min(longest, round(PROBE_SIDE * math.sqrt(longest / shortest)))
     shape = {"size": side} if settings.crop is None else {"crop": side}
-    stylizer = Stylizer(settings.but(**shape, scales=1, steps=PROBE_STEPS, style_size=None, tiles="off", memory=None))
+    trial = settings.at(1).but(**shape, scales=1, steps=PROBE_STEPS, style_size=None, tiles="off", memory=None)
+    stylizer = Stylizer(trial)
     chain, dtype, convolution = stylizer.network.chain, stylizer.dtype, stylizer.chosen.convolution
     check_size(chain, height, width)
     chosen = settings.but(convolution=convolution)
     have = memory.budget(settings, stylizer.device)
     sizes = [shrunk(height, width, shrink) for shrink in shrinks(height, width, settings)]
-    strips = [_rows(chain, size, dtype, chosen, stylizer.device) for size in sizes]
+    strips = [_rows(chain, size, dtype, chosen.at(i), stylizer.device) for i, size in enumerate(sizes, 1)]
+    chosen = chosen.at(len(sizes))  # the largest scale needs most
     if strips[-1] is None:
         need = memory.needed(chain, height, width, dtype, chosen)
     else:

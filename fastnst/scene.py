@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst import images
+from fastnst.digests import digest
 from fastnst.errors import UsageError
 from fastnst.images import Picture
 
@@ -23,6 +25,11 @@ class Painting:
     picture: Picture
     mask: Picture | None = None
     source: Picture | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of what a style target is measured from: the picture's pixels and ``source``."""
+        return digest([self.picture.pixels, *([] if self.source is None else [self.source.pixels])])
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ KEEP_COLOURS = ("none", "yiq", "lab", "luminance")
 MATCH_COLOURS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")
 # Below this a scale has too few positions at the deep layers to say anything about a style.
 SMALLEST_SCALE = 64
+STYLE_FITS = ("longest", "longest_shrink", "shorter_shrink")
+MUCH_LARGER = 1.1  # a style whose shorter side is so many times the content's is shrunk by "shorter_shrink"
 LEAST_TILE = 16  # rows
 LEAST_FACTOR = 1.1  # between one scale and the next
 
@@ -75,7 +77,8 @@ class Settings:
     betas: tuple[float, float] = (0.9, 0.999)  # Adam's decays of the gradient and of its square
     epsilon: float = 1e-8  # beside Adam's root of the squares
     clamp: bool = False  # hold every pixel in 0..255 after each step
-    history: int = 20  # pairs that L-BFGS remembers; each takes two images
+    # Pairs that L-BFGS remembers, each of which takes two images; several numbers: at the first scale and so on.
+    history: int | tuple[int, ...] = 20
     history_dtype: str = "auto"  # of these pairs; auto: the image's, which is float32, or float64 with its precision
     # Evaluations of loss and gradient at each scale; several numbers: at the first and so on, the last for all others.
     steps: int | tuple[int, ...] = 100
@@ -83,12 +86,16 @@ class Settings:
     scales: int | str | tuple[int, ...] = 2
     scale_factor: float = 2.0  # of the sides of one scale and the next
     min_scale: int = SMALLEST_SCALE  # longest side of the coarsest scale, at least
+    min_shorter_side: int = SMALLEST_SCALE  # shorter side of the coarsest scale, at least
     carry: bool = True  # Adam's moments from one scale to the next; L-BFGS begins anew
     average: float = 0.0  # decay of a moving average of the images, which becomes the result; 0: the last image does
     size: int | None = 512  # longest side; None keeps the content's own
     crop: int | None = None  # side of a square centre crop, instead of `size`
-    style_scale: float = 1.0  # longest side of the style picture, relative to the content's
-    style_size: int | None = None  # the same in pixels, instead of `style_scale`
+    # Which side of the style picture becomes `style_scale` times the content's: "longest"; "longest_shrink" and
+    # "shorter_shrink" never enlarge it, the latter leaves it as it is up to 1.1 times the content's shorter side.
+    style_fit: str = "longest"
+    style_scale: float = 1.0  # that side of the style picture, relative to the content's
+    style_size: int | None = None  # the longest side of the style picture in pixels, instead of `style_scale`
     init: str = "content"  # content, noise, style, or the path of a picture
     keep_colour: str = "none"  # of the content: its chroma is put back at the end; luminance: nothing else is styled
     match_colour: str = "none"  # of the style, to the content's, before the transfer
@@ -135,14 +142,14 @@ class Settings:
         return dataclasses.replace(self, **_completed(changes))
 
     def __post_init__(self) -> None:
-        for name in ("content_layers", "style_layers", "style_weights", "betas", "steps", "scales"):
+        for name in ("content_layers", "style_layers", "style_weights", "betas", "steps", "scales", "history"):
             object.__setattr__(self, name, _tuples(getattr(self, name)))  # of lists, as JSON has them
         for name in ("content_weight", "style_weight", "tv_weight", "noise"):
             _check_number(name, getattr(self, name), least=0.0)
         for name in ("learning_rate", "epsilon", "style_scale"):
             _check_number(name, getattr(self, name), least=0.0, open_end=True)
         _check_number("scale_factor", self.scale_factor, least=LEAST_FACTOR)
-        for name, least in (("history", 1), ("min_scale", SMALLEST_SCALE), ("snapshot_every", 0), ("seed", 0)):
+        for name, least in (("min_scale", SMALLEST_SCALE), ("min_shorter_side", 1), ("snapshot_every", 0), ("seed", 0)):
             _check_integer(name, getattr(self, name), least)
         if self.memory is not None:
             _check_integer("memory", self.memory, 2**20)
@@ -183,6 +190,7 @@ class Settings:
             "convolution": CONVOLUTIONS,
             "graph": GRAPHS,
             "tv_kind": TV_KINDS,
+            "style_fit": STYLE_FITS,
             "keep_colour": KEEP_COLOURS,
             "match_colour": MATCH_COLOURS,
         }
@@ -205,15 +213,32 @@ class Settings:
 
     def steps_at(self, scale: int) -> int:
         """The number of steps at a scale, from 1."""
-        return self.steps[min(scale, len(self.steps)) - 1] if isinstance(self.steps, tuple) else self.steps
+        return _at(self.steps, scale)
 
-    def most_steps(self) -> int:
-        """The number of steps at the scale that has most."""
-        return max(self.steps) if isinstance(self.steps, tuple) else self.steps
+    def at(self, scale: int) -> Settings:
+        """The settings of one scale, from 1: ``steps`` and ``history`` are those of that scale."""
+        return self.but(steps=self.steps_at(scale), history=_at(self.history, scale))
+
+    def gradient_unit(self) -> float:
+        """The power of two that brings the largest weight of the losses into (2^13, 2^14].
+
+        Optimisers multiply gradients by it, so that squares and scalar products of gradients stay within float32
+        whatever the weights are. A factor before all weights that is a power of two changes no bit of a picture.
+        """
+        largest = max(
+            *(self.content_weight * weight for _, weight in self.content_layers),
+            *(self.style_weight * weight for _, weight in self.style_layers),
+            self.tv_weight,
+        )
+        return 2.0 ** min(max(14 - math.ceil(math.log2(largest)), -126), 126)  # a number of float32
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
+
+
+def _at(numbers: int | tuple[int, ...], scale: int) -> int:
+    return numbers[min(scale, len(numbers)) - 1] if isinstance(numbers, tuple) else numbers
 
 
 def check_choice(name: str, value: object, known: Sequence[str]) -> None:
@@ -288,6 +313,7 @@ def parse_factor(text: str) -> float | str:
 
 PARSERS: Mapping[str, Callable[[str], Any]] = {
     "steps": parse_counts,
+    "history": parse_counts,
     "scales": parse_counts,
     "scale_factor": parse_factor,
     "style_weights": parse_numbers,
@@ -299,9 +325,11 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
 
 
 def _check_scales(settings: Settings) -> None:
-    steps, scales = settings.steps, settings.scales
-    for count in steps if isinstance(steps, tuple) and steps else [steps]:
-        _check_integer("steps", count, 1)
+    scales = settings.scales
+    for name in ("steps", "history"):
+        counts = getattr(settings, name)
+        for count in counts if isinstance(counts, tuple) and counts else [counts]:
+            _check_integer(name, count, 1)
     _check_number("average", settings.average, least=0.0)
     if settings.average >= 1:
         raise UsageError(f"average: expected a decay of at least 0 and below 1, got {settings.average}")
@@ -318,8 +346,10 @@ def _check_scales(settings: Settings) -> None:
     elif scales != "auto":
         _check_integer("scales", scales, 1)
     known = len(scales) if isinstance(scales, tuple) else scales if isinstance(scales, int) else math.inf
-    if isinstance(steps, tuple) and len(steps) > known:
-        raise UsageError(f"steps {','.join(map(str, steps))}: {len(steps)} numbers for {known} scales")
+    for name in ("steps", "history"):
+        counts = getattr(settings, name)
+        if isinstance(counts, tuple) and len(counts) > known:
+            raise UsageError(f"{name} {','.join(map(str, counts))}: {len(counts)} numbers for {known} scales")
 
 
 def _completed(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -221,11 +221,11 @@ class Strips:
         if pooled:
             places = self._empty(outputs, rows, out.shape[3], x, torch.uint8)
             if rows:
-                torch.ops.fastnst.conv3x3_pool_out(x, *weights, network.padding, first, out, places)
+                torch.ops.fastnst.conv3x3_pool_out(x, *weights, network.border(name), first, out, places)
             if tape is not None:
                 tape.places[self.chain[last].name] = places
         elif rows:
-            torch.ops.fastnst.conv3x3_out(x, *weights, last > i, network.padding, first, out)
+            torch.ops.fastnst.conv3x3_out(x, *weights, last > i, network.border(name), first, out)
         if before is not None:
             y[:, :, :lead] = before
         return y
@@ -306,7 +306,7 @@ class Strips:
         if places is not None:
             start = 2 * cuts.ends[k][i + 3]
         size = (stop - start, x.shape[3])
-        if network.winograd and network.padding == "zeros":
+        if network.winograd and network.border(layer.name) == "zeros":
             weight, _ = network.convs[layer.name]
             found = self._empty(x.shape[1], x.shape[2], x.shape[3], x)
             rows = slice(max(start - 1 - first, 0), min(stop + 1 - first, x.shape[2]))

@@ -15,19 +15,22 @@ import torch
 from torch import Tensor
 
 from fastnst import adam, colours, heap, images, memory, ops, vgg, weights
-from fastnst.checkpoint import EVERY, Checkpoint, Identity, Saved, digest, keeping
+from fastnst.checkpoint import EVERY, Checkpoint, Identity, Saved, keeping
 from fastnst.choices import choose_convolution, choose_device, choose_precision
 from fastnst.cuts import lag
+from fastnst.digests import digest
 from fastnst.errors import UsageError, WeightsError
+from fastnst.feature_scale import warn_of_scale
 from fastnst.graph import Capturer, choose_backend
 from fastnst.images import Picture
 from fastnst.inputs import Input, describe, find_inputs
 from fastnst.objective import Losses, Objective, Region, StyleTargets, blend, style_targets
-from fastnst.optimize import Callback, Clock, Place, Run, optimize, to_picture
+from fastnst.optimize import Callback, Clock, Place, Run, StartError, optimize, to_picture
 from fastnst.ranks import ALONE, Ranks
-from fastnst.scales import full_size, shrinks, shrunk
+from fastnst.scales import full_size, shrinks, shrunk, style_at, style_side
 from fastnst.scene import Painting, Scene, read, values
 from fastnst.settings import STARTS, Settings
+from fastnst.targets import TargetCache
 from fastnst.tiled import TiledObjective, tiled_targets
 
 log = logging.getLogger("fastnst")
@@ -64,6 +67,7 @@ class Stylizer:
     Raises UsageError and WeightsError for settings that cannot be met.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, settings: Settings, ranks: Ranks = ALONE) -> None:
         self.settings, self.ranks = settings, ranks
         self.device = choose_device(settings.device)
@@ -88,17 +92,17 @@ class Stylizer:
             dtype=self.dtype,
             winograd=winograd,
         )
-        # With the painting, so that no other picture gets its number.
-        self._targets: dict[tuple[int, int, int, int], tuple[Painting, StyleTargets]] = {}
+        warn_of_scale(self.network, settings)
+        self._targets = TargetCache()
 
     def check(self, height: int, width: int) -> None:
         """Raise UsageError where the network is too deep for this size, OutOfMemoryError where memory is too small."""
         vgg.check_size(self.network.chain, height, width)
-        self.rows_of_strip(height, width)
+        self.rows_of_strip(height, width, len(shrinks(height, width, self.settings)))
 
-    def rows_of_strip(self, height: int, width: int) -> int | None:
-        """The rows of a strip at this size; None for the picture whole."""
-        settings = self.chosen
+    def rows_of_strip(self, height: int, width: int, scale: int) -> int | None:
+        """The rows of a strip at this size in scale ``scale``, from 1; None for the picture whole."""
+        settings = self.chosen.at(scale)
         if settings.tiles == "auto" and self._shared(height):
             settings = settings.but(tiles="on")
         return memory.choose_rows(self.network.chain, height, width, self.dtype, settings, self.device)
@@ -118,13 +122,10 @@ class Stylizer:
         return images.load(picture, size=self.settings.size, crop=self.settings.crop)
 
     def load_style(self, source: Any, content: Picture) -> Picture:
-        """A style picture at the settings' style size, or style scale, relative to the content's longest side."""
-        side = self.settings.style_size
-        if side is None:
-            side = max(1, round(max(content.pixels.shape[-2:]) * self.settings.style_scale))
-        if self.settings.crop is not None:
-            return images.load(source, crop=side, max_pixels=self.settings.max_pixels)
-        return images.load(source, size=side, max_pixels=self.settings.max_pixels)
+        """A style picture at the settings' style size, or style scale and fit, relative to the content."""
+        picture = images.load(source, max_pixels=self.settings.max_pixels)
+        side = style_side(_size(picture), _size(content), self.settings)
+        return images.load(picture, crop=side) if self.settings.crop is not None else images.load(picture, size=side)
 
     def load_start(self, content: Picture) -> Picture | None:
         """The picture that ``settings.init`` names, at the content's size; None where it names none."""
@@ -138,6 +139,7 @@ class Stylizer:
         height, width = content.pixels.shape[-2:]
         return tuple(shrunk(height, width, shrink) for shrink in shrinks(height, width, self.settings))
 
+    @torch.inference_mode(False)
     def load_scene(
         self,
         content: Any,
@@ -159,6 +161,7 @@ class Stylizer:
             max_pixels=self.settings.max_pixels,
         )
 
+    @torch.inference_mode(False)  # inside it, losses that autograd differentiates would have no gradient
     def run(self, scene: Scene, *, callback: Callback | None = None, checkpoint: Checkpoint | None = None) -> Result:
         """Style the content of a scene.
 
@@ -179,8 +182,6 @@ class Stylizer:
         if start is not None:
             start = colours.content_for(start, settings)
         scene = scene.coloured(content, lambda style: colours.style_for(style, original, settings))
-        if settings.match_colour != "none" or settings.keep_colour == "luminance":
-            self._targets.clear()  # those of another content serve no longer
         clock = _clock(scales, settings, saved)
         trace = [tuple(losses) for losses in saved.before]
         place = saved.place
@@ -195,7 +196,7 @@ class Stylizer:
             if saved.finished or i + 1 < saved.scale:
                 continue
             try:
-                objective = self._objective(scene, content, shares, shrink, (height, width))
+                objective = self._objective(scene, content, shares, shrink, (height, width), i + 1)
                 if run is not None:
                     place = Place(memory=adam.resized(run.carried, height, width))
                 if "image" in place.memory:
@@ -226,11 +227,17 @@ class Stylizer:
                     raise
                 run = dataclasses.replace(run, stopped="interrupt")
                 break
+            except StartError as error:
+                if run is None:
+                    raise
+                log.warning("scale %d: %s; the result is that of the scale before, enlarged", i + 1, error)
+                run = dataclasses.replace(run, stopped="stalled")
+                break
             except (RuntimeError, MemoryError) as error:
                 if not memory.is_out_of_memory(error):
                     raise
-                size, rows = (height, width), self.rows_of_strip(height, width)
-                chain, chosen = self.network.chain, self.chosen
+                size, rows = (height, width), self.rows_of_strip(height, width, i + 1)
+                chain, chosen = self.network.chain, self.chosen.at(i + 1)
                 raise memory.failed(chain, *size, self.dtype, chosen, self.device, rows) from error
             del objective  # its maps are not held while the next size is measured
             image = run.image
@@ -264,45 +271,43 @@ class Stylizer:
         return (picture.to(self.image_dtype) * 255).to(self.device)
 
     def _objective(
-        self, scene: Scene, content: Picture, shares: Sequence[float], shrink: float, size: tuple[int, int]
+        self, scene: Scene, content: Picture, shares: Sequence[float], shrink: float, size: tuple[int, int], scale: int
     ) -> Objective | TiledObjective:
         """What is asked of an image of ``size``, whole or a strip at a time."""
-        regions, mask = self._regions(scene, shares, shrink, size), values(scene.content_mask, size)
-        pixels, rows = self._pixels(content.pixels, *size), self.rows_of_strip(*size)
+        regions, mask = self._regions(scene, shares, shrink, size, scale), values(scene.content_mask, size)
+        pixels, rows = self._pixels(content.pixels, *size), self.rows_of_strip(*size, scale)
         if rows is None:
             return Objective(self.network, pixels, regions, self.settings, content_mask=mask)
         ranks = self.ranks if self._shared(size[0]) else ALONE
         return TiledObjective(self.network, pixels, regions, self.settings, rows, mask, ranks)
 
     def _regions(
-        self, scene: Scene, shares: Sequence[float], shrink: float, size: tuple[int, int]
+        self, scene: Scene, shares: Sequence[float], shrink: float, size: tuple[int, int], scale: int
     ) -> tuple[Region, ...]:
         """What is asked of an image of ``size``: one style between all of them, or each in its mask."""
-        targets = [self._style_targets(painting, shrink) for painting in scene.paintings]
+        sizes = [style_at(_size(one.picture), size, shrink, self.settings) for one in scene.paintings]
+        targets = [self._style_targets(*one, scale) for one in zip(scene.paintings, sizes, strict=True)]
         if not scene.masked:
             return (Region(blend(targets, shares, self.settings)),)
         masks = [values(painting.mask, size) for painting in scene.paintings]
         return tuple(Region(*one) for one in zip(targets, masks, shares, strict=True))
 
-    def _style_targets(self, painting: Painting, shrink: float) -> StyleTargets:
-        style = painting.picture
-        height, width = style.pixels.shape[-2:]
-        height, width = shrunk(height, width, shrink)
-        key = (id(style.pixels), id(painting.source), height, width)
-        if key not in self._targets:
-            try:
-                vgg.check_size(self.network.chain, height, width)
-            except UsageError as error:
-                raise UsageError(f"{style.path or 'style picture'}: {error}") from None
-            pixels = self._pixels(style.pixels, height, width)
-            mask = values(painting.source, (height, width))
-            rows = None if self.settings.tiles == "off" else self.rows_of_strip(height, width)
+    def _style_targets(self, painting: Painting, size: tuple[int, int], scale: int) -> StyleTargets:
+        """What is kept of a style picture at a height and width."""
+        path = painting.picture.path
+        try:
+            vgg.check_size(self.network.chain, *size)
+        except UsageError as error:
+            raise UsageError(f"{path or 'style picture'}: {error}") from None
+        rows = None if self.settings.tiles == "off" else self.rows_of_strip(*size, scale)
+
+        def make() -> StyleTargets:
+            pixels, mask = self._pixels(painting.picture.pixels, *size), values(painting.source, size)
             if rows is None:
-                found = style_targets(self.network, pixels, self.settings, mask)
-            else:
-                found = tiled_targets(self.network, pixels, self.settings, rows, mask)
-            self._targets[key] = (painting, found)
-        return self._targets[key][1]
+                return style_targets(self.network, pixels, self.settings, mask)
+            return tiled_targets(self.network, pixels, self.settings, rows, mask)
+
+        return self._targets.get((painting.fingerprint, size, rows), make)
 
     def _start(self, content: Picture, style: Picture, start: Picture | None, height: int, width: int) -> Tensor:
         """The first image: the content, the style stretched to its size, a picture of the user's, or noise."""
@@ -314,9 +319,9 @@ class Stylizer:
         if settings.init == "style":
             return self._pixels(style.pixels, height, width)
         # Drawn on the CPU, so that a seed gives the same noise on every device.
-        generator = torch.Generator().manual_seed(settings.seed)
-        noise = torch.randn(1, 3, height, width, generator=generator) * settings.noise
-        return (self.network.mean + noise.to(self.device)).to(self.image_dtype)
+        generator = torch.Generator("cpu").manual_seed(settings.seed)
+        noise = torch.randn(1, 3, height, width, generator=generator, dtype=torch.float32, device="cpu")
+        return (self.network.mean + (noise * settings.noise).to(self.device)).to(self.image_dtype)
 
 
 def stylize(
@@ -365,6 +370,11 @@ def stylize(
         stylizer = Stylizer(settings)
         scene = stylizer.load_scene(content, style, masks, style_masks, content_mask)
         return stylizer.run(scene, callback=callback, checkpoint=kept)
+
+
+def _size(picture: Picture) -> tuple[int, int]:
+    """Height and width."""
+    return picture.pixels.shape[-2], picture.pixels.shape[-1]
 
 
 def _check_bundled_serves(names: Sequence[str]) -> None:

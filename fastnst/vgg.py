@@ -16,10 +16,13 @@ from torch import Tensor
 from fastnst import ops
 from fastnst.errors import UsageError, WeightsError, nearest
 from fastnst.names import BLOCKS, CHANNELS, layer_names
-from fastnst.ops.conv3x3 import PADDINGS, conv3x3_backward
+from fastnst.ops.conv3x3 import conv3x3_backward
 from fastnst.weights import Weights
 
 POOLINGS = ops.reference.POOLS
+PADDINGS = ("zeros", "replicate", "replicate_first")
+"""What lies beyond the border of a convolution's input. ``"replicate_first"``: the nearest pixel at the first
+convolution alone, as style-transfer-pytorch has it, and zeros at all others."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class VGG:
         weights: from :func:`fastnst.weights.load`.
         names: the layers that will be asked for; nothing deeper is kept.
         pooling: ``"max"``, ``"average"`` or ``"l2"`` (root mean square of the four values).
-        padding: ``"zeros"`` or ``"replicate"``.
+        padding: one of ``PADDINGS``.
         device, dtype: where and in what precision the convolutions run.
         winograd: whether the convolutions are :func:`fastnst.ops.conv3x3`, else PyTorch's.
 
@@ -119,6 +122,12 @@ class VGG:
             return weight.to(self.device, self.dtype, memory_format=torch.channels_last)
         return weight.to(self.device, self.dtype).permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
+    def border(self, name: str) -> str:
+        """What lies beyond the border of the input of the convolution ``name``: ``"zeros"`` or ``"replicate"``."""
+        if self.padding == "replicate_first":
+            return "replicate" if name == self.chain[0].name else "zeros"
+        return self.padding
+
     def prepare(self, image: Tensor) -> Tensor:
         """Pixels ``[B, 3, H, W]``, RGB, 0..255, to the network's input in its dtype, channels_last."""
         centred = (image - self.mean.to(image.dtype)) * self.scale.to(image.dtype)
@@ -128,8 +137,8 @@ class VGG:
         """The convolution ``name``, with its bias unless that is added later, and with its ReLU if asked for."""
         weight, offset = self.convs[name]
         if self.winograd:
-            return ops.conv3x3(x, weight, offset if bias else None, relu=relu, padding=self.padding)
-        if self.padding == "replicate":
+            return ops.conv3x3(x, weight, offset if bias else None, relu=relu, padding=self.border(name))
+        if self.border(name) == "replicate":
             y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, offset if bias else None)
         else:
             y = F.conv2d(x, weight, offset if bias else None, padding=1)
@@ -143,8 +152,8 @@ class VGG:
         weight, _ = self.convs[name]
         if self.winograd:
             height, width = grad.shape[2:]
-            return conv3x3_backward(grad, weight, mask=mask, size=(height, width), padding=self.padding)
-        if self.padding == "zeros":
+            return conv3x3_backward(grad, weight, mask=mask, size=(height, width), padding=self.border(name))
+        if self.border(name) == "zeros":
             below = F.conv_transpose2d(grad, weight, padding=1)
         else:
             around = F.conv_transpose2d(grad, weight)
@@ -198,7 +207,7 @@ class VGG:
         """The convolution ``layer`` with its ReLU and the max pool above; the map before the pool is never whole."""
         shape = (x.shape[0], x.shape[2] // 2, x.shape[3] // 2, layer.channels)
         y, places = (x.new_empty(shape, dtype=dtype).permute(0, 3, 1, 2) for dtype in (x.dtype, torch.uint8))
-        torch.ops.fastnst.conv3x3_pool_out(x, *self.convs[layer.name], self.padding, 0, y, places)
+        torch.ops.fastnst.conv3x3_pool_out(x, *self.convs[layer.name], self.border(layer.name), 0, y, places)
         return y
 
 

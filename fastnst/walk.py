@@ -35,11 +35,13 @@ class Optimizer(Protocol):
 
 
 def make_optimizer(image: Tensor, settings: Settings) -> Optimizer:
-    """The optimiser that the settings name, for updates of ``image``."""
+    """The optimiser that the settings, those of one scale, name for updates of ``image``."""
+    unit = settings.gradient_unit()
     if settings.optimizer == "adam":
-        return Adam(image, settings.learning_rate, settings.betas, settings.epsilon)
+        return Adam(image, settings.learning_rate, settings.betas, settings.epsilon, unit)
+    assert isinstance(settings.history, int), "expected the settings of one scale"
     dtype = torch.bfloat16 if settings.history_dtype == "bfloat16" else image.dtype
-    return ConditionedLBFGS(image, settings.learning_rate, settings.history, dtype)
+    return ConditionedLBFGS(image, settings.learning_rate, settings.history, dtype, unit)
 
 
 def all_finite(x: Tensor) -> bool:
@@ -86,6 +88,11 @@ class Walk:
         """The losses where the image stands, and whether they and the gradient are finite."""
         losses, self.gradient = self.objective.value_and_grad(self.image)
         return losses, math.isfinite(losses.total) and all_finite(self.gradient)
+
+    def check(self) -> tuple[Losses, bool]:
+        """As :meth:`look`, where no step follows: nothing else changes."""
+        losses, gradient = self.objective.value_and_grad(self.image)
+        return losses, math.isfinite(losses.total) and all_finite(gradient)
 
     def go(self) -> None:
         """Take the place last looked at for good, and step on from it."""

@@ -46,7 +46,7 @@ def main() -> None:
         tiles="auto",
     )
     stylizer = Stylizer(settings)
-    rows = stylizer.rows_of_strip(side, side)
+    rows = stylizer.rows_of_strip(side, side, scale=4)
     assert rows is not None
     scene = stylizer.load_scene(options.photo, options.painting)
     result = stylizer.run(scene, callback=lambda step: print(step.scale, step.step, step.losses.total, file=sys.stderr))

@@ -63,7 +63,8 @@ def plain_network(
     network, inputs = nn.Sequential(), 3
     for name, kind, channels, _ in table(arch):
         if kind == "conv":
-            like = {"padding": 1, "padding_mode": padding, "dtype": torch.float64}
+            border = padding if padding != "replicate_first" else "replicate" if inputs == 3 else "zeros"
+            like = {"padding": 1, "padding_mode": border, "dtype": torch.float64}
             module: nn.Module = nn.utils.skip_init(nn.Conv2d, inputs, channels, 3, **like)
             module.load_state_dict(dict(zip(("weight", "bias"), convs[name], strict=True)))
             inputs = channels
@@ -159,7 +160,7 @@ def wasserstein(x: Tensor, style: Tensor) -> Tensor:
     k, target = moment - mean.outer(mean) + ridge, wanted - wanted_mean.outer(wanted_mean) + ridge
     values, vectors = torch.linalg.eigh(target)
     root = vectors @ values.sqrt().diag() @ vectors.T
-    between = torch.linalg.eigvalsh(root @ k @ root).sqrt().sum()
+    between = torch.linalg.eigvalsh(root @ k @ root).clamp_min(1e-8).sqrt().sum()  # none is below 1e-4 squared
     return F.mse_loss(mean, wanted_mean) + ((k + target).trace() - 2 * between) / len(mean)
 
 

@@ -39,7 +39,8 @@ class Bowl:
 
 
 class Script:
-    """Total losses from a list, one per evaluation, and a gradient that is the same everywhere."""
+    """Total losses from a list, one per evaluation, the last of them again after that, and a gradient that is the same
+    everywhere."""
 
     def __init__(self, totals: Sequence[float | BaseException], gradient: float = 1.0) -> None:
         self.totals, self.gradient = list(totals), gradient
@@ -47,7 +48,7 @@ class Script:
 
     def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
         self.images.append(image.clone())
-        total = self.totals[len(self.images) - 1]
+        total = self.totals[min(len(self.images), len(self.totals)) - 1]
         if isinstance(total, BaseException):
             raise total
         return Losses(total=total), torch.full_like(image, self.gradient)

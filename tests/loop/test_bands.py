@@ -92,6 +92,7 @@ def sweep(network: VGG, names: tuple[str, ...], image: Tensor, rows: int, count:
         (517, 48, 3, DEEP, "max", "zeros", torch.float32, True),
         (390, 16, 3, DEEP, "max", "zeros", torch.float32, True),
         (517, 96, 3, ("relu5_1",), "max", "replicate", torch.float64, True),
+        (517, 48, 3, DEEP, "max", "replicate_first", torch.float32, True),
         (517, 48, 3, MIXED, "average", "zeros", torch.float64, True),
         (390, 16, 3, MIXED, "max", "zeros", torch.float64, True),
         (641, 200, 4, (*MIXED, "relu4_1"), "l2", "replicate", torch.float64, False),

@@ -64,7 +64,7 @@ def test_runs_of_both_end_alike() -> None:
 
 
 @pytest.mark.parametrize("content", ["relu1_1", "relu1_2", "relu2_1"])
-@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
 @pytest.mark.parametrize("rows", [4, 28])
 def test_the_first_map_in_strips_gives_the_bits_of_the_whole(
     content: str, padding: str, rows: int, monkeypatch: pytest.MonkeyPatch

@@ -72,7 +72,7 @@ def check_equal(given: Weights, settings: Settings, other: type[Engine], size: t
 
 
 @pytest.mark.parametrize("other", ENGINES)
-@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
 @pytest.mark.parametrize("taps", TAPS)
 def test_engines_give_the_same(bundled64: Weights, taps: str, pooling: str, padding: str, other: type[Engine]) -> None:

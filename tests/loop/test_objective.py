@@ -87,7 +87,7 @@ def as_parts(losses: Losses) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.parametrize("preset", ["default", "johnson", "gatys", "tutorial"])
-@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
 def test_gradient_is_autograds(bundled64: Weights, pooling: str, padding: str, preset: str) -> None:
     layers = {} if preset == "tutorial" else MIDDLE
@@ -141,7 +141,7 @@ def test_gradient_is_autograds_to_the_deepest_layer_at_odd_and_smallest_sizes(
 
 
 @pytest.mark.parametrize("size", [(4, 4), (4, 5), (7, 4), (9, 31), (32, 24)])
-@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
 def test_gradient_is_autograds_at_odd_and_smallest_sizes(
     bundled64: Weights, pooling: str, padding: str, size: tuple[int, int]

@@ -36,11 +36,13 @@ def test_the_loss_goes_down_and_the_argument_stays(make: Callable[..., Settings]
 
 
 @BOTH
-def test_one_evaluation_is_made_per_step(make: Callable[..., Settings]) -> None:
+def test_one_evaluation_is_made_per_step_and_one_of_the_result(make: Callable[..., Settings]) -> None:
     objective = Bowl()
     run = optimize.optimize(objective, noise(), make(steps=7))
-    assert len(objective.images) == 7
-    assert [losses.total for losses in run.trace] == [Bowl().value(image).item() for image in objective.images]
+    *before, after = objective.images
+    assert [losses.total for losses in run.trace] == [Bowl().value(image).item() for image in before]
+    assert len(before) == 7
+    assert torch.equal(after, run.image)
 
 
 @BOTH
@@ -208,7 +210,7 @@ def test_adam_goes_on_at_half_its_rate(retries: int) -> None:
     objective = Script([5.0, 4.0, *[math.nan] * retries, 3.0, 2.0])
     optimize.optimize(objective, zeros(), adam(steps=4, learning_rate=1.0))
     means = [image.mean().item() for image in objective.images]
-    (first, second, wrong), (third, fourth) = means[:3], means[-2:]
+    (first, second, wrong), (third, fourth, _) = means[:3], means[-3:]
     # A gradient that never changes makes every step of Adam as long as its rate.
     assert [second - first, wrong - second] == pytest.approx([-1.0, -1.0])
     assert third - second == pytest.approx(-(0.5**retries))
@@ -219,7 +221,7 @@ def test_lbfgs_forgets_its_curvature_after_a_bad_step(monkeypatch: pytest.Monkey
     monkeypatch.setattr(conditioning, "POWER", 0.0)  # on the image itself
     objective = Script([5.0, 4.0, math.nan, 3.0, 2.0])
     optimize.optimize(objective, zeros(), newton(steps=4))
-    third, fourth = (image.mean().item() for image in objective.images[3:])
+    third, fourth, _ = (image.mean().item() for image in objective.images[3:])
     assert fourth - third == pytest.approx(-lbfgs.FIRST_CHANGE)  # as the first step of a new run
 
 
@@ -230,8 +232,65 @@ def test_lbfgs_takes_back_a_step_that_explodes(caplog: pytest.LogCaptureFixture)
     assert "step 2: loss 51 after 5; taken back and retried at 1/2 of its length" in caplog.text
 
 
+@BOTH
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_last_step_that_goes_wrong_is_taken_back(
+    make: Callable[..., Settings], bad: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    objective = Script([5.0, 4.0, bad, bad, 3.0])
+    run = optimize.optimize(objective, noise(), make(steps=2))
+    good, wrong, _, quarter = objective.images[1:]
+    torch.testing.assert_close(run.image, good + (wrong - good) / 4)
+    assert torch.equal(run.image, quarter)
+    assert [losses.total for losses in run.trace] == [5.0, 4.0]
+    assert run.stopped is None
+    assert caplog.messages == [f"step 3: loss {bad:.4g} after 4; taken back and retried at 1/4 of its length"]
+
+
+def test_a_last_step_that_explodes_is_taken_back() -> None:
+    objective = Script([5.0, 51.0, 4.0])
+    run = optimize.optimize(objective, noise(), newton(steps=1))
+    torch.testing.assert_close(run.image - objective.images[0], (objective.images[1] - objective.images[0]) / 2)
+
+
+@BOTH
+def test_a_last_step_of_which_no_part_helps_leaves_the_image_before_it(make: Callable[..., Settings]) -> None:
+    objective = Script([5.0, 4.0, math.nan])
+    run = optimize.optimize(objective, noise(), make(steps=2))
+    assert run.stopped == "stalled"
+    assert torch.equal(run.image, objective.images[1])
+
+
+class Sunken(Bowl):
+    """The same function less a constant, so that its values are below zero, or on both sides of it."""
+
+    def __init__(self, depth: float) -> None:
+        super().__init__()
+        self.depth = depth
+
+    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
+        losses, gradient = super().value_and_grad(image)
+        content, style = losses.total, -self.depth
+        return Losses(content + style, {"relu1_1": content}, {"relu1_1": style}), gradient
+
+
+@pytest.mark.parametrize("depth", [1e4, 60.0], ids=["below zero", "through zero"])
+def test_a_loss_below_zero_is_minimised_as_any_other(depth: float, caplog: pytest.LogCaptureFixture) -> None:
+    plain, sunken = (optimize.optimize(kind, noise(), newton(steps=12)) for kind in (Bowl(), Sunken(depth)))
+    assert sunken.stopped is None
+    assert torch.equal(sunken.image, plain.image)
+    assert sunken.trace[-1].total < 0
+    assert not caplog.messages
+
+
+def test_an_explosion_is_seen_below_zero_too(caplog: pytest.LogCaptureFixture) -> None:
+    run = optimize.optimize(Script([-5.0, 41.0, -6.0]), noise(), newton(steps=2))
+    assert [losses.total for losses in run.trace] == [-5.0, -6.0]
+    assert "step 2: loss 41 after -5; taken back" in caplog.text
+
+
 def test_adam_may_climb() -> None:
-    run = optimize.optimize(Script([5.0, 5000.0, 4.0]), noise(), adam(steps=3))
+    run = optimize.optimize(Script([5.0, 5000.0, 4.0, 5000.0]), noise(), adam(steps=3))
     assert [losses.total for losses in run.trace] == [5.0, 5000.0, 4.0]
 
 

@@ -86,7 +86,7 @@ def assert_alike(found: tuple[tuple[Any, Tensor], tuple[Any, Tensor]], within: f
 
 @pytest.mark.parametrize(("size", "rows"), [((96, 41), 32), ((97, 38), 16), ((103, 35), 37), ((40, 51), 39)])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
-@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
 def test_in_float64_loss_and_gradient_are_those_of_the_picture_whole(
     bundled64: Weights, size: tuple[int, int], rows: int, pooling: str, padding: str
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,13 @@ import pytest
 import torch
 from loop_pictures import fail_at, samples, tiny
 from PIL import Image
+from torch import Tensor
 
-from fastnst import choices, images, memory
+from fastnst import choices, images, memory, styles
 from fastnst.errors import FastnstError, ImageError, OutOfMemoryError, UsageError, WeightsError
 from fastnst.objective import Objective
 from fastnst.ops import _library
+from fastnst.styles import registry
 from fastnst.transfer import Stylizer, stylize
 
 pytestmark = pytest.mark.usefixtures("weights_read_once")
@@ -136,3 +140,69 @@ def test_a_gpu_without_kernels_is_passed_over_aloud_and_refused_by_name(
     monkeypatch.setattr(torch, "zeros", lambda *sizes, device: torch.ones(*sizes))
     with pytest.raises(UsageError, match=r"device 'cuda' cannot be used: no CUDA kernels: built for CPU only\. Reinst"):
         choices.choose_device("cuda")
+
+
+# Losses of the user's own.
+
+
+class Below(styles.MomentLoss):
+    """Below zero everywhere but for noise."""
+
+    def target(self, mean: Tensor, moment: Tensor) -> styles.Target:
+        return (mean,)
+
+    def loss(self, mean: Tensor, moment: Tensor, target: styles.Target) -> Tensor:
+        return (mean - target[0]).square().mean() - 1e6
+
+
+class Breaks(styles.FeatureLoss):
+    """No number for features of more than 64 x 64 positions."""
+
+    def target(self, x: Tensor, weight: Tensor | None = None) -> styles.Target:
+        return (x.flatten(2).mean(2),)
+
+    def loss(self, x: Tensor, target: styles.Target, weight: Tensor | None = None) -> Tensor:
+        found = (x.flatten(2).mean(2) - target[0]).square().mean()
+        return found if x.shape[2:].numel() <= 64 * 64 else found * math.nan
+
+
+@pytest.fixture
+def _losses() -> Iterator[None]:
+    styles.register("below", Below)
+    styles.register("breaks", Breaks)
+    yield
+    del registry._registered["below"], registry._registered["breaks"]
+
+
+@pytest.mark.usefixtures("_losses")
+def test_a_loss_below_zero_is_minimised(caplog: pytest.LogCaptureFixture) -> None:
+    result = stylize(samples(), samples(seed=2), settings=tiny(style_loss="below", steps=6))
+    assert result.stopped is None
+    totals = [losses.total for losses in result.trace[0]]
+    assert len(totals) == 6
+    assert totals[0] < 0
+    assert totals[-1] < totals[0]
+    assert not caplog.messages
+
+
+@pytest.mark.usefixtures("_losses")
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_a_scale_that_has_no_finite_loss_keeps_those_before(
+    optimizer: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    settings = tiny(style_loss="breaks", size=128, scales=2, steps=3, optimizer=optimizer)
+    pictures = samples(144, 144), samples(144, 144, seed=2)
+    seen: list[Tensor] = []
+    result = stylize(
+        *pictures,
+        settings=settings,
+        checkpoint=tmp_path / "run.ckpt",
+        callback=lambda step: seen.append(step.image),  # type: ignore[func-returns-value]
+    )
+    assert result.stopped == "stalled"
+    assert [len(scale) for scale in result.trace] == [3]
+    torch.testing.assert_close(result.image, images.resize(seen[-1], 128, 128))
+    assert caplog.messages[0].startswith("scale 2: the loss of the start image is not finite")
+    again = stylize(*pictures, settings=settings, checkpoint=tmp_path / "run.ckpt", resume=True)
+    assert torch.equal(again.image, result.image)
+    assert again.trace == result.trace

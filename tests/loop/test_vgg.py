@@ -40,7 +40,7 @@ def test_networks_have_their_number_of_convolutions(arch: str, count: int, last:
     assert names[-1] == last
 
 
-@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
 @pytest.mark.parametrize("arch", ["vgg16", "vgg19"])
 def test_features_equal_those_of_ordinary_modules(

@@ -1,0 +1,102 @@
+"""What a host process may have set, and what it finds as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from loop_pictures import samples, tiny
+
+from fastnst import planning, styles
+from fastnst.transfer import Result, Stylizer, stylize
+
+pytestmark = pytest.mark.usefixtures("weights_read_once")
+
+RUNS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "noise": {"init": "noise", "noise": 20.0, "seed": 3},
+    "adam": {"optimizer": "adam", "average": 0.9, "scales": 2, "size": 128},
+    "nine point": {"tv_kind": "nine_point", "tv_weight": 1e-3},
+    "direct": {"convolution": "direct"},
+    "strips": {"tiles": 16},
+    "histogram matched": {"match_colour": "histogram"},
+    "lab": {"keep_colour": "lab", "match_colour": "monge-kantorovich"},
+    **{name: {"style_loss": name} for name in styles.style_losses() if name != "gram"},
+}
+
+
+def run(changes: dict[str, Any]) -> Result:
+    return stylize(samples(), samples(seed=2), settings=tiny(**{"steps": 2, **changes}))
+
+
+@pytest.fixture(params=["meta", "float64", "float16", "bfloat16"])
+def host(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A default device, or a default dtype, that is none of ours."""
+    dtype = torch.get_default_dtype()
+    if request.param == "meta":
+        torch.set_default_device("meta")
+    else:
+        torch.set_default_dtype(getattr(torch, request.param))
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(dtype)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Callable[[str], Result]:
+    """Results of a process that has set nothing."""
+    kept: dict[str, Result] = {}
+
+    def made(name: str) -> Result:
+        return kept[name]
+
+    device, dtype = torch.get_default_device(), torch.get_default_dtype()
+    assert device.type == "cpu"
+    assert dtype == torch.float32
+    kept.update({name: run(changes) for name, changes in RUNS.items()})
+    return made
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_inference_mode_gives_the_same_pixels(name: str, plain: Callable[[str], Result]) -> None:
+    with torch.inference_mode():
+        found = run(RUNS[name])
+    assert torch.equal(found.image, plain(name).image)
+    assert not found.image.is_inference()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_default_device_and_dtype_give_the_same_pixels(name: str, plain: Callable[[str], Result], host: None) -> None:
+    del host
+    assert torch.equal(run(RUNS[name]).image, plain(name).image)
+
+
+def test_inference_mode_inside_a_callback_is_the_hosts() -> None:
+    seen: list[bool] = []
+    with torch.inference_mode():
+        stylize(
+            samples(), samples(seed=2), settings=tiny(), callback=lambda step: seen.append(step.image.is_inference())
+        )
+        assert torch.is_inference_mode_enabled()
+    assert seen == [False] * 3
+
+
+def test_a_plan_can_be_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        assert planning.plan(samples(), samples(seed=2), settings=tiny(style_loss="wasserstein")).fits
+
+
+def test_a_stylizer_made_in_inference_mode_serves_outside() -> None:
+    with torch.inference_mode():
+        stylizer = Stylizer(tiny())
+        scene = stylizer.load_scene(samples(), samples(seed=2))
+    found = stylizer.run(scene)
+    assert torch.equal(found.image, run({"steps": 3}).image)
+    image = scene.content.pixels.clone().requires_grad_()
+    (features,) = stylizer.network.features(image * 255).values()
+    features.sum().backward()
+    assert image.grad is not None
