@@ -1,4 +1,4 @@
-"""The presets, by what differs from the defaults of :class:`fastnst.settings.Settings`. Sources: docs/design.md."""
+"""The presets, by what differs from the defaults of :class:`fastnst.settings.Settings`. Sources: docs/presets.md."""
 
 from __future__ import annotations
 
