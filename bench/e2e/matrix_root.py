@@ -3,8 +3,8 @@
     python bench/e2e/matrix_root.py [--size 160]
 
 Prints, for random pictures and for the shipped ones, each layer's Wasserstein-2 style loss by that root over the one by
-eigenvalues, both in float64. Network: the bundled VGG-19 with its features brought to about the size of torchvision's, so
-that the 1e-4 on the diagonals of covariances weighs as it does there.
+eigenvalues, both in float64. Network: the bundled VGG-19 with its features brought to about the size of torchvision's,
+so that the 1e-4 on the diagonals of covariances weighs as it does there.
 """
 
 from __future__ import annotations
