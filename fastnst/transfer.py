@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from fastnst import adam, colours, heap, images, memory, ops, vgg, weights
-from fastnst.checkpoint import EVERY, Checkpoint, Identity, Saved, digest, keeping
+from fastnst.checkpoint import EVERY, Checkpoint, Identity, Saved, digest, files, keeping
 from fastnst.choices import choose_convolution, choose_device, choose_precision
 from fastnst.cuts import lag
 from fastnst.errors import UsageError, WeightsError
 from fastnst.graph import Capturer, choose_backend
 from fastnst.images import Picture
-from fastnst.inputs import Input, describe, find_inputs
+from fastnst.inputs import Input, describe, find_inputs, named, refuse_clashes
 from fastnst.objective import Losses, Objective, Region, StyleTargets, blend, style_targets
 from fastnst.optimize import Callback, Clock, Place, Run, optimize, to_picture
 from fastnst.ranks import ALONE, Ranks
@@ -361,6 +361,9 @@ def stylize(
         damaged, or that is of other pictures or settings.
     """
     settings = Settings.of(**changes) if settings is None else settings.but(**changes)
+    if checkpoint is not None:
+        masked = {"mask": masks, "style mask": style_masks, "content mask": content_mask}
+        refuse_clashes(files(checkpoint), named(settings, content=content, style=style, **masked))
     with keeping(checkpoint, every=checkpoint_every, resume=resume, force=force) as kept:
         stylizer = Stylizer(settings)
         scene = stylizer.load_scene(content, style, masks, style_masks, content_mask)

@@ -134,10 +134,10 @@ class _Unusable(FastnstError):
 def _usable(path: Path, load: Callable[[], Picture]) -> Picture:
     try:
         return load()
-    except MemoryError:
-        raise _Unusable(path, f"{path}: out of memory") from None
     except FastnstError as error:
         raise _Unusable(path, str(error)) from error
+    except MemoryError:
+        raise _Unusable(path, f"{path}: out of memory") from None
 
 
 def _save(path: Path, picture: Picture, settings: dict[str, Any] | None = None) -> Path:
