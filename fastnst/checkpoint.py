@@ -19,23 +19,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fastnst import schema
 from fastnst.digests import digest
-from fastnst.errors import CheckpointError, UsageError
+from fastnst.errors import CheckpointError, UsageError, printable, shown
+from fastnst.inputs import Named
 from fastnst.objective import Losses
 from fastnst.optimize import Clock, Place
-from fastnst.settings import Settings
+from fastnst.settings import Range, Settings, check_number, recipe
+from fastnst.walk import all_finite
 
 log = logging.getLogger("fastnst")
 
 FORMAT = 2  # 1 knew weights by their name alone
 EVERY = 50
-# Settings that may differ between a checkpoint and the run that goes on from it: where it is computed, what is shown.
-FREE = ("preset", "snapshot_every", "max_pixels", "device", "convolution", "graph", "tiles", "memory")
+_EVERY = Range(1, 10**9)
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16}  # as safetensors calls them
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class Checkpoint:
         force: begin anew where there is a file that is not to be resumed, or that cannot be.
 
     Raises:
-        UsageError: ``every`` makes no sense, or there is a file and neither ``resume`` nor ``force`` is given.
+        UsageError: ``every`` or ``path`` makes no sense, or there is a file and neither ``resume`` nor ``force`` is
+            given.
         CheckpointError: on entering: another run uses the file, or none can be written there.
     """
 
@@ -94,16 +99,15 @@ class Checkpoint:
         writes: bool = True,
     ):
         self.path = Path(path)
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise UsageError(f"checkpoint_every: expected a whole number of at least 1, got {every!r}")
-        self.every, self.resume, self.force, self.writes = every, resume, force, writes
-        self._part = self.path.with_name(f".{self.path.name}.part")
-        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+        self.every: int = check_number("checkpoint_every", every, _EVERY)
+        self.resume, self.force, self.writes = resume, force, writes
+        self._part, lock = (Path(file) for _, file in files(self.path)[1:])
+        self._target = self.path.resolve()  # where a link leads to
+        self._lock = FileLock(lock, timeout=0)
         self._facts: dict[str, Any] = {}
+        self._identity: Identity | None = None
 
     def __enter__(self) -> Checkpoint:
-        if self.path.is_dir():
-            raise UsageError(f"{self.path}: is a folder, expected the name of a file")
         try:
             if self.writes:
                 Path(self._lock.lock_file).touch()
@@ -126,7 +130,7 @@ class Checkpoint:
 
     def begin(self, identity: Identity) -> Saved:
         """Where the run that is to be made stands. Raises CheckpointError where the file holds anything else."""
-        self._facts = identity.facts()
+        self._identity, self._facts = identity, identity.facts()
         if not self.path.exists() or not self.resume:
             return Saved()
         try:
@@ -152,6 +156,8 @@ class Checkpoint:
             return
         memory = saved.place.memory
         tensors = {name: x.detach().cpu().contiguous() for name, x in memory.items() if isinstance(x, Tensor)}
+        if not all(map(all_finite, tensors.values())):
+            return  # a step too long, which is about to be taken back: the last place stands
         header = {
             **self._facts,
             "numbers": {name: x for name, x in memory.items() if name not in tensors},
@@ -166,53 +172,93 @@ class Checkpoint:
             save_file(tensors, part, metadata)
             part.chmod(Path(self._lock.lock_file).stat().st_mode)  # as of any new file; save_file is stricter
             _to_disk(part)
-            part.replace(self.path)
+            part.replace(self._target)
             if os.name == "posix":  # elsewhere a folder cannot be opened
-                _to_disk(self.path.parent)
+                _to_disk(self._target.parent)
         except (OSError, SafetensorError) as error:
             log.warning("%s: cannot be written (%s); going on, the last place written stands", self.path, error)
 
     def _read(self) -> Saved:
+        """What the file holds, if all of it is what a run of this identity writes."""
         try:
             with safe_open(self.path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                names = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
+                self._check_format(metadata)
+                kinds = {name: self._kind(name, file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
+                # The file is mapped, so none of this takes memory yet.
+                tensors = {name: file.get_tensor(name) for name in kinds}
+                text = metadata.get("run", "")
+                if metadata.get("sha256") != _digest_all(text, tensors):
+                    raise CheckpointError(f"{self.path}: damaged: its SHA-256 is not the one written in it")
+                return self._checked(text, kinds, tensors)
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be read ({error.strerror})") from error
         except SafetensorError as error:
             raise CheckpointError(f"{self.path}: damaged, or not a checkpoint ({error})") from None
+
+    def _check_format(self, metadata: Mapping[str, str]) -> None:
         version = metadata.get("fastnst checkpoint")
         if version is None:
             raise CheckpointError(f"{self.path}: not a checkpoint of fastnst")
         if version != str(FORMAT):
-            raise CheckpointError(f"{self.path}: a checkpoint of format {version}; this fastnst reads format {FORMAT}")
-        text = metadata.get("run", "")
-        if metadata.get("sha256") != _digest_all(text, tensors):
-            raise CheckpointError(f"{self.path}: damaged: its SHA-256 is not the one written in it")
-        header = json.loads(text)
-        self._compare(header)
-        *before, trace = ([Losses(**losses) for losses in scale] for scale in header["trace"])
-        known = {name: header[name] for name in ("scale", "seconds", "finished", "stopped")}
-        return Saved(before=before, place=Place(trace, {**tensors, **header["numbers"]}), **known)
+            told = f"a checkpoint of format {printable(version, 40)}; this fastnst reads format {FORMAT}"
+            raise CheckpointError(f"{self.path}: {told}")
+
+    def _kind(self, name: str, part: Any) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and dtype of a tensor, by the header of the file."""
+        dtype = part.get_dtype()
+        if dtype not in _DTYPES:
+            raise CheckpointError(f"{self.path}: not of a run: {shown(name)} is of type {shown(dtype)}")
+        return tuple(part.get_shape()), _DTYPES[dtype]
+
+    def _checked(self, text: str, kinds: schema.Tensors, tensors: Mapping[str, Tensor]) -> Saved:
+        """The place that the file holds, of a run like this one: checked as :mod:`fastnst.schema` says."""
+        assert self._identity is not None
+        settings = self._identity.settings
+        try:
+            header = schema.HEADER(json.loads(text), "header")
+            self._compare(header)
+            content = self._identity.pictures["content"]
+            assert content is not None
+            sizes, scale, finished = schema.sizes(content, settings), header["scale"], header["finished"]
+            schema.number(len(sizes) if finished else 1, len(sizes), whole=True)(scale, "scale")
+            trace = schema.trace(settings, scale)(header["trace"], "trace")
+            taken, here = [len(losses) for losses in trace], settings.at(scale)
+            numbers = schema.numbers(here, taken, finished)(header["numbers"], "numbers")
+        except (ValueError, RecursionError) as error:  # UsageError among them
+            raise CheckpointError(f"{self.path}: not of a run: {error}") from None
+        expected = schema.tensors(here, sizes[scale - 1], numbers, list(kinds), finished)
+        for name in sorted({*expected, *kinds}):
+            if kinds.get(name) != expected.get(name):
+                told = [
+                    f"{kind[1]} {list(kind[0])}" if kind else "not there"
+                    for kind in (expected.get(name), kinds.get(name))
+                ]
+                raise CheckpointError(f"{self.path}: not of a run: {shown(name)}: expected {told[0]}, is {told[1]}")
+            if not all_finite(tensors[name]):
+                raise CheckpointError(f"{self.path}: not of a run: {name} is not finite")
+        *before, last = ([Losses(**losses) for losses in scale] for scale in trace)
+        place = Place(last, {**tensors, **numbers})
+        return Saved(scale, before, place, header["seconds"], finished, header["stopped"])
 
     def _compare(self, header: Mapping[str, Any]) -> None:
         """Raise CheckpointError, naming the first difference, where the file is of another run."""
         was, now = header["settings"], self._facts["settings"]
-        usual = json.loads(json.dumps(Settings().to_dict()))  # of settings that the fastnst of then did not have
+        # Settings that the fastnst of then did not have were as they are by default.
+        was, now = (recipe({**json.loads(json.dumps(Settings().to_dict())), **values}) for values in (was, now))
         for name in dict.fromkeys((*now, *was)):
-            old = was.get(name, usual.get(name))
-            if name not in FREE and old != now.get(name):
+            if name not in now or was.get(name) != now[name]:
+                old, new = _short(was.get(name)), _short(now.get(name))
                 raise CheckpointError(
-                    f"{self.path}: of a run with other settings: {name} was {_short(old)}, is {_short(now.get(name))}"
+                    f"{self.path}: of a run with other settings: {printable(name)} was {old}, is {new}"
                 )
         old, new = header["weights"], self._facts["weights"]
         if old["sha256"] != new["sha256"]:
-            told = [f"{weights['name']} (SHA-256 {weights['sha256'][:12]}...)" for weights in (old, new)]
+            told = [f"{printable(weights['name'])} (SHA-256 {weights['sha256'][:12]}...)" for weights in (old, new)]
             raise CheckpointError(f"{self.path}: of a run with other weights: {told[0]}, not {told[1]}")
         for name in dict.fromkeys((*self._facts["pictures"], *header["pictures"])):
             if header["pictures"].get(name) != self._facts["pictures"].get(name):
-                raise CheckpointError(f"{self.path}: of a run with another {name} picture")
+                raise CheckpointError(f"{self.path}: of a run with another {printable(name)} picture")
 
 
 @dataclass(frozen=True)
@@ -246,6 +292,29 @@ def keeping(
     if resume:
         raise UsageError("resume: expected the file to go on from as well (--checkpoint FILE)")
     return nullcontext()
+
+
+def files(path: str | os.PathLike[str]) -> list[Named]:
+    """What a checkpoint writes: the file, where a link leads to it, and beside it a folder and a lock.
+
+    Raises UsageError for a path that cannot be that of a file, CheckpointError for one that the system refuses.
+    """
+    target = Path(os.fsdecode(path))
+    if not target.name or "\0" in str(target):
+        raise UsageError(f"checkpoint {shown(os.fsdecode(path))}: expected the name of a file")
+    try:
+        target = target.resolve()
+        if target.is_dir():
+            raise UsageError(f"{path}: is a folder, expected the name of a file")
+        if target.exists() and not target.is_file():
+            raise UsageError(f"{path}: is no regular file, expected the name of one")
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
+    beside = (target.with_name(f".{target.name}.{suffix}") for suffix in ("part", "lock"))
+    return [
+        ("--checkpoint", Path(path)),
+        *zip(("the folder of --checkpoint", "the lock of --checkpoint"), beside, strict=True),
+    ]
 
 
 def _digest_all(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -1,5 +1,9 @@
 """The command line: what can be asked, and what an error looks like. What is done stands in ``commands.py``.
 
+Exit codes: 0; 1 for a failure; 2 for wrong usage; 128 and the number of the signal after one that ended the run: 130
+for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. Whatever a file or an error says comes to the terminal as one line of
+printable characters.
+
 Nothing heavy is imported before the arguments are understood, so that ``--help`` and a mistyped option answer at once.
 """
 
@@ -9,6 +13,8 @@ import argparse
 import contextlib
 import io
 import os
+import re
+import signal
 import sys
 import textwrap
 import traceback
@@ -18,7 +24,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from fastnst import __version__
-from fastnst.errors import FastnstError, UsageError, nearest
+from fastnst.errors import FastnstError, UsageError, nearest, printable
+from fastnst.interrupts import Interrupts, heeded
 from fastnst.presets import PRESETS, Layers
 from fastnst.settings import (
     CONVOLUTIONS,
@@ -33,33 +40,43 @@ from fastnst.settings import (
     Settings,
 )
 
-INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C: 128 + SIGINT
+LONGEST = 4000
+"""Characters of a line on stderr at most: names of files can be that long."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
+    """Run the command line and return the exit code: 0, 1 for a failure, 2 for wrong usage, and after a signal, which
+    has what there is saved, 128 and its number: 130 after Ctrl-C.
 
     ``--help`` and ``--version`` raise SystemExit, as argparse does.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
-    try:
-        options = _parse(arguments)
-        with warnings.catch_warnings():
-            if not sys.warnoptions and not options.debug:
-                warnings.simplefilter("ignore")  # those of libraries, which say nothing to whoever styles a picture
-            return _run(options)
-    except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise
-        if "--debug" in arguments:
-            traceback.print_exc()
-        text, code = _explain(error)
-        with contextlib.suppress(OSError):
-            print(f"fastnst: {text}", file=sys.stderr)
-        return code
-    finally:
-        _flush()
+    with heeded(_ranks(), to_the_end=argv is None) as interrupts:
+        try:
+            options = _parse(arguments)
+            with warnings.catch_warnings():
+                if not sys.warnoptions and not options.debug:
+                    warnings.simplefilter("ignore")  # those of libraries, which say nothing to whoever styles a picture
+                return _run(options)
+        except BaseException as error:
+            if isinstance(error, SystemExit):
+                raise
+            text, code = _explain(error, interrupts)
+            with contextlib.suppress(OSError):
+                if "--debug" in arguments:
+                    for line in traceback.format_exc().splitlines():
+                        print(printable(line, LONGEST), file=sys.stderr)
+                print(f"fastnst: {printable(text, LONGEST)}", file=sys.stderr)
+            return code
+        finally:
+            _flush()
+
+
+def _ranks() -> int:
+    """How many processes make the run together; 0 for what is no number, which is refused later."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    return int(count) if count.isascii() and count.isdigit() else 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -71,11 +88,13 @@ def _run(options: argparse.Namespace) -> int:
     return code
 
 
-def _explain(error: BaseException) -> tuple[str, int]:
-    """One line for an error, and the exit code."""
+def _explain(error: BaseException, interrupts: Interrupts) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if isinstance(error, KeyboardInterrupt):
-        return f"interrupted; {text}" if text else "interrupted", INTERRUPTED
+        came = interrupts.first or signal.SIGINT
+        by = "" if came == signal.SIGINT else f" by {came.name}"
+        return f"interrupted{by}" + (f"; {text}" if text else ""), 128 + came
     if isinstance(error, FastnstError):
         return f"error: {text}", error.exit_code
     if isinstance(error, MemoryError):
@@ -121,14 +140,40 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser, commands = _build()
-    options, unknown = parser.parse_known_args(arguments)
+    chosen = commands.get(arguments[0], parser) if arguments else parser
+    try:
+        options, unknown = parser.parse_known_args(_with_tiles(arguments))
+    except UsageError as error:
+        about_values = any(words in str(error) for words in ("expected", "explicit argument"))
+        raise UsageError(f"{error}{_about_dashes(arguments) if about_values else ''}") from None
     if unknown:
-        chosen = commands.get(arguments[0], parser) if arguments else parser
-        hint = nearest(unknown[0].partition("=")[0], chosen.options()) if unknown[0].startswith("-") else ""
-        raise UsageError(f"unrecognised argument {unknown[0]!r}{hint} (see {chosen.prog} --help)")
+        first = unknown[0]
+        hint = _about_dashes([first]) or (
+            nearest(first.partition("=")[0], chosen.options()) if first.startswith("-") else ""
+        )
+        raise UsageError(f"unrecognised argument {first!r}{hint} (see {chosen.prog} --help)")
     if options.command is None:
         raise UsageError(f"expected a command: {', '.join(commands)} (see fastnst --help)")
     return options
+
+
+def _with_tiles(arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``--tiles`` alone as ``--tiles=on``: what follows is its value only if it can be one."""
+    found = list(arguments)
+    end = found.index("--") if "--" in found else len(found)
+    for i, argument in enumerate(found[:end]):
+        value = found[i + 1] if i + 1 < end else ""
+        if argument == "--tiles" and value not in TILES and not re.fullmatch(r"[+-]?\d+", value):
+            found[i] = "--tiles=on"
+    return found
+
+
+def _about_dashes(arguments: Sequence[str]) -> str:
+    """How to name a file whose name begins with a dash, where there is one that looks so."""
+    for argument in arguments:
+        if re.fullmatch(r"-[^-].*\.[A-Za-z]\w*", argument, re.DOTALL):
+            return f"; for the file of this name write ./{argument}"
+    return ""
 
 
 def _build() -> tuple[_Parser, dict[str, _Parser]]:
@@ -190,16 +235,26 @@ def _stylize(parser: _Parser) -> None:
         "masks, of the size of their pictures: white counts, black does not, grey in part"
     )
     group.add_argument(
-        "--mask", metavar="FILE", nargs="+", default=[], help="for each STYLE, where in the result it goes"
+        "--mask",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="for each STYLE, where in the result it goes",
     )
     group.add_argument(
-        "--style-mask", metavar="FILE", nargs="+", default=[], help="for each STYLE, which part of it counts"
+        "--style-mask",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="for each STYLE, which part of it counts",
     )
     group.add_argument("--content-mask", metavar="FILE", help="how much of the content is held where")
     group = parser.add_argument_group("long runs")
     group.add_argument("--checkpoint", metavar="FILE", help="keep the run in FILE, to go on with it after anything")
     group.add_argument(
-        "--checkpoint-every", type=int, metavar="N", help="steps from one writing of FILE to the next (default: 50)"
+        "--checkpoint-every", metavar="N", help="steps from one writing of FILE to the next (default: 50)"
     )
     group.add_argument("--resume", action="store_true", help="go on with the run in FILE, if it is there")
     _add_reporting(parser)
@@ -263,9 +318,9 @@ def _demo(parser: _Parser) -> None:
     parser.description = "Style the photograph that comes with fastnst with the painting that comes with it, offline."
     parser.set_defaults(command="demo")
     parser.add_argument("-o", "--output", metavar="DIR", default="demo", help="folder to write to (default: demo)")
-    parser.add_argument("--size", type=int, metavar="N", default=384, help="longest side (default: 384)")
-    parser.add_argument("--steps", type=int, metavar="N", default=70, help="steps at each scale (default: 70)")
-    parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    parser.add_argument("--size", metavar="N", default="384", help="longest side (default: 384)")
+    parser.add_argument("--steps", metavar="N", default="70", help="steps at each scale (default: 70)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     _add_reporting(parser)
 
 
@@ -279,19 +334,21 @@ def _add_reporting(parser: _Parser) -> None:
 
 
 def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
-    """The options that become Settings. None, where not given, leaves the preset's value."""
+    """The options that become Settings; those that are not given leave no trace."""
     preset_values = Settings.of(preset)
     parser.set_defaults(usual_preset=preset)
 
-    def add(group: argparse._ArgumentGroup, name: str, kind: type, metavar: str, text: str) -> None:
+    def add(group: argparse._ArgumentGroup, name: str, metavar: str, text: str) -> None:
         value = getattr(preset_values, name.removeprefix("--").replace("-", "_"))
         shown = "none" if value is None else _shown(value)
         shown = {"--weights": "the bundled VGG-19", "--style-weights": "all alike"}.get(name, shown)
-        group.add_argument(name, type=kind, metavar=metavar, help=f"{text} (default: {shown})".replace("%", "%%"))
+        told = f"{text} (default: {shown})".replace("%", "%%")
+        group.add_argument(name, metavar=metavar, default=argparse.SUPPRESS, help=told)
 
     def switch(group: argparse._ArgumentGroup, name: str, text: str) -> None:
         value = getattr(preset_values, name.removeprefix("--").replace("-", "_"))
-        group.add_argument(name, action=argparse.BooleanOptionalAction, help=f"{text} (default: {value})")
+        told = f"{text} (default: {value})"
+        group.add_argument(name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=told)
 
     group = parser.add_argument_group(f"the result (defaults of preset {preset})")
     group.add_argument("--preset", metavar="NAME", help=f"{', '.join(PRESETS)} (default: {preset})")
@@ -301,57 +358,58 @@ def _add_settings(parser: _Parser, preset: str, snapshots: str) -> None:
         help="settings of a TOML file or a picture; they go before the preset's, options given here before them",
     )
     group.add_argument("--save-settings", metavar="FILE", help="write what the run uses to FILE.toml before it starts")
-    add(group, "--size", int, "N", "longest side of the result, in pixels")
-    add(group, "--crop", int, "N", "side of a square centre crop, instead of --size")
-    add(group, "--steps", str, "N,...", "evaluations of loss and gradient at each scale, the last number for the rest")
-    add(group, "--scales", str, "N,...", "coarse to fine: how many, auto, or the longest side of each as 128,256,512")
-    add(group, "--scale-factor", str, "X", "how many times larger each scale is than the one before: a number or sqrt2")
-    add(group, "--min-scale", int, "N", "longest side of the coarsest scale, at least")
-    add(group, "--min-shorter-side", int, "N", "shorter side of the coarsest scale, at least")
-    add(group, "--init", str, "START", "content, noise, style or a picture to start from")
-    add(group, "--keep-colour", str, "HOW", f"put the content's colours back: {', '.join(KEEP_COLOURS)}")
-    add(group, "--match-colour", str, "HOW", f"first match the style's to the content's: {', '.join(MATCH_COLOURS)}")
-    add(group, "--seed", int, "N", "of the noise, and of shuffled pairs")
-    add(group, "--snapshot-every", int, "N", f"{snapshots}; 0: none")
+    add(group, "--size", "N", "longest side of the result, in pixels; none: the content's own")
+    add(group, "--crop", "N", "side of a square centre crop, instead of --size")
+    add(group, "--steps", "N,...", "evaluations of loss and gradient at each scale, the last number for the rest")
+    add(group, "--scales", "N,...", "coarse to fine: how many, auto, or the longest side of each as 128,256,512")
+    add(group, "--scale-factor", "X", "how many times larger each scale is than the one before: a number or sqrt2")
+    add(group, "--min-scale", "N", "longest side of the coarsest scale, at least")
+    add(group, "--min-shorter-side", "N", "shorter side of the coarsest scale, at least")
+    add(group, "--init", "START", "content, noise, style or a picture to start from")
+    add(group, "--keep-colour", "HOW", f"put the content's colours back: {', '.join(KEEP_COLOURS)}")
+    add(group, "--match-colour", "HOW", f"first match the style's to the content's: {', '.join(MATCH_COLOURS)}")
+    add(group, "--seed", "N", "of the noise, and of shuffled pairs")
+    add(group, "--snapshot-every", "N", f"{snapshots}; 0: none")
     group = parser.add_argument_group("the loss")
-    add(group, "--content-weight", float, "X", "weight of the content loss")
-    add(group, "--style-weight", float, "X", "weight of the style loss")
-    add(group, "--tv-weight", float, "X", "weight of the total variation")
+    add(group, "--content-weight", "X", "weight of the content loss")
+    add(group, "--style-weight", "X", "weight of the style loss")
+    add(group, "--tv-weight", "X", "weight of the total variation")
     layers = "names or patterns with an optional weight or curve: relu4_2:0.5,conv5_1 or relu?_1:256*0.25"
-    add(group, "--content-layers", str, "LAYERS", layers)
-    add(group, "--style-layers", str, "LAYERS", "the same for the style")
-    add(group, "--style-loss", str, "NAME", "gram, or another of docs/control.md, or one of an installed package")
-    add(group, "--style-weights", str, "X,X", "of several styles, in their order")
+    add(group, "--content-layers", "LAYERS", layers)
+    add(group, "--style-layers", "LAYERS", "the same for the style")
+    add(group, "--style-loss", "NAME", "gram, or another of docs/control.md, or one of an installed package")
+    add(group, "--style-weights", "X,X", "of several styles, in their order")
     switch(group, "--normalise-gradients", "give every layer's losses gradients of one size, times their weights")
-    add(group, "--style-fit", str, "HOW", f"which side of the style follows the content: {', '.join(STYLE_FITS)}")
-    add(group, "--style-scale", float, "X", "that side of the style picture, relative to the content's")
-    add(group, "--style-size", int, "N", "longest side of the style picture in pixels, instead of --style-scale")
-    add(group, "--pooling", str, "HOW", "max, average or l2")
-    add(group, "--padding", str, "HOW", "zeros, replicate, or replicate_first for the first convolution alone")
-    add(group, "--weights", str, "NAME|FILE", "weights of the network: a name of `fastnst weights list` or a file")
+    add(group, "--style-fit", "HOW", f"which side of the style follows the content: {', '.join(STYLE_FITS)}")
+    add(group, "--style-scale", "X", "that side of the style picture, relative to the content's")
+    add(group, "--style-size", "N", "longest side of the style picture in pixels, instead of --style-scale")
+    add(group, "--pooling", "HOW", "max, average or l2")
+    add(group, "--padding", "HOW", "zeros, replicate, or replicate_first for the first convolution alone")
+    add(group, "--weights", "NAME|FILE", "weights of the network: a name of `fastnst weights list` or a file")
     group = parser.add_argument_group("the optimiser and the machine")
-    add(group, "--optimizer", str, "NAME", " or ".join(OPTIMIZERS))
-    add(group, "--learning-rate", float, "X", "length of a step")
+    add(group, "--optimizer", "NAME", " or ".join(OPTIMIZERS))
+    add(group, "--learning-rate", "X", "length of a step")
     switch(group, "--carry", "take Adam's moments from one scale to the next")
-    add(group, "--average", float, "X", "decay of a moving average of the images, which is the result; 0: the last is")
-    add(group, "--betas", str, "X,X", "Adam's decays of the gradient and of its square")
-    add(group, "--epsilon", float, "X", "beside Adam's root of the squares")
+    add(group, "--average", "X", "decay of a moving average of the images, which is the result; 0: the last is")
+    add(group, "--betas", "X,X", "Adam's decays of the gradient and of its square")
+    add(group, "--epsilon", "X", "beside Adam's root of the squares")
     switch(group, "--clamp", "hold every pixel between black and white after each step")
-    add(group, "--history", str, "N,...", "steps that L-BFGS remembers at each scale, the last number for the rest")
-    add(group, "--history-dtype", str, "NAME", f"of what L-BFGS remembers: {', '.join(HISTORY_DTYPES)}")
-    add(group, "--max-pixels", int, "N", "pixels of a picture that is read, at most; raise it for files that you trust")
-    add(group, "--device", str, "NAME", "auto, cpu, cuda, cuda:1, ...")
-    add(group, "--precision", str, "NAME", f"of features: {', '.join(PRECISIONS)}")
-    add(group, "--convolution", str, "HOW", f"by whose algorithm: {', '.join(CONVOLUTIONS)}")
+    add(group, "--history", "N,...", "steps that L-BFGS remembers at each scale, the last number for the rest")
+    add(group, "--history-dtype", "NAME", f"of what L-BFGS remembers: {', '.join(HISTORY_DTYPES)}")
+    add(group, "--max-pixels", "N", "pixels of a picture that is read, at most; raise it for files that you trust")
+    add(group, "--device", "NAME", "auto, cpu, cuda, cuda:1, ...")
+    add(group, "--precision", "NAME", f"of features: {', '.join(PRECISIONS)}")
+    add(group, "--convolution", "HOW", f"by whose algorithm: {', '.join(CONVOLUTIONS)}")
     group.add_argument(
         "--tiles",
         nargs="?",
         const="on",
+        default=argparse.SUPPRESS,
         metavar="ROWS",
         help=f"a strip of the picture at a time: {', '.join(TILES)}, or its rows (default: auto, for lack of memory)",
     )
-    add(group, "--memory", str, "SIZE", "how much memory the run may hold, like 4GB; none: what is free")
-    add(group, "--graph", str, "WHEN", f"a step as one CUDA graph: {', '.join(GRAPHS)}")
+    add(group, "--memory", "SIZE", "how much memory the run may hold, like 4GB; none: what is free")
+    add(group, "--graph", "WHEN", f"a step as one CUDA graph: {', '.join(GRAPHS)}")
 
 
 def _shown(value: object) -> str:

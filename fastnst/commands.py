@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import json
 import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,13 @@ from fastnst import checkpoint, images, planning, ranks, settings_file, transfer
 from fastnst import demo as demonstration
 from fastnst import gallery as galleries
 from fastnst import info as machine
-from fastnst.errors import ImageError, UsageError, nearest
-from fastnst.inputs import describe, find_inputs, locate
+from fastnst.errors import ImageError, UsageError, nearest, printable
+from fastnst.inputs import Named, describe, find_inputs, locate, named, refuse_clashes
 from fastnst.interrupts import uninterrupted
 from fastnst.optimize import Step
-from fastnst.progress import ByteBar, GalleryBar, Results, StepBar, say
+from fastnst.progress import LONGEST, ByteBar, GalleryBar, Results, StepBar, say
 from fastnst.scene import listed, parts
-from fastnst.settings import PARSERS, STARTS, Settings, parse_layers
+from fastnst.settings import STARTS, Settings, is_pattern, parse, parse_layers, parse_number
 from fastnst.weights.layout import CONVENTIONS, conv_shapes, span
 
 log = logging.getLogger("fastnst")
@@ -33,10 +35,12 @@ def stylize(options: argparse.Namespace) -> int:
     _require_pictures(options)
     if options.plan:
         return _plan(options, settings)
-    output = _output(options, settings)
+    output = _output(options)
     images.check_target(output)
-    _check_checkpoint(options, output)
-    every = checkpoint.EVERY if options.checkpoint_every is None else options.checkpoint_every
+    if options.checkpoint is None and options.checkpoint_every is not None:
+        raise UsageError("--checkpoint-every: expected the file to write as well (--checkpoint FILE)")
+    _refuse_clashes(options, settings, output)
+    every = checkpoint.EVERY if options.checkpoint_every is None else parse_number(options.checkpoint_every, int)
     with ranks.of_torchrun(settings.device) as world:
         options.quiet = options.quiet or not world.first
         resume = options.resume or (options.checkpoint is not None and ranks.restarted())
@@ -84,7 +88,7 @@ def _stylize(
             bar(step)
             if snapshots and step.count % snapshots == 0:
                 pixels = stylizer.finish(step.image, content)
-                path = output.with_name(f"{output.stem}_{step.count:04d}{output.suffix}")
+                path = _snapshot(output, step.count)
                 results.add(images.save(path, pixels, alpha=content.alpha, settings=facts))
 
         result = stylizer.run(scene, callback=callback, checkpoint=kept)
@@ -145,7 +149,8 @@ def _gallery(options: argparse.Namespace, settings: Settings, world: ranks.Ranks
 
 def demo(options: argparse.Namespace) -> int:
     """Style the pictures that come with the package."""
-    settings = Settings.of(size=options.size, steps=options.steps, device=options.device)
+    given = {name: parse(name, getattr(options, name)) for name in ("size", "steps", "device")}
+    settings = Settings.of(**given)
     results = Results(options.json)
     with StepBar(options.quiet) as bar:
         result = demonstration.run(options.output, settings, callback=bar, finished=results.add)
@@ -166,9 +171,11 @@ def settings_show(options: argparse.Namespace) -> int:
     if options.json:
         say(json.dumps({"settings": stored.settings.to_dict(), "files": stored.files}))
         return 0
+    toml = settings_file.to_toml(stored.settings).rstrip()
     for part, file in stored.files.items():
-        say(f"# {part}: {json.dumps(file['name'], ensure_ascii=False)}, sha256 {file['sha256']}")
-    say(settings_file.to_toml(stored.settings).rstrip())
+        name = file["name"]
+        say(f"# {part}: {json.dumps(name, ensure_ascii=not name.isprintable())}, sha256 {file['sha256']}")
+    say(toml)
     return 0
 
 
@@ -232,9 +239,9 @@ def weights_show(options: argparse.Namespace) -> int:
         say(json.dumps({**facts, "convs": shapes}))
         return 0
     for name, value in facts.items():
-        say(f"{name:<10}  {value}")
+        say(f"{name:<10}  {printable(value, LONGEST)}")
     for name, shape in shapes.items():
-        say(f"{name:<10}  {' x '.join(map(str, shape))}")
+        say(f"{printable(name):<10}  {' x '.join(map(str, shape))}")
     return 0
 
 
@@ -243,23 +250,31 @@ def _settings(options: argparse.Namespace) -> Settings:
 
     From the latter come ``options.content`` and ``options.style`` as well, where they were not given.
     """
-    fields = {field.name for field in dataclasses.fields(Settings)}
-    changes = {name: value for name, value in vars(options).items() if name in fields and name != "preset"}
-    for name in ("content_layers", "style_layers"):
-        if changes[name] is not None:
-            try:
-                changes[name] = parse_layers(changes[name])
-            except UsageError as error:
-                raise UsageError(f"--{name.replace('_', '-')}: {error}") from None
-    for name, parse in PARSERS.items():
-        if changes[name] is not None:
-            changes[name] = parse(changes[name])
-    start = changes["init"]
+    fields = {field.name for field in dataclasses.fields(Settings)} - {"preset"}
+    given = {name: value for name, value in vars(options).items() if name in fields}
+    layers: dict[str, str] = {name: given.pop(name) for name in ("content_layers", "style_layers") if name in given}
+    changes = {name: parse(name, value) if isinstance(value, str) else value for name, value in given.items()}
+    start = changes.get("init")
     if start is not None and start not in STARTS and not Path(start).exists():
         raise UsageError(
             f"--init: {start!r} is no file{nearest(start, STARTS)} (expected {', '.join(STARTS)} or a picture)"
         )
-    return _base(options).but(**{name: value for name, value in changes.items() if value is not None})
+    base = _base(options)
+    return base.but(**changes, **_layers(layers, changes.get("weights", base.weights), base.arch))
+
+
+def _layers(given: Mapping[str, str], weights_name: str | None, arch: str) -> dict[str, Any]:
+    """Layers as they were given, patterns among them for the network that they will be those of."""
+    if any(map(is_pattern, given.values())) and weights_name is not None:
+        entry = next((entry for entry in weights.catalogue() if entry.name == weights_name), None)
+        arch = weights.load(weights_name, default_arch=arch).arch if entry is None else entry.arch
+    found = {}
+    for name, text in given.items():
+        try:
+            found[name] = parse_layers(text, arch)
+        except UsageError as error:
+            raise UsageError(f"--{name.replace('_', '-')}: {error}") from None
+    return found
 
 
 def _base(options: argparse.Namespace) -> Settings:
@@ -308,9 +323,17 @@ def _recorded(options: argparse.Namespace, stored: settings_file.Stored, part: s
 
 
 def _require_pictures(options: argparse.Namespace) -> None:
+    """Raise UsageError where CONTENT or STYLE is missing, or is an address."""
     missing = [part.upper() for part in ("content", "style") if not getattr(options, part)]
     if missing:
-        raise UsageError(f"the following arguments are required: {', '.join(missing)} (see fastnst stylize --help)")
+        greedy = [f"--{name.replace('_', '-')}" for name in ("mask", "style_mask") if len(getattr(options, name)) > 1]
+        told = f"; {' and '.join(greedy)} took all names after it: name CONTENT and STYLE before it" if greedy else ""
+        raise UsageError(
+            f"the following arguments are required: {', '.join(missing)}{told} (see fastnst stylize --help)"
+        )
+    for what, path in named(Settings(), **_read(options)):
+        if re.match("[A-Za-z][A-Za-z0-9+.-]+://", str(path)):
+            raise UsageError(f"{path}: expected a file for {what}, got an address; download it first")
 
 
 def _save_settings(options: argparse.Namespace, settings: Settings) -> None:
@@ -318,40 +341,70 @@ def _save_settings(options: argparse.Namespace, settings: Settings) -> None:
         settings_file.write_toml(Path(options.save_settings), settings, force=options.force)
 
 
-def _output(options: argparse.Namespace, settings: Settings) -> Path:
-    """Where `stylize` writes: never over a picture it reads, over what was not named with -o only if forced."""
-    content, like = Path(options.content), Path(options.like or "")
-    if options.output is None:
-        names = "_".join(path.stem for path in (content, *map(Path, options.style)))
-        output = Path(f"{like.stem}_again{like.suffix}" if options.like else f"{names}.png")
-        if output.exists() and not options.force:
-            raise UsageError(f"{output} is there already; name the output with -o, or replace it with --force")
-    else:
-        output = Path(options.output)
-    for source in (like, Path(settings.init), *(Path(file) for _, file in _files(options))):
-        if output.is_file() and source.is_file() and output.samefile(source):
-            raise UsageError(f"-o {output}: is the input {source}; name another file")
+def _output(options: argparse.Namespace) -> Path:
+    """Where `stylize` writes: over what was not named with -o only if forced."""
+    if options.output is not None:
+        return Path(options.output)
+    like = Path(options.like or "")
+    names = "_".join(Path(path).stem for path in (options.content, *options.style))
+    output = Path(f"{like.stem}_again{like.suffix}" if options.like else f"{names}.png")
+    if output.exists() and not options.force:
+        raise UsageError(f"{output} is there already; name the output with -o, or replace it with --force")
     return output
 
 
-def _files(options: argparse.Namespace) -> list[tuple[str, str]]:
-    """The pictures that the options name, with what they are."""
-    named: dict[str, list[str | None]] = {"content": [options.content], "style": options.style, "mask": options.mask}
-    named |= {"style mask": options.style_mask, "content mask": [options.content_mask]}
-    return [(name, file) for name, files in named.items() for file in files if file is not None]
+def _snapshot(output: Path, count: int) -> Path:
+    """The picture after ``count`` steps."""
+    return output.with_name(f"{output.stem}_{count:04d}{output.suffix}")
 
 
-def _check_checkpoint(options: argparse.Namespace, output: Path) -> None:
-    """Raise UsageError where the options of a checkpoint make no sense, or its file is one that the run uses."""
-    if options.checkpoint is None:
-        if options.checkpoint_every is not None:
-            raise UsageError("--checkpoint-every: expected the file to write as well (--checkpoint FILE)")
-        return
-    path = Path(options.checkpoint).resolve()
-    named: list[tuple[str, str | Path]] = [("output", output), *_files(options)]
-    for name, used in named:
-        if Path(used).resolve() == path:
-            raise UsageError(f"--checkpoint {options.checkpoint}: is the {name}; name another file")
+def _read(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options name that is read, by what it is to the run."""
+    return {
+        "content": options.content,
+        "style": options.style,
+        "mask": options.mask,
+        "style mask": options.style_mask,
+        "content mask": options.content_mask,
+        "picture of --like": options.like,
+        "file of --settings": options.settings,
+    }
+
+
+def _refuse_clashes(options: argparse.Namespace, settings: Settings, output: Path) -> None:
+    """Raise UsageError where the run would write over a file that it reads or another that it writes, or, without
+    --force, a snapshot over a picture that fastnst did not make."""
+    written: list[Named] = [("-o" if options.output else "the output", output)]
+    if options.save_settings is not None:
+        written.append(("--save-settings", options.save_settings))
+    if options.checkpoint is not None:
+        written += checkpoint.files(options.checkpoint)
+    read = named(settings, **_read(options))
+    snapshots = _snapshots(settings, output, [path for _, path in written])
+    refuse_clashes([*written, *(("the snapshot", path) for path in snapshots)], read)
+    for path in snapshots:
+        if path.exists() and not options.force and not _is_ours(path):
+            raise UsageError(
+                f"{path} is there already, and fastnst did not make it; replace it by a snapshot with --force, "
+                "or name another output"
+            )
+
+
+def _snapshots(settings: Settings, output: Path, others: list[Any]) -> list[Path]:
+    """The snapshots of a run whose names are taken: by files that are there, or by others that it writes."""
+    if not settings.snapshot_every:
+        return []
+    name = re.compile(rf"{re.escape(output.stem)}_([0-9]{{4,18}}){re.escape(output.suffix)}", re.IGNORECASE)
+    there = [path.name for path in output.parent.iterdir()] + [Path(path).name for path in others]
+    counts = {int(found[1]) for found in map(name.fullmatch, there) if found is not None}
+    return [_snapshot(output, count) for count in sorted(counts) if count and count % settings.snapshot_every == 0]
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return images.read_settings(path) is not None
+    except ImageError:
+        return False
 
 
 def _fetch_weights(settings: Settings, quiet: bool) -> None:

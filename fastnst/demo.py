@@ -10,6 +10,7 @@ from pathlib import Path
 from fastnst import images
 from fastnst.errors import FastnstError
 from fastnst.files import replacing
+from fastnst.inputs import named, refuse_clashes
 from fastnst.interrupts import uninterrupted
 from fastnst.objective import Losses
 from fastnst.optimize import Callback
@@ -39,6 +40,12 @@ def run(
     for picture in (PHOTO, PAINTING):
         if not picture.is_file():
             raise FastnstError(f"{picture}: the demo's picture is missing; install fastnst again")
+    written = [
+        ("the result", folder / "styled.png"),
+        ("the sheet", folder / "sheet.png"),
+        ("the plot", folder / "loss.png"),
+    ]
+    refuse_clashes(written, named(settings, photograph=PHOTO, painting=PAINTING))
     stylizer = Stylizer(settings)
     content = stylizer.load(PHOTO)
     style = stylizer.load_style(PAINTING, content)

@@ -30,11 +30,30 @@ class CheckpointError(FastnstError):
     """A checkpoint that cannot be read or written, that another run uses, or that is of another run."""
 
 
-class OutOfMemoryError(FastnstError):
-    """The device has too little memory for this size; the message says which size would fit."""
+class OutOfMemoryError(FastnstError, MemoryError):
+    """The device has too little memory for this size; the message says which size would fit. Those that a run raises
+    are of ``torch.OutOfMemoryError`` as well."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``", did you mean X?"`` for the known name closest to ``name``, or an empty string."""
-    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(name[:100].lower(), list(known), n=1, cutoff=0.5)
     return f", did you mean {found[0]}?" if found else ""
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """The text in one line that is safe for a terminal, at most ``limit`` characters of it.
+
+    Control characters, line breaks, marks that turn the direction of text and lone surrogates become escapes such as
+    ``\\x1b`` and ``\\u202e``.
+    """
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:limit])
+    return shown if len(text) <= limit else f"{shown}..."
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """``repr(value)`` for a message: cut, safe for a terminal, and there for every value."""
+    try:
+        return printable(repr(value), limit)
+    except (ValueError, RecursionError):  # of an integer of thousands of digits, of a nest too deep
+        return f"a value of type {type(value).__name__} that is too large to show"

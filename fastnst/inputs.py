@@ -1,4 +1,5 @@
-"""The files a picture was made from: what it says of them, and where they are when its run is repeated.
+"""The files of a run: that none it writes is one it reads, what a picture says of those it was made from, and where
+they are when its run is repeated.
 
 A name is relative to the picture's folder, so that pictures and inputs can be moved together and no published picture
 tells of the folders above them: where the way from the one to the other leads through a folder above the user's home
@@ -9,17 +10,92 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastnst import __version__
-from fastnst.settings import Settings
+from fastnst.errors import UsageError
+from fastnst.settings import STARTS, Settings
 from fastnst.settings_file import FILES, VERSION
 from fastnst.weights.download import sha256
+from fastnst.weights.entries import catalogue
 
 log = logging.getLogger("fastnst")
+
+
+Named = tuple[str, "str | Path"]
+"""What a file is to a run, and the file, such as ``("the content", "photo.jpg")``."""
+
+
+def refuse_clashes(written: Sequence[Named], read: Iterable[Named]) -> None:
+    """Raise UsageError where a file to be written is one that is read, or where two that are written are the same.
+
+    Files are the same by whatever name, through links too; names that differ in case alone count as the same unless
+    there are two such files. What lies in a folder that is written, which is replaced or removed whole, is the same.
+    """
+    taken = _Taken()
+    for what, path in read:
+        if Path(path).is_file():  # of another the error is to be that of reading it
+            taken.add(what, path)
+    for what, path in written:
+        other = taken.find(path)
+        if other is not None:
+            raise UsageError(f"{what} {path}: is {other} as well, and would replace it; name another file")
+        taken.add(what, path)
+
+
+def named(settings: Settings, **sources: Any) -> list[Named]:
+    """The files that a run reads: those of ``sources``, by what they are to it, each a path, several, or something else
+    to be left out, and those that the settings name."""
+    known = {entry.name: entry.path for entry in catalogue()}
+    sources["start picture"] = None if settings.init in STARTS else settings.init
+    sources["weights"] = known.get(settings.weights or "vgg19", settings.weights)
+    found: list[Named] = []
+    for what, given in sources.items():
+        for one in given if isinstance(given, (list, tuple)) else [given]:
+            if isinstance(one, (str, os.PathLike)):
+                found.append((f"the {what}", os.fsdecode(one)))
+    return found
+
+
+class _Taken:
+    """Files that a run has a use for, and what they are to it."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[int, int], str] = {}
+        self._names: dict[str, list[tuple[str, bool]]] = {}  # and whether there is such a file
+        self._folders: dict[str, str] = {}  # those that files lie in
+
+    def add(self, what: str, path: str | Path) -> None:
+        name, folders, file = _place(path)
+        if file is not None:
+            self._files[file] = what
+        self._names.setdefault(name, []).append((what, file is not None))
+        self._folders |= dict.fromkeys(folders, what)
+
+    def find(self, path: str | Path) -> str | None:
+        """What the file is already, or what lies in the folder of this name, or is a folder that it lies in."""
+        name, folders, file = _place(path)
+        if file in self._files:
+            return self._files[file]
+        same = [what for what, there in self._names.get(name, []) if not (there and file is not None)]
+        around = [what for folder in folders for what, _ in self._names.get(folder, [])]
+        inside = [self._folders[name]] if name in self._folders else []
+        return next(iter(same + inside + around), None)
+
+
+def _place(path: str | Path) -> tuple[str, list[str], tuple[int, int] | None]:
+    """The name of a path and those of the folders it lies in, in a form to compare; what tells the file from others."""
+    try:
+        real = Path(os.path.realpath(path))
+        found = real.stat() if real.exists() else None
+    except (OSError, ValueError):  # no name that a file could have
+        real, found = Path(path).absolute(), None
+    name, *folders = (unicodedata.normalize("NFC", str(one)).casefold() for one in (real, *real.parents))
+    return name, folders, None if found is None else (found.st_dev, found.st_ino)
 
 
 @dataclass(frozen=True)
@@ -56,12 +132,15 @@ def describe(settings: Settings, inputs: Mapping[str, Input], folder: Path) -> d
 def relative_name(path: Path, folder: Path) -> str:
     """``path`` as seen from ``folder``, with forward slashes; its bare name where folders above the home would show."""
     path, folder = path.parent.resolve() / path.name, folder.resolve()
-    home = Path.home()
     try:
         common = Path(os.path.commonpath([path, folder]))
     except ValueError:  # on two disks
         return path.name
-    if common == Path(common.anchor) or common in home.parents:
+    try:
+        above = common in Path.home().parents
+    except RuntimeError:  # a user without a home
+        above = False
+    if above or common == Path(common.anchor):
         return path.name
     return Path(os.path.relpath(path, folder)).as_posix()
 

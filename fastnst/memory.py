@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from fastnst.errors import OutOfMemoryError
+from fastnst.errors import FastnstError, OutOfMemoryError
 from fastnst.images import fit
 from fastnst.settings import Settings
 from fastnst.shelf import IN_MEMORY
@@ -58,6 +58,13 @@ class Terms:
         held = model["base"] + model["direct"] * self.direct + self.exact
         held += model["maps"] * self.maps + model["images"] * self.images
         return int(max(held, model["loading"]))
+
+
+class _OutOfMemoryError(OutOfMemoryError, torch.OutOfMemoryError):
+    """For those who expect PyTorch's. Here, since :mod:`fastnst.errors` does not import torch."""
+
+
+_OutOfMemoryError.__name__ = OutOfMemoryError.__name__
 
 
 def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings) -> int:
@@ -256,7 +263,7 @@ def _too_large(
     """The error for a size that does not fit: what happened, and what would."""
     advice = " or ".join(remedies(chain, height, width, dtype, settings, have))
     said = f"{advice} would fit" if advice else "use a smaller --size"
-    return OutOfMemoryError(f"out of memory at {width}x{height}: {what}; {said}")
+    return _OutOfMemoryError(f"out of memory at {width}x{height}: {what}; {said}")
 
 
 def remedies(
@@ -297,6 +304,8 @@ def _saves(change: Mapping[str, str], dtype: torch.dtype, settings: Settings) ->
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception is an allocation that failed; PyTorch has no class of its own for that on the CPU."""
+    if isinstance(error, FastnstError):  # which says already what would fit
+        return False
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     known = ("not enough memory", "can't allocate memory", "bad_alloc", "out of memory: could not allocate")

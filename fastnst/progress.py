@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from fastnst.errors import FastnstError
+from fastnst.errors import FastnstError, printable
 
 if TYPE_CHECKING:
     from fastnst.optimize import Step
 
+LONGEST = 4000  # characters of a message at most
 _FORMAT = "{percentage:3.0f}%|{bar:24}| {desc}"
 
 
@@ -27,7 +29,7 @@ class Messages(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         try:
-            tqdm.write(f"fastnst: {level}{one_line(record.getMessage())}", file=sys.stderr)
+            tqdm.write(f"fastnst: {level}{printable(one_line(record.getMessage()), LONGEST)}", file=sys.stderr)
         except Exception:  # a message that cannot be shown must not end the work
             self.handleError(record)
 
@@ -58,7 +60,7 @@ def say(text: str) -> None:
         sys.stdout.flush()
     except OSError as error:
         discard(sys.stdout)
-        if not isinstance(error, BrokenPipeError):
+        if error.errno not in (errno.EPIPE, errno.EIO):  # the latter of a terminal that was closed
             raise FastnstError(f"stdout: cannot be written ({error.strerror})") from error
 
 
@@ -79,7 +81,8 @@ class Results:
     def add(self, path: os.PathLike[str]) -> None:
         self.paths.append(os.fspath(path))
         if not self.as_json:
-            say(self.paths[-1])
+            text = self.paths[-1]
+            say(printable(text, len(text)) if sys.stdout.isatty() else text)  # as ls does
 
     def finish(self, **facts: Any) -> None:
         if self.as_json:
@@ -100,6 +103,7 @@ class _Bar:
             self._quiet, self._bar = True, None
 
     def _show(self, fraction: float, text: str) -> None:
+        text = printable(text)
         if self._bar is None:
             # Not on a terminal, each refresh stays in a log: few will do.
             interval = 0.1 if sys.stderr.isatty() else 10.0

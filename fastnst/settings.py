@@ -9,14 +9,17 @@ import dataclasses
 import fnmatch
 import itertools
 import math
+import numbers
+import operator
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fastnst.errors import UsageError, nearest
+from fastnst.errors import UsageError, nearest, shown
 from fastnst.names import layer_names
 from fastnst.presets import PRESETS, STYLE_LAYERS, Layers
 
@@ -34,8 +37,61 @@ MATCH_COLOURS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")
 SMALLEST_SCALE = 64
 STYLE_FITS = ("longest", "longest_shrink", "shorter_shrink")
 MUCH_LARGER = 1.1  # a style whose shorter side is so many times the content's is shrunk by "shorter_shrink"
-LEAST_TILE = 16  # rows
-LEAST_FACTOR = 1.1  # between one scale and the next
+MOST_ENTRIES = 100  # of a setting with several: steps, scales, layers, weights of styles
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting takes: from ``least`` to ``most``, whole or not; ``open`` names the ends left out."""
+
+    least: float
+    most: float
+    whole: bool = True
+    open: str = ""
+
+    def __contains__(self, value: Any) -> bool:
+        """Whether a number, not a NaN, is among them."""
+        above = value > self.least if "least" in self.open else value >= self.least
+        return bool(above and (value < self.most if "most" in self.open else value <= self.most))
+
+    def __str__(self) -> str:
+        kind, form = ("a whole number", "d") if self.whole else ("a finite number", "g")
+        above = "above" if "least" in self.open else "of at least"
+        below = "below" if "most" in self.open else "at most"
+        return f"{kind} {above} {self.least:{form}} and {below} {self.most:{form}}"
+
+
+_WEIGHT = Range(0, 1e30, whole=False)
+_SIDE = Range(2, 10**6)
+RANGES: Mapping[str, Range] = {
+    "content_weight": _WEIGHT,
+    "style_weight": _WEIGHT,
+    "tv_weight": _WEIGHT,
+    "content_layers": _WEIGHT,
+    "style_layers": _WEIGHT,
+    "style_weights": _WEIGHT,
+    "learning_rate": Range(0, 1e6, whole=False, open="least"),
+    "betas": Range(0, 1, whole=False, open="most"),
+    "epsilon": Range(0, 1e6, whole=False, open="least"),
+    "history": Range(1, 1000),
+    "steps": Range(1, 10**9),
+    "scales": Range(1, 1000),  # how many; the side of one: see `size`
+    "scale_factor": Range(1.1, 1000, whole=False),
+    "min_scale": Range(SMALLEST_SCALE, 10**6),
+    "min_shorter_side": Range(1, 10**6),
+    "average": Range(0, 1, whole=False, open="most"),
+    "size": _SIDE,
+    "crop": _SIDE,
+    "style_scale": Range(0, 100, whole=False, open="least"),
+    "style_size": _SIDE,
+    "noise": Range(0, 1e6, whole=False),
+    "seed": Range(0, 2**63 - 1),
+    "snapshot_every": Range(0, 10**9),
+    "max_pixels": Range(2, 10**12),
+    "tiles": Range(16, 10**6),  # rows
+    "memory": Range(2**20, 2**60),
+}
+"""The numbers that each setting takes; of one with several numbers, each of them."""
 
 # The first takes back the second, which then has the third value.
 _EXCLUSIVE = (
@@ -45,6 +101,14 @@ _EXCLUSIVE = (
     ("style_scale", "style_size", None),
 )
 
+_T = TypeVar("_T")
+
+
+def _free(default: _T) -> _T:
+    """A field whose value does not change the picture: it says where a run is computed and what is shown of it."""
+    field: _T = dataclasses.field(default=default, metadata={"changes_picture": False})
+    return field
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -53,9 +117,12 @@ class Settings:
     The loss is ``content_weight * content + style_weight * style + tv_weight * total variation``, where content and
     style are sums over layers of layer weight times the loss in the named form (see :mod:`fastnst.losses`). Images are
     optimised in pixel units 0..255, in which published learning rates and weights are stated.
+
+    ``RANGES`` has the numbers that each setting takes. Numbers may be of any type that counts as one, NumPy's too,
+    ``device`` may be a ``torch.device``, ``init`` and ``weights`` may be paths; the record holds plain values.
     """
 
-    preset: str = "default"
+    preset: str = _free("default")
     arch: str = "vgg19"
     weights: str | None = None  # a name of the catalogue or a file; None: the bundled VGG-19
     content_layers: Layers = (("relu4_2", 1.0),)
@@ -101,24 +168,26 @@ class Settings:
     match_colour: str = "none"  # of the style, to the content's, before the transfer
     noise: float = 1.0  # standard deviation of `init = noise` about the network's mean colour
     seed: int = 0
-    snapshot_every: int = 0  # 0: none
-    max_pixels: int | None = None  # of a picture that is read; None: Pillow's limit, against files made to fill memory
-    device: str = "auto"
+    snapshot_every: int = _free(0)  # 0: none
+    # Of a picture that is read; None: Pillow's limit, against files made to fill memory.
+    max_pixels: int | None = _free(None)
+    device: str = _free("auto")
     precision: str = "auto"
-    convolution: str = "auto"  # winograd: ours, on the CPU; direct: PyTorch's; auto: what is fastest
+    convolution: str = _free("auto")  # winograd: ours, on the CPU; direct: PyTorch's; auto: what is fastest
     # The picture a strip of rows at a time: auto: where it does not fit into memory whole; a number: of so many rows.
-    tiles: int | str = "auto"
-    memory: int | None = None  # bytes that the run may hold; None: what is free
-    graph: str = "auto"  # whether a step runs as one CUDA graph; auto: where there is CUDA
+    tiles: int | str = _free("auto")
+    memory: int | None = _free(None)  # bytes that the run may hold; None: what is free
+    graph: str = _free("auto")  # whether a step runs as one CUDA graph; auto: where there is CUDA
 
     @classmethod
     def of(cls, preset: str = "default", **changes: Any) -> Settings:
-        """A preset with ``changes`` applied; None leaves the preset's value. Raises UsageError."""
-        if preset not in PRESETS:
-            raise UsageError(f"unknown preset {preset!r}{nearest(preset, PRESETS)} (known: {', '.join(PRESETS)})")
+        """A preset with ``changes`` applied, of which None is a value like others. Raises UsageError."""
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise UsageError(
+                f"unknown preset {shown(preset)}{nearest(str(preset), PRESETS)} (known: {', '.join(PRESETS)})"
+            )
         _check_names(changes)
-        given = {name: value for name, value in changes.items() if value is not None}
-        return cls(**{**PRESETS[preset], "preset": preset, **_completed(given)})
+        return cls(**{**PRESETS[preset], "preset": preset, **_completed(changes)})
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Settings:
@@ -142,66 +211,21 @@ class Settings:
         return dataclasses.replace(self, **_completed(changes))
 
     def __post_init__(self) -> None:
-        for name in ("content_layers", "style_layers", "style_weights", "betas", "steps", "scales", "history"):
-            object.__setattr__(self, name, _tuples(getattr(self, name)))  # of lists, as JSON has them
-        for name in ("content_weight", "style_weight", "tv_weight", "noise"):
-            _check_number(name, getattr(self, name), least=0.0)
-        for name in ("learning_rate", "epsilon", "style_scale"):
-            _check_number(name, getattr(self, name), least=0.0, open_end=True)
-        _check_number("scale_factor", self.scale_factor, least=LEAST_FACTOR)
-        for name, least in (("min_scale", SMALLEST_SCALE), ("min_shorter_side", 1), ("snapshot_every", 0), ("seed", 0)):
-            _check_integer(name, getattr(self, name), least)
-        if self.memory is not None:
-            _check_integer("memory", self.memory, 2**20)
-        if isinstance(self.tiles, int):
-            _check_integer("tiles", self.tiles, LEAST_TILE)
-        else:
-            check_choice("tiles", self.tiles, TILES)
-        for name in ("size", "crop", "style_size", "max_pixels"):
-            if getattr(self, name) is not None:
-                _check_integer(name, getattr(self, name), 2)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None or "None" not in str(field.type):
+                object.__setattr__(self, field.name, _CHECKS[field.name](field.name, value))
         if self.size is not None and self.crop is not None:
             raise UsageError(f"size {self.size} and crop {self.crop}: give one of the two")
         if self.style_size is not None and self.style_scale != 1:
             raise UsageError(f"style_size {self.style_size} and style_scale {self.style_scale:g}: give one of the two")
         _check_scales(self)
-        if not isinstance(self.style_weights, tuple):
-            raise UsageError(f"style_weights: expected numbers like (2.0, 1.0), got {self.style_weights!r}")
-        for weight in self.style_weights:
-            _check_number("style_weights", weight, least=0.0)
         if self.style_weights and not sum(self.style_weights) > 0:
             raise UsageError(f"style_weights {self.style_weights}: expected one above zero at least")
-        for name in ("normalise_gradients", "clamp", "carry"):
-            if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name}: expected True or False, got {getattr(self, name)!r}")
-        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
-            raise UsageError(f"betas: expected two numbers like (0.9, 0.999), got {self.betas!r}")
-        for beta in self.betas:
-            _check_number("betas", beta, least=0.0)
-            if beta >= 1:
-                raise UsageError(f"betas: expected decays of at least 0 and below 1, got {beta}")
-        for name in ("arch", "content_form", "style_form", "style_loss", "pooling", "padding", "device"):
-            if not isinstance(getattr(self, name), str):
-                raise UsageError(f"{name}: expected a name, got {getattr(self, name)!r}")
-        choices = {
-            "optimizer": OPTIMIZERS,
-            "history_dtype": HISTORY_DTYPES,
-            "precision": PRECISIONS,
-            "convolution": CONVOLUTIONS,
-            "graph": GRAPHS,
-            "tv_kind": TV_KINDS,
-            "style_fit": STYLE_FITS,
-            "keep_colour": KEEP_COLOURS,
-            "match_colour": MATCH_COLOURS,
-        }
-        for name, known in choices.items():
-            check_choice(name, getattr(self, name), known)
         if self.keep_colour == "luminance" and self.match_colour != "none":
             raise UsageError(
                 f"keep_colour 'luminance' leaves no colours for match_colour {self.match_colour!r}: give one of the two"
             )
-        for name in ("content_layers", "style_layers"):
-            _check_layers(name, getattr(self, name))
         content = self.content_weight * sum(weight for _, weight in self.content_layers)
         style = self.style_weight * sum(weight for _, weight in self.style_layers)
         if content == 0 and style == 0:
@@ -237,114 +261,139 @@ class Settings:
         return dataclasses.asdict(self)
 
 
-def _at(numbers: int | tuple[int, ...], scale: int) -> int:
-    return numbers[min(scale, len(numbers)) - 1] if isinstance(numbers, tuple) else numbers
+def _at(counts: int | tuple[int, ...], scale: int) -> int:
+    return counts[min(scale, len(counts)) - 1] if isinstance(counts, tuple) else counts
 
 
-def check_choice(name: str, value: object, known: Sequence[str]) -> None:
-    """Raise UsageError, which names the known values, for one that is not among them."""
-    if value not in known:
-        raise UsageError(f"unknown {name} {value!r}{nearest(str(value), known)} (known: {', '.join(known)})")
+def recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of plain values by name those that change the picture: two runs that have these in common make the same one."""
+    unused = {field.name for field in dataclasses.fields(Settings) if not field.metadata.get("changes_picture", True)}
+    if settings.get("init", "content") != "noise":
+        unused.add("seed")
+    return {name: value for name, value in settings.items() if name not in unused}
+
+
+def check_number(name: str, value: object, allowed: Range) -> Any:
+    """The value as an int or a float; raises UsageError, which says what is allowed, for another value."""
+    kind = numbers.Integral if allowed.whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind) or value not in allowed:
+        raise UsageError(f"{name}: expected {allowed}, got {shown(value)}")
+    return operator.index(value) if isinstance(value, numbers.Integral) and allowed.whole else float(value)
+
+
+def check_choice(name: str, value: object, known: Sequence[str], more: str = "") -> str:
+    """The value as a plain text; raises UsageError, which names the known values, for one that is not among them."""
+    if not isinstance(value, str) or value not in known:
+        hint = nearest(value, known) if isinstance(value, str) else ""
+        raise UsageError(f"unknown {name} {shown(value)}{hint} (known: {', '.join(known)}{more})")
+    return str(value)
 
 
 def parse_layers(text: str, arch: str = "vgg19") -> Layers:
     """``"relu1_1,relu2_1:0.5"`` to names and weights.
 
-    A name may be a pattern: ``relu?_1`` stands for relu1_1 to relu5_1. A weight may be a curve over its layers:
-    ``relu?_1:256*0.25`` is 256 at the first and a quarter of the one before at each that is deeper. Raises UsageError
-    for a weight that is not a number and a pattern that fits no layer.
+    A name may be a pattern: ``relu?_1`` stands for relu1_1 to relu5_1. It fits layers of ``arch``, which is that of the
+    settings the layers are for: VGG-16 has no relu3_4. A weight may be a curve over its layers: ``relu?_1:256*0.25`` is
+    256 at the first and a quarter of the one before at each that is deeper. Raises UsageError for a weight that is not
+    a number in the range of ``RANGES`` and a pattern that fits no layer.
     """
+    told = f"layers {shown(text)}"
     layers: list[tuple[str, float]] = []
     for part in text.split(","):
         name, colon, weight = part.strip().partition(":")
         if not name:
-            raise UsageError(f"layers {text!r}: expected names like relu1_1,relu2_1:0.5")
+            raise UsageError(f"{told}: expected names like relu1_1,relu2_1:0.5")
         first, star, factor = weight.partition("*")
-        try:
-            value, step = float(first) if colon else 1.0, float(factor) if star else 1.0
-        except ValueError:
+        value, step = (parse_number(first) if colon else 1.0), (parse_number(factor) if star else 1.0)
+        if isinstance(value, str) or isinstance(step, str):
             raise UsageError(
-                f"layers {text!r}: the weight of {name} is {weight!r}, expected a number, or a curve like 256*0.25"
-            ) from None
-        names = fnmatch.filter(layer_names(arch), name) if set(name) & set("*?[") else [name]
+                f"{told}: the weight of {name} is {shown(weight)}, expected a number, or a curve like 256*0.25"
+            )
+        names = fnmatch.filter(layer_names(arch), name) if is_pattern(name) else [name]
         if not names:
-            raise UsageError(f"layers {text!r}: {name} fits no layer of {arch}; expected a pattern like relu?_1")
-        layers += [(one, value * step**depth) for depth, one in enumerate(names)]
+            raise UsageError(f"{told}: {name} fits no layer of {arch}; expected a pattern like relu?_1")
+        for one in names:
+            layers.append((one, check_number(f"{told}: weight of {one}", value, _WEIGHT)))
+            value *= step
     return tuple(layers)
 
 
-def parse_numbers(text: str) -> tuple[float, ...] | str:
-    """``"2,1"`` to numbers; other text is left for Settings to refuse."""
+def is_pattern(text: str) -> bool:
+    """Whether layers are named by a pattern, which stands for other layers in another network."""
+    return bool(set(text) & set("*?["))
+
+
+def parse_number(text: str, kind: type[int] | type[float] = float) -> Any:
+    """A number; other text is left for Settings to refuse, and so are more digits than Python reads."""
     try:
-        return tuple(float(part) for part in text.split(","))
+        return kind(text)
     except ValueError:
         return text
+
+
+def parse_numbers(text: str, kind: type[int] | type[float] = float) -> Any:
+    """``"2,1"`` to numbers; other text is left for Settings to refuse."""
+    found = tuple(parse_number(part, kind) for part in text.split(","))
+    return text if any(isinstance(part, str) for part in found) else found
 
 
 def parse_counts(text: str) -> int | str | tuple[int, ...]:
     """``"300"`` to a number, ``"300,100"`` to several; other text is left as it is, for Settings to refuse or know."""
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        return text
-    return numbers if len(numbers) > 1 else numbers[0]
-
-
-def parse_tiles(text: str) -> int | str:
-    """``"256"`` to a number; other text is left for Settings to refuse or know."""
-    return int(text) if text.isdecimal() else text
+    found: int | str | tuple[int, ...] = parse_numbers(text, int)
+    return found[0] if isinstance(found, tuple) and len(found) == 1 else found
 
 
 def parse_bytes(text: str) -> int:
     """``"4GB"``, ``"500 MB"`` or a number of bytes; a GB are 2^30. Raises UsageError for other text."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", text.upper())
     if found is None:
-        raise UsageError(f"memory {text!r}: expected an amount like 4GB or 500MB")
-    return int(float(found[1]) * 1024 ** (" KMGT".index(found[2]) if found[2] else 0))
+        raise UsageError(f"memory {shown(text)}: expected an amount like 4GB or 500MB")
+    size = float(found[1]) * 1024.0 ** (" KMGT".index(found[2]) if found[2] else 0)
+    if not size <= RANGES["memory"].most:
+        raise UsageError(f"memory {shown(text)}: expected {RANGES['memory']}")
+    return int(size)
 
 
-def parse_factor(text: str) -> float | str:
+def parse_factor(text: str) -> Any:
     """``"1.5"`` to a number, ``"sqrt2"`` to the square root of two; other text is left for Settings to refuse."""
-    try:
-        return math.sqrt(2) if text == "sqrt2" else float(text)
-    except ValueError:
-        return text
+    return math.sqrt(2) if text == "sqrt2" else parse_number(text)
 
 
-PARSERS: Mapping[str, Callable[[str], Any]] = {
+_PARSERS: Mapping[str, Callable[[str], Any]] = {
     "steps": parse_counts,
     "history": parse_counts,
     "scales": parse_counts,
     "scale_factor": parse_factor,
     "style_weights": parse_numbers,
     "betas": parse_numbers,
-    "tiles": parse_tiles,
     "memory": parse_bytes,
 }
-"""How the command line reads settings that are more than a word or a number."""
+
+
+def parse(name: str, text: str) -> Any:
+    """A setting as the command line reads it, but for layers: see :func:`parse_layers`.
+
+    ``none`` is None for a number that may be None. What makes no sense is left for Settings to refuse, or a UsageError.
+    """
+    allowed = RANGES.get(name)
+    if text == "none" and allowed is not None and "None" in str(Settings.__dataclass_fields__[name].type):
+        return None
+    if name in _PARSERS:
+        return _PARSERS[name](text)
+    return text if allowed is None else parse_number(text, int if allowed.whole else float)
 
 
 def _check_scales(settings: Settings) -> None:
     scales = settings.scales
-    for name in ("steps", "history"):
-        counts = getattr(settings, name)
-        for count in counts if isinstance(counts, tuple) and counts else [counts]:
-            _check_integer(name, count, 1)
-    _check_number("average", settings.average, least=0.0)
-    if settings.average >= 1:
-        raise UsageError(f"average: expected a decay of at least 0 and below 1, got {settings.average}")
-    if isinstance(scales, tuple) and scales:
-        for side in scales:
-            _check_integer("scales", side, 2)
+    if isinstance(scales, tuple):
         named = ",".join(map(str, scales))
         if any(a >= b for a, b in itertools.pairwise(scales)):
             raise UsageError(f"scales {named}: expected sides that grow, the picture's own last")
         if scales[-1] != (settings.size or settings.crop):
             raise UsageError(
-                f"scales {named}: expected the last to be the size or crop, which is {settings.size or settings.crop}"
+                f"scales {named}: expected the last to be the size or crop, which is "
+                f"{settings.size or settings.crop or 'that of the content'}"
             )
-    elif scales != "auto":
-        _check_integer("scales", scales, 1)
     known = len(scales) if isinstance(scales, tuple) else scales if isinstance(scales, int) else math.inf
     for name in ("steps", "history"):
         counts = getattr(settings, name)
@@ -353,51 +402,137 @@ def _check_scales(settings: Settings) -> None:
 
 
 def _completed(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Of two settings that exclude each other, naming one takes back the other; sides of scales name the size too."""
+    """Of two settings that exclude each other, naming one takes back the other; sides of scales name the size too.
+
+    ``size=None`` takes back a crop: it asks for the content's own size. Other Nones ask for nothing.
+    """
     given = dict(changes)
     for name, other, unused in _EXCLUSIVE:
-        if given.get(name) is not None:
+        if name in changes and (changes[name] is not None or name == "size"):
             given.setdefault(other, unused)
     if isinstance(sides := given.get("scales"), (tuple, list)) and sides and not {"size", "crop"} & set(given):
         given |= {"size": sides[-1], "crop": None}
     return given
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
-
-
 def _check_names(changes: Iterable[str]) -> None:
     known = {field.name for field in dataclasses.fields(Settings)}
     for name in changes:
         if name not in known:
-            raise UsageError(f"unknown setting {name!r}{nearest(name, known)}")
+            raise UsageError(f"unknown setting {shown(name)}{nearest(name, known)}")
 
 
-def _check_layers(name: str, layers: object) -> None:
-    if not isinstance(layers, (tuple, list)) or not all(_is_pair(pair) for pair in layers):
-        raise UsageError(f'{name}: expected pairs of name and weight like (("relu4_2", 1.0),), got {layers!r}')
-    for layer, weight in layers:
-        _check_number(f"{name}: weight of {layer}", weight, least=0.0)
-    named = [layer for layer, _ in layers]
-    for layer in named:
-        if named.count(layer) > 1:
+def _number(name: str, value: object) -> Any:
+    return check_number(name, value, RANGES[name])
+
+
+def _choice(known: Sequence[str]) -> Callable[[str, object], str]:
+    return lambda name, value: check_choice(name, value, known)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name}: expected True or False, got {shown(value)}")
+    return value
+
+
+def _name(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name}: expected a name, got {shown(value)}")
+    return str(value)
+
+
+def _device(name: str, value: object) -> str:
+    torch = sys.modules.get("torch")
+    return str(value) if torch is not None and isinstance(value, torch.device) else _name(name, value)
+
+
+def _file(name: str, value: object) -> str:
+    """A name or a path, as text. A path called like a start of ``init`` stays a path."""
+    if isinstance(value, os.PathLike):
+        path = os.fsdecode(value)
+        value = f"./{path}" if path in STARTS else path
+    text = _name(name, value)
+    if "\0" in text:
+        raise UsageError(f"{name}: expected a name or a path, got {shown(text)}, which no file can be called")
+    return text
+
+
+def _tiles(name: str, value: object) -> int | str:
+    if isinstance(value, str) or value is None:
+        return check_choice(name, value, TILES, f", or {RANGES[name]}")
+    rows: int = _number(name, value)
+    return rows
+
+
+def _several(name: str, value: object) -> tuple[Any, ...]:
+    """The entries of a tuple or list, plain; none for anything else."""
+    if not isinstance(value, (list, tuple)):
+        return ()
+    if len(value) > MOST_ENTRIES:
+        raise UsageError(f"{name}: expected at most {MOST_ENTRIES} entries, got {len(value)}")
+    return tuple(value)
+
+
+def _counts(name: str, value: object) -> Any:
+    return tuple(_number(name, one) for one in _several(name, value)) or _number(name, value)
+
+
+def _scales(name: str, value: object) -> Any:
+    if isinstance(value, str) and value == "auto":
+        return "auto"
+    return tuple(check_number(name, one, _SIDE) for one in _several(name, value)) or _number(name, value)
+
+
+def _weights(name: str, value: object) -> tuple[float, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise UsageError(f"{name}: expected numbers like (2.0, 1.0), got {shown(value)}")
+    return tuple(_number(name, one) for one in _several(name, value))
+
+
+def _betas(name: str, value: object) -> tuple[float, ...]:
+    if len(several := _several(name, value)) != 2:
+        raise UsageError(f"{name}: expected two numbers like (0.9, 0.999), got {shown(value)}")
+    return tuple(_number(name, one) for one in several)
+
+
+def _layers(name: str, value: object) -> Layers:
+    pairs = _several(name, value)
+    known = [isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs]
+    if not isinstance(value, (list, tuple)) or not all(known):
+        raise UsageError(f'{name}: expected pairs of name and weight like (("relu4_2", 1.0),), got {shown(value)}')
+    layers: dict[str, float] = {}
+    for layer, weight in pairs:
+        if layer in layers:
             raise UsageError(f"{name}: {layer} is named twice")
+        layers[str(layer)] = check_number(f"{name}: weight of {layer}", weight, RANGES[name])
+    return tuple(layers.items())
 
 
-def _is_pair(pair: object) -> bool:
-    return isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)
-
-
-def _check_number(name: str, value: object, *, least: float, open_end: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UsageError(f"{name}: expected a number, got {value!r}")
-    if not math.isfinite(value) or value < least or (open_end and value == least):
-        raise UsageError(
-            f"{name}: expected a finite number {'above' if open_end else 'of at least'} {least:g}, got {value}"
-        )
-
-
-def _check_integer(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-        raise UsageError(f"{name}: expected a whole number of at least {least} (and below 2^63), got {value!r}")
+_CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(RANGES, _number),
+    **dict.fromkeys(("arch", "content_form", "style_form", "style_loss", "pooling", "padding"), _name),
+    **dict.fromkeys(("normalise_gradients", "clamp", "carry"), _flag),
+    "preset": _name,
+    "weights": _file,
+    "init": _file,
+    "device": _device,
+    "tiles": _tiles,
+    "steps": _counts,
+    "history": _counts,
+    "scales": _scales,
+    "style_weights": _weights,
+    "betas": _betas,
+    "content_layers": _layers,
+    "style_layers": _layers,
+    "optimizer": _choice(OPTIMIZERS),
+    "history_dtype": _choice(HISTORY_DTYPES),
+    "precision": _choice(PRECISIONS),
+    "convolution": _choice(CONVOLUTIONS),
+    "graph": _choice(GRAPHS),
+    "tv_kind": _choice(TV_KINDS),
+    "style_fit": _choice(STYLE_FITS),
+    "keep_colour": _choice(KEEP_COLOURS),
+    "match_colour": _choice(MATCH_COLOURS),
+}
+"""For each setting what gives its value in plain form, or refuses it."""

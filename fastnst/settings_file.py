@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnst import __version__
-from fastnst.errors import FastnstError, UsageError, nearest
+from fastnst.errors import FastnstError, UsageError, nearest, shown
 from fastnst.files import replacing
 from fastnst.presets import PRESETS
 from fastnst.settings import Settings
@@ -56,7 +56,10 @@ def read(path: Path, preset: str = "default") -> Stored:
 
 
 def to_toml(settings: Settings) -> str:
-    """All settings as TOML, with the version that wrote it; what is None in the preset too is left out."""
+    """All settings as TOML, with the version that wrote it; what is None in the preset too is left out.
+
+    What is not printable in a text is escaped. Raises UsageError for a text that TOML cannot hold.
+    """
     import tomli_w
 
     of_preset = PRESETS.get(settings.preset, {})
@@ -67,7 +70,12 @@ def to_toml(settings: Settings) -> str:
             document[known.name] = _plain(value)
         elif of_preset.get(known.name, known.default) is not None:
             document[known.name] = False
-    return tomli_w.dumps(document)
+    text = tomli_w.dumps(document)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"TOML cannot hold {shown(error.object[error.start : error.end])} of a setting") from None
+    return "".join(char if char.isprintable() or char == "\n" else f"\\U{ord(char):08x}" for char in text)
 
 
 def write_toml(path: Path, settings: Settings, *, force: bool = False) -> Path:
@@ -80,8 +88,8 @@ def write_toml(path: Path, settings: Settings, *, force: bool = False) -> Path:
         raise UsageError(f"{path}: expected a name ending in {SUFFIX} for the settings")
     try:
         data = to_toml(settings).encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{path}: TOML cannot hold {error.object[error.start : error.end]!r} of a setting") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     try:
         if path.exists() and not force:
             if path.is_file() and path.read_bytes() == data:
@@ -111,6 +119,8 @@ def _toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise UsageError(f"{path}: not valid settings: nested too deep") from None
+    except ValueError:  # more digits than Python reads
+        raise UsageError(f"{path}: not valid settings: a number of too many digits") from None
     return values
 
 
@@ -130,24 +140,27 @@ def _picture(path: Path, preset: str) -> Stored:
 def _checked_files(path: Path, files: object) -> dict[str, dict[str, str]]:
     """The files that a picture names, if they have the form in which ``inputs.describe`` writes them."""
     if not isinstance(files, dict) or not all(
-        isinstance(file, dict)
-        and all(isinstance(file.get(key), str) and "\0" not in file[key] for key in ("name", "sha256"))
-        for file in files.values()
+        re.fullmatch("[a-z_]{1,40}[0-9]{0,9}", part)
+        and isinstance(file, dict)
+        and isinstance(file.get("name"), str)
+        and "\0" not in file["name"]
+        and re.fullmatch("[0-9a-f]{64}", str(file.get("sha256")))
+        for part, file in files.items()
     ):
-        raise UsageError(f"{path}: expected the files it was made from by name and sha256, got {files!r:.200}")
-    return files
+        raise UsageError(f"{path}: expected the files it was made from by name and sha256, got {shown(files, 200)}")
+    return {part: {key: file[key] for key in ("name", "sha256")} for part, file in files.items()}
 
 
 def _settings(path: Path, values: Mapping[str, Any], preset: str) -> Settings:
     """Settings of the values in a file. Raises UsageError that names the file."""
-    version = str(values.get(VERSION, __version__))[:40]
+    version = shown(values.get(VERSION, __version__)).strip("'")
     hints = typing.get_type_hints(Settings)
     changes = {}
     for name, value in values.items():
         if name == VERSION:
             continue
         if name not in hints:
-            raise UsageError(f"{path}: unknown setting {name!r}{_why_unknown(name, version, hints)}")
+            raise UsageError(f"{path}: unknown setting {shown(name)}{_why_unknown(name, version, hints)}")
         changes[name] = _converted(path, name, value, hints[name])
     preset = changes.pop("preset", preset)
     try:
@@ -164,7 +177,7 @@ def _why_unknown(name: str, version: str, known: Mapping[str, Any]) -> str:
 
 
 def _numbers(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version)]
+    return [int(part) for part in re.findall("[0-9]+", version)]
 
 
 def _converted(path: Path, name: str, value: object, hint: object) -> Any:
@@ -175,11 +188,10 @@ def _converted(path: Path, name: str, value: object, hint: object) -> Any:
         if optional:
             return None
     elif any(_is(value, kind) for kind in kinds):
-        whole = isinstance(value, int) and (int in kinds or bool in kinds)
-        return float(value) if isinstance(value, int) and not whole else _tuples(value)
+        return tuple(value.items()) if isinstance(value, dict) else value
     expected = [_WORDS.get(kind, "names with numbers, or a list") for kind in kinds if kind is not types.NoneType]
     or_none = ", or false for none" if optional else ""
-    raise UsageError(f"{path}: {name}: expected {' or '.join(expected)}{or_none}, got {value!r:.200}")
+    raise UsageError(f"{path}: {name}: expected {' or '.join(expected)}{or_none}, got {shown(value, 200)}")
 
 
 def _is(value: object, kind: Any) -> bool:
@@ -188,13 +200,6 @@ def _is(value: object, kind: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
-
-
-def _tuples(value: Any) -> Any:
-    """Tables and lists as tuples: of pairs, of values."""
-    if isinstance(value, dict):
-        return tuple((key, _tuples(inner)) for key, inner in value.items())
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastnst import adam, colours, heap, images, memory, ops, vgg, weights
-from fastnst.checkpoint import EVERY, Checkpoint, Identity, Saved, keeping
+from fastnst.checkpoint import EVERY, Checkpoint, Identity, Saved, files, keeping
 from fastnst.choices import choose_convolution, choose_device, choose_precision
 from fastnst.cuts import lag
 from fastnst.digests import digest
@@ -23,7 +23,7 @@ from fastnst.errors import UsageError, WeightsError
 from fastnst.feature_scale import warn_of_scale
 from fastnst.graph import Capturer, choose_backend
 from fastnst.images import Picture
-from fastnst.inputs import Input, describe, find_inputs
+from fastnst.inputs import Input, describe, find_inputs, named, refuse_clashes
 from fastnst.objective import Losses, Objective, Region, StyleTargets, blend, style_targets
 from fastnst.optimize import Callback, Clock, Place, Run, StartError, optimize, to_picture
 from fastnst.ranks import ALONE, Ranks
@@ -231,7 +231,9 @@ class Stylizer:
                 if run is None:
                     raise
                 log.warning("scale %d: %s; the result is that of the scale before, enlarged", i + 1, error)
-                run = dataclasses.replace(run, stopped="stalled")
+                image = self._pixels(to_picture(run.image), *scales[-1])
+                run = Run(image, [], "stalled")
+                trace += [()] * (len(scales) - len(trace))
                 break
             except (RuntimeError, MemoryError) as error:
                 if not memory.is_out_of_memory(error):
@@ -366,6 +368,9 @@ def stylize(
         damaged, or that is of other pictures or settings.
     """
     settings = Settings.of(**changes) if settings is None else settings.but(**changes)
+    if checkpoint is not None:
+        masked = {"mask": masks, "style mask": style_masks, "content mask": content_mask}
+        refuse_clashes(files(checkpoint), named(settings, content=content, style=style, **masked))
     with keeping(checkpoint, every=checkpoint_every, resume=resume, force=force) as kept:
         stylizer = Stylizer(settings)
         scene = stylizer.load_scene(content, style, masks, style_masks, content_mask)

@@ -24,8 +24,12 @@ from fastnst.gallery import folders
 from fastnst.gallery.folders import Made
 from fastnst.gallery.making import Turn, Watch, Workshop
 from fastnst.gallery.pairs import PAIRINGS, SUFFIXES, Pair, find, pair_up
+from fastnst.inputs import named as named_files
+from fastnst.inputs import refuse_clashes
 from fastnst.ranks import ALONE, Ranks
 from fastnst.settings import Settings
+
+SHEET = "sheet.jpg"
 
 __all__ = ["PAIRINGS", "SUFFIXES", "Made", "Pair", "Report", "Turn", "find", "pair_up", "run"]
 
@@ -85,6 +89,9 @@ def run(
     world.meet()  # all have looked before one writes, and so share out the same pairs
     kept = {} if force else there
     todo = [pair for pair in pairs if pair.key not in kept]
+    pictures = {"content": [pair.content for pair in pairs], "style": [pair.style for pair in pairs]}
+    made = [("the folder", pair.folder) for pair in todo]
+    refuse_clashes([("the sheet", output / SHEET), *made], named_files(settings, **pictures))
     others = {pair for i, pair in enumerate(todo) if i % world.count != world.rank}
     report = Report()
 
@@ -109,7 +116,7 @@ def run(
     if report.made and world.first:
         from fastnst.gallery.contact import write_sheet
 
-        report.sheet = write_sheet(output / "sheet.jpg", report.made, grid=pairing == "product")
+        report.sheet = write_sheet(output / SHEET, report.made, grid=pairing == "product")
     return report
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from fastnst.errors import ImageError, UsageError
 from fastnst.gallery.pairs import Pair, natural
 from fastnst.interrupts import uninterrupted
-from fastnst.settings import Settings
+from fastnst.settings import Settings, recipe
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,9 @@ def _difference(
 
 
 def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result depends on, as JSON gives it back: not device, limit on files, nor a seed that is not used."""
+    """What a folder depends on, as JSON gives it back: what changes the picture, and which snapshots there are."""
     values: dict[str, Any] = json.loads(json.dumps(settings))
-    unused = ("preset", "device", "max_pixels", "tiles", "memory") + (
-        () if values.get("init") == "noise" else ("seed",)
-    )
-    return {name: value for name, value in values.items() if name not in unused}
+    return {**recipe(values), "snapshot_every": values.get("snapshot_every")}
 
 
 class Digests(dict[Path, "str | None"]):

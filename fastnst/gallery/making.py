@@ -115,7 +115,7 @@ class Workshop:
                     "result": picture.name,
                     "steps": sum(map(len, result.trace)),
                     "seconds": result.seconds,
-                    "losses": dataclasses.asdict(result.trace[-1][-1]),
+                    "losses": dataclasses.asdict(next(scale[-1] for scale in reversed(result.trace) if scale)),
                     "settings": settings.to_dict(),
                 },
                 indent=1,
@@ -134,10 +134,10 @@ class _Unusable(FastnstError):
 def _usable(path: Path, load: Callable[[], Picture]) -> Picture:
     try:
         return load()
-    except MemoryError:
-        raise _Unusable(path, f"{path}: out of memory") from None
     except FastnstError as error:
         raise _Unusable(path, str(error)) from error
+    except MemoryError:
+        raise _Unusable(path, f"{path}: out of memory") from None
 
 
 def _save(path: Path, picture: Picture, settings: dict[str, Any] | None = None) -> Path:

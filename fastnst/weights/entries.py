@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +52,22 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """Return the folder for downloads: ``$FASTNST_CACHE``, or else the user cache folder the platform expects."""
+    """Return the folder for downloads: ``$FASTNST_CACHE``, or else the user cache folder the platform expects.
+
+    For a user without a home it is a folder of that user among the temporary files.
+    """
     chosen = os.environ.get("FASTNST_CACHE")
     if chosen:
         return Path(chosen)
     from platformdirs import user_cache_path
 
-    return user_cache_path("fastnst", appauthor=False)
+    try:
+        folder = user_cache_path("fastnst", appauthor=False)
+    except (RuntimeError, KeyError):
+        folder = Path("~")
+    if folder.is_absolute():
+        return folder
+    return Path(tempfile.gettempdir()) / f"fastnst-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
 
 
 def _layers(arch: str, last: str = "conv5_9") -> tuple[str, ...]:

@@ -272,7 +272,7 @@ def test_a_preset_whose_weights_cannot_be_had(run: Run, here: Path, content: Pat
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("size", [1500, 10**9, 2**62])
+@pytest.mark.parametrize("size", [1500, 10**5, 10**6])
 def test_out_of_memory_says_a_size_that_does_fit(
     run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:

@@ -45,16 +45,25 @@ def test_an_option_becomes_a_setting(options: tuple[str, ...], changes: dict[str
     [
         (("--scales", "some"), "scales: expected a whole number of at least 1"),
         (("--scales", "512,256"), "scales 512,256: expected sides that grow"),
-        (("--scale-factor", "root"), "scale_factor: expected a number, got 'root'"),
+        (
+            ("--scale-factor", "root"),
+            "scale_factor: expected a finite number of at least 1.1 and at most 1000, got 'root'",
+        ),
         (("--steps", "5,,5"), "steps: expected a whole number of at least 1"),
         (("--steps", "1,2,3", "--scales", "2"), "steps 1,2,3: 3 numbers for 2 scales"),
         (("--style-size", "50", "--style-scale", "2"), "style_size 50 and style_scale 2: give one of the two"),
         (("--resume",), "resume: expected the file to go on from as well (--checkpoint FILE)"),
         (("--checkpoint-every", "5"), "--checkpoint-every: expected the file to write as well (--checkpoint FILE)"),
         (("--checkpoint", "a.ckpt", "--checkpoint-every", "0"), "checkpoint_every: expected a whole number"),
-        (("--checkpoint", "../photo.png"), "--checkpoint ../photo.png: is the content; name another file"),
-        (("--checkpoint", "../painting.png"), "--checkpoint ../painting.png: is the style; name another file"),
-        (("--checkpoint", "./out.png"), "--checkpoint ./out.png: is the output; name another file"),
+        (
+            ("--checkpoint", "../photo.png"),
+            "--checkpoint ../photo.png: is the content as well, and would replace it; name another file",
+        ),
+        (
+            ("--checkpoint", "../painting.png"),
+            "--checkpoint ../painting.png: is the style as well, and would replace it; name another file",
+        ),
+        (("--checkpoint", "./out.png"), "out.png: is -o as well, and would replace it; name another file"),
         (("--checkpoint", ".."), "..: is a folder, expected the name of a file"),
     ],
 )
@@ -81,7 +90,7 @@ def test_a_run_is_resumed_refused_and_forced(run: Run, here: Path, content: Path
 
     there = "is there already; go on from it with --resume, or begin anew with --force"
     assert line() == (2, there)
-    assert line("--resume", "--seed", 3) == (1, ": of a run with other settings: seed was 0, is 3")
+    assert line("--resume", "--tv-weight", 3) == (1, ": of a run with other settings: tv_weight was 0.1, is 3.0")
     assert line("--resume", "--init", "style") == (
         1,
         ': of a run with other settings: init was "content", is "style"',

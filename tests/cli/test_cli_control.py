@@ -115,7 +115,7 @@ def test_no_result_is_written_over_a_mask(run: Run, here: Path, content: Path, s
     left = half(here / "left.png", content, True)
     code, _, err = run("stylize", content, style, "-o", left, *FAST, "--mask", left)
     assert code == 2
-    assert "is the input" in err
+    assert "is the mask as well" in err
 
 
 def test_layers_by_pattern_and_curve() -> None:

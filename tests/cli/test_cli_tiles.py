@@ -88,7 +88,7 @@ def test_amounts_of_memory(text: str, found: int) -> None:
     ("option", "value", "said"),
     [
         ("--tiles", "5", "tiles: expected a whole number of at least 16"),
-        ("--tiles", "large", "unknown tiles 'large' (known: auto, on, off)"),
+        ("--tiles=large", "-q", "unknown tiles 'large' (known: auto, on, off, or a whole number of at least 16 and at"),
         ("--memory", "lots", "memory 'lots': expected an amount like 4GB or 500MB"),
         ("--memory", "12", "memory: expected a whole number of at least"),
     ],

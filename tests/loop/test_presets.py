@@ -233,7 +233,7 @@ def test_the_loop_is_the_published_one(preset: str, loop: dict[str, object]) -> 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs_on_the_bundled_weights(preset: str, monkeypatch: Any, bundled: Weights) -> None:
-    monkeypatch.setattr(weights, "load", lambda spec, **_: bundled)
+    monkeypatch.setattr(weights, "load", lambda spec=None, **_: bundled)
     stylizer = Stylizer(Settings.of(preset, device="cpu"))
     assert set(stylizer.network.convs) <= set(bundled.convs)
 
@@ -258,7 +258,7 @@ def test_tutorial_runs_offline_on_the_first_seven_convolutions_and_says_so(
 def test_presets_on_given_vgg16_weights_warn_of_nothing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, vgg16: Weights
 ) -> None:
-    monkeypatch.setattr(weights, "load", lambda spec, **_: vgg16)
+    monkeypatch.setattr(weights, "load", lambda spec=None, **_: vgg16)
     with caplog.at_level(logging.WARNING, "fastnst"):
         assert Stylizer(Settings.of("tutorial", weights="mine.pth", device="cpu")).network.arch == "vgg16"
     assert not caplog.records

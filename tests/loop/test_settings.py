@@ -38,8 +38,23 @@ def test_a_preset_is_named_and_changed() -> None:
     assert settings.tv_weight == Settings.of("johnson").tv_weight
 
 
-def test_none_leaves_the_presets_value() -> None:
-    assert Settings.of("gatys", steps=None, size=None, init=None) == Settings.of("gatys")
+def test_none_is_a_value_where_a_setting_may_have_none() -> None:
+    assert Settings.of("gatys", size=None).size is None
+    assert Settings.of("crowson", weights=None).weights is None
+    assert Settings.of(size=None) == Settings(size=None)
+    assert Settings.of("gatys").but(size=None) == Settings.of("gatys", size=None)
+
+
+OPTIONAL = {"weights", "size", "crop", "style_size", "max_pixels", "memory"}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Settings) if field.name != "preset"])
+def test_none_is_refused_by_name_where_it_means_nothing(name: str) -> None:
+    if name in OPTIONAL:
+        assert getattr(with_one(name, None), name) is None
+    else:
+        with pytest.raises(UsageError, match=f"{name}[: ].*None"):
+            with_one(name, None)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +64,9 @@ def test_none_leaves_the_presets_value() -> None:
         ({"size": 300}, 300, None),
         ({"crop": 96}, None, 96),
         ({"size": 300, "crop": None}, 300, None),
-        ({"size": None, "crop": None}, None, 224),
+        ({"size": None}, None, None),
+        ({"crop": None}, None, None),
+        ({"size": None, "crop": None}, None, None),
     ],
 )
 def test_size_and_crop_take_each_others_place(given: dict[str, Any], size: int | None, crop: int | None) -> None:
@@ -88,7 +105,7 @@ def test_a_number_that_makes_no_sense_is_refused_by_name(name: str, value: objec
 
 @pytest.mark.parametrize("name", ["learning_rate", "style_scale"])
 def test_zero_is_refused_where_nothing_would_happen(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name}: expected a finite number above 0, got 0"):
+    with pytest.raises(UsageError, match=f"{name}: expected a finite number above 0 and at most .*, got 0"):
         with_one(name, 0)
 
 
@@ -127,7 +144,10 @@ def test_the_least_count_is_taken_and_one_less_is_not(name: str, least: int) -> 
             "style_layers: weight of relu1_1: expected a finite number of at least",
         ),
         ({"style_layers": (("relu1_1", math.nan),)}, "style_layers: weight of relu1_1: expected a finite number"),
-        ({"style_layers": (("relu1_1", "1"),)}, "style_layers: weight of relu1_1: expected a number, got '1'"),
+        (
+            {"style_layers": (("relu1_1", "1"),)},
+            "style_layers: weight of relu1_1: expected a finite number of at least 0 and at most 1e.30, got '1'",
+        ),
         ({"style_layers": (("relu1_1", 1.0), ("relu1_1", 2.0))}, "style_layers: relu1_1 is named twice"),
         ({"content_layers": "relu4_2"}, "content_layers: expected pairs of name and weight like"),
         ({"content_layers": ("relu4_2",)}, "content_layers: expected pairs of name and weight like"),

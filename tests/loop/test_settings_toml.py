@@ -175,7 +175,10 @@ def test_a_text_false_or_none_is_no_none(tmp_path: Path) -> None:
         ("optimizer = 'lbgfs'\n", "unknown optimizer 'lbgfs', did you mean lbfgs?"),
         ("style_layers = 'relu1_1'\n", "style_layers: expected names with numbers, or a list, got 'relu1_1'"),
         ("style_layers = ['relu1_1']\n", "style_layers: expected pairs of name and weight"),
-        ("[style_layers]\nrelu1_1 = 'much'\n", "style_layers: weight of relu1_1: expected a number, got 'much'"),
+        (
+            "[style_layers]\nrelu1_1 = 'much'\n",
+            "style_layers: weight of relu1_1: expected a finite number of at least 0",
+        ),
         ("size = 64\ncrop = 64\n", "size 64 and crop 64: give one of the two"),
         ("seed = 1\nsteps = \n", "not valid TOML: Invalid value (at line 2, column 9)"),
         ("seed = 1\nseed = 2\n", "not valid TOML: Cannot overwrite a value (at line 2"),

@@ -126,7 +126,7 @@ def test_errors_of_the_library_come_through_as_they_are(monkeypatch: pytest.Monk
 
 def test_weights_so_large_that_the_loss_overflows_are_an_error() -> None:
     with pytest.raises(FastnstError, match="the loss of the start image is not finite"):
-        stylize(samples(), samples(seed=2), settings=tiny(style_weight=1e308, style_form="raw"))
+        stylize(samples(), samples(seed=2), settings=tiny(style_weight=1e30, style_form="raw"))
 
 
 def test_a_gpu_without_kernels_is_passed_over_aloud_and_refused_by_name(
@@ -200,7 +200,7 @@ def test_a_scale_that_has_no_finite_loss_keeps_those_before(
         callback=lambda step: seen.append(step.image),  # type: ignore[func-returns-value]
     )
     assert result.stopped == "stalled"
-    assert [len(scale) for scale in result.trace] == [3]
+    assert [len(scale) for scale in result.trace] == [3, 0]
     torch.testing.assert_close(result.image, images.resize(seen[-1], 128, 128))
     assert caplog.messages[0].startswith("scale 2: the loss of the start image is not finite")
     again = stylize(*pictures, settings=settings, checkpoint=tmp_path / "run.ckpt", resume=True)
