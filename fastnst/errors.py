@@ -38,3 +38,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``", did you mean X?"`` for the known name closest to ``name``, or an empty string."""
     found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return f", did you mean {found[0]}?" if found else ""
+
+
+def printable(text: str, limit: int = 200) -> str:
+    r"""Return foreign ``text`` fit for one line of a terminal, at most ``limit`` characters, cut with ``...``.
+
+    Control characters, line breaks, bidirectional overrides and lone surrogates become ``\x1b`` or ``\u202e``.
+    """
+    shown = "".join(c if c.isprintable() else _escape(ord(c)) for c in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
