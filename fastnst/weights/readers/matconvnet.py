@@ -60,7 +60,7 @@ def _mean(held: dict[str, Any]) -> tuple[float, float, float] | None:
         image
         for holder in inside
         for normalization in _structs(holder.get("normalization"))
-        if isinstance(image := normalization.get("averageImage"), Array) and math.prod(image.shape)
+        if isinstance(image := normalization.get("averageImage"), Array) and 0 not in image.shape
     ]
     if not images:
         return None
