@@ -51,7 +51,8 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
 
 
 def npz_of_a_large_shape(path: Path) -> None:
-    zip_bomb(path, "conv1_1_W.npy", npy_header((3, 3, 1 << 10, BOMB // (36 << 10))), {})
+    more = {"conv1_1_b.npy": npy_header((64,)) + bytes(256)}
+    zip_bomb(path, "conv1_1_W.npy", npy_header((3, 3, 1 << 10, BOMB // (36 << 10))), more)
 
 
 def npz_with_a_large_header(path: Path) -> None:
@@ -59,7 +60,8 @@ def npz_with_a_large_header(path: Path) -> None:
 
 
 def npz_with_a_large_bias(path: Path) -> None:
-    zip_bomb(path, "conv1_1_b.npy", npy_header((BOMB // 4,)), {})
+    more = {"conv1_1_W.npy": npy_header((3, 3, 3, 64)) + bytes(6912)}
+    zip_bomb(path, "conv1_1_b.npy", npy_header((BOMB // 4,)), more)
 
 
 def h5(path: Path, chunk: bytes = b"", **options: Any) -> None:
@@ -109,12 +111,13 @@ def h5_of_groups_that_hold_each_other(path: Path) -> None:
                 one[other.name[1:]] = other
 
 
-def mat(path: Path, contents: bytes) -> None:
-    packed = zlib.compress(contents) if len(contents) < 1 << 20 else contents
+def mat(path: Path, packed: bytes) -> None:
+    """Write a MAT-file of one compressed variable."""
     path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 15, len(packed)) + packed)
 
 
 def mat_matrix(kind: int, sides: tuple[int, ...], size: int, name: bytes = b"layers") -> bytes:
+    """The beginning of an array whose contents take ``size`` bytes."""
     shape = struct.pack(f"<II{len(sides)}i", 5, 4 * len(sides), *sides) + bytes(-4 * len(sides) % 8)
     start = (
         struct.pack("<IIII", 6, 8, kind, 0) + shape + struct.pack("<II", 1, len(name)) + name + bytes(-len(name) % 8)
@@ -123,32 +126,40 @@ def mat_matrix(kind: int, sides: tuple[int, ...], size: int, name: bytes = b"lay
 
 
 def mat_of_many_cells(path: Path) -> None:
-    start = mat_matrix(1, (1, BOMB // 8), BOMB)
     packer = zlib.compressobj(6)
     empty = struct.pack("<II", 14, 0) * (1 << 17)
-    blocks = b"".join(packer.compress(empty) for _ in range(BOMB >> 20))
-    mat(path, packer.compress(start) + blocks + packer.flush())
+    packed = packer.compress(mat_matrix(1, (1, BOMB // 8), BOMB))
+    mat(path, packed + b"".join(packer.compress(empty) for _ in range(BOMB >> 20)) + packer.flush())
 
 
 def mat_of_structs_without_fields(path: Path) -> None:
     fields = struct.pack("<IIII", 0x40005, 32, 1, 0)
-    mat(path, mat_matrix(2, (2**31 - 1, 2**31 - 1), len(fields)) + fields)
+    mat(path, zlib.compress(mat_matrix(2, (2**31 - 1, 2**31 - 1), len(fields)) + fields))
 
 
 def mat_of_deep_cells(path: Path) -> None:
-    start = b""
-    for depth in range(5000):
-        start += mat_matrix(1, (1, 1), 40 * (5000 - depth), b"layers" if not depth else b"")
-    mat(path, start)
+    inner = b""
+    for depth in range(3000):
+        inner = mat_matrix(1, (1, 1), len(inner), b"layers" if depth == 2999 else b"") + inner
+    mat(path, zlib.compress(inner))
 
 
 def mat_with_a_large_name(path: Path) -> None:
-    start = mat_matrix(1, (1, 1), BOMB)
-    mat(path, zeros(BOMB, start[:-16] + struct.pack("<II", 1, BOMB - 64)))
+    start = mat_matrix(1, (1, 1), BOMB, b"")
+    mat(path, zeros(BOMB, start[:-8] + struct.pack("<II", 1, BOMB)))
 
 
 def mat_with_a_bomb_beside_it(path: Path) -> None:
-    mat(path, zeros(BOMB, mat_matrix(6, (1, BOMB // 8), BOMB, b"nothing")))
+    numbers = struct.pack("<II", 9, BOMB)
+    mat(path, zeros(BOMB, mat_matrix(6, (1, BOMB // 8), 8 + BOMB, b"nothing") + numbers))
+
+
+def mat_that_claims_a_large_kernel(path: Path) -> None:
+    name = mat_matrix(4, (1, 7), 16, b"") + struct.pack("<II", 16, 7) + b"conv1_1\0"
+    kernel = mat_matrix(6, (3, 3, 1 << 10, BOMB // 72 >> 10), 8 + BOMB, b"") + struct.pack("<II", 9, BOMB)
+    fields = struct.pack("<II", 0x40005, 8) + struct.pack("<II", 1, 24) + b"name\0\0\0\0biases\0\0filters\0"
+    before = fields + name + mat_matrix(6, (64, 1), 8, b"") + struct.pack("<II", 9, 0)
+    mat(path, zeros(BOMB, mat_matrix(2, (1, 1), len(before) + len(kernel) + BOMB) + before + kernel))
 
 
 def pth_with_a_compressed_pickle(path: Path) -> None:
@@ -210,31 +221,32 @@ def safetensors_of_a_large_shape(path: Path) -> None:
     path.write_bytes(struct.pack("<Q", len(data)) + data + bytes(64))
 
 
-HOSTILE: dict[str, Callable[[Path], Any]] = {
-    "shape.npz": npz_of_a_large_shape,
-    "header.npz": npz_with_a_large_header,
-    "bias.npz": npz_with_a_large_bias,
-    "shape.h5": h5_of_a_large_shape,
-    "more.h5": h5_with_a_chunk_that_unpacks_to_more,
-    "less.h5": h5_with_a_chunk_that_unpacks_to_less,
-    "chunk.h5": h5_with_a_large_chunk,
-    "deep.h5": h5_of_deep_groups,
-    "round.h5": h5_of_groups_that_hold_each_other,
-    "cells.mat": mat_of_many_cells,
-    "structs.mat": mat_of_structs_without_fields,
-    "deep.mat": mat_of_deep_cells,
-    "name.mat": mat_with_a_large_name,
-    "beside.mat": mat_with_a_bomb_beside_it,
-    "compressed.pth": pth_with_a_compressed_pickle,
-    "pickle.pth": pth_with_a_large_pickle,
-    "expanded.pth": pth_of_an_expanded_tensor,
-    "strides.pth": pth_with_strides_beyond_its_storage,
-    "old.pth": old_pth_that_claims_more_than_it_has,
-    "hash.pth": pth_with_a_key_that_takes_for_ever_to_hash,
-    "copies.pth": pth_that_copies_a_dictionary_many_times,
-    "memo.pth": pth_with_a_far_memo,
-    "header.safetensors": safetensors_with_a_large_header,
-    "shape.safetensors": safetensors_of_a_large_shape,
+HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "shape.npz": (npz_of_a_large_shape, "conv1_1 weight should be [64, 3, 3, 3]"),
+    "header.npz": (npz_with_a_large_header, "reading array header"),
+    "bias.npz": (npz_with_a_large_bias, "conv1_1 bias should be [64]"),
+    "shape.h5": (h5_of_a_large_shape, "conv1_1 weight should be [64, 3, 3, 3]"),
+    "more.h5": (h5_with_a_chunk_that_unpacks_to_more, "a chunk that does not unpack to 6912 bytes"),
+    "less.h5": (h5_with_a_chunk_that_unpacks_to_less, "a chunk that does not unpack to 6912 bytes"),
+    "chunk.h5": (h5_with_a_large_chunk, "claims chunks of 3599964000 bytes"),
+    "deep.h5": (h5_of_deep_groups, "nests groups more than 32 deep"),
+    "round.h5": (h5_of_groups_that_hold_each_other, "no VGG convolutions found"),
+    "cells.mat": (mat_of_many_cells, "more than 100000 arrays"),
+    "structs.mat": (mat_of_structs_without_fields, "more than 100000 arrays"),
+    "deep.mat": (mat_of_deep_cells, "arrays nested too deep"),
+    "name.mat": (mat_with_a_large_name, "a name, shape or text of 419430400 bytes"),
+    "beside.mat": (mat_with_a_bomb_beside_it, "no VGG convolutions found"),
+    "kernel.mat": (mat_that_claims_a_large_kernel, "conv1_1 weight should be [64, 3, 3, 3]"),
+    "compressed.pth": (pth_with_a_compressed_pickle, "its parts are compressed"),
+    "pickle.pth": (pth_with_a_large_pickle, "it describes its tensors in 16777219 bytes"),
+    "expanded.pth": (pth_of_an_expanded_tensor, "conv1_1 weight should be [64, 3, 3, 3]"),
+    "strides.pth": (pth_with_strides_beyond_its_storage, "conv1_1.weight lies outside its storage"),
+    "old.pth": (old_pth_that_claims_more_than_it_has, "it ends before byte"),
+    "hash.pth": (pth_with_a_key_that_takes_for_ever_to_hash, "a key that is neither text nor number"),
+    "copies.pth": (pth_that_copies_a_dictionary_many_times, "too many entries"),
+    "memo.pth": (pth_with_a_far_memo, "no VGG convolutions found"),
+    "header.safetensors": (safetensors_with_a_large_header, "its header claims more than 10485760 bytes"),
+    "shape.safetensors": (safetensors_of_a_large_shape, "file not fully covered"),
 }
 _CHILD = """
 import json, resource, signal, sys
@@ -261,7 +273,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, i
     """What a process says of each hostile file: the error, and by how many kB its peak memory grew."""
     folder = tmp_path_factory.mktemp("hostile")
     files.write_keras2(folder / "good.h5", files.random_convs("conv1_1"))
-    for name, write in HOSTILE.items():
+    for name, (write, _) in HOSTILE.items():
         write(folder / name)
         assert (folder / name).stat().st_size < 20 << 20
     environment = {**os.environ, "PYTHONPATH": str(Path(fastnst.__file__).parents[1])}
@@ -283,6 +295,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, i
 def test_a_hostile_file_is_one_clear_error_and_takes_no_memory(name: str, outcomes: dict[str, tuple[str, int]]) -> None:
     error, growth = outcomes[name]
     assert f"/{name}: " in error
+    assert HOSTILE[name][1] in error
     assert error.isprintable()
     assert len(error) < 1000
     assert "memory" not in error

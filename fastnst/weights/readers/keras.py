@@ -173,4 +173,6 @@ def _unpacked(data: bytes, filters: list[int], size: int, itemsize: int) -> byte
             data = np.frombuffer(data, np.uint8).reshape(itemsize, -1).T.tobytes()
         else:
             data = data[:-4]
+    if len(data) != size:
+        raise ValueError(f"a chunk that does not unpack to {size} bytes")
     return data

@@ -115,8 +115,8 @@ class Pickle:
     @staticmethod
     def _update(entries: Any, pairs: Iterable[Any]) -> None:
         for key, value in pairs:
-            if not isinstance(entries, dict) or not isinstance(key, _KEYS):
-                raise TypeError("entries that are none of a dictionary")
+            if not isinstance(key, _KEYS):
+                raise TypeError("a key that is neither text nor number")
             entries[key] = value
 
 
