@@ -42,13 +42,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """The text in one line that is safe for a terminal, at most ``limit`` characters of it.
+    r"""Return foreign ``text`` fit for one line of a terminal, at most ``limit`` characters, cut with ``...``.
 
-    Control characters, line breaks, marks that turn the direction of text and lone surrogates become escapes such as
-    ``\\x1b`` and ``\\u202e``.
+    Control characters, line breaks, bidirectional overrides and lone surrogates become ``\x1b`` or ``\u202e``.
     """
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:limit])
-    return shown if len(text) <= limit else f"{shown}..."
+    shown = "".join(c if c.isprintable() else _escape(ord(c)) for c in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def shown(value: object, limit: int = 60) -> str:

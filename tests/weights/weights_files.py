@@ -184,3 +184,56 @@ def write_npz(path: Path, convs: Convs) -> None:
     for name, (kernel, bias) in convs.items():
         arrays[f"{name}_W"], arrays[f"{name}_b"] = _hwio(kernel), bias
     np.savez(path, **arrays)
+
+
+def write_one_layer(path: Path, kernel: Any, bias: Any) -> None:
+    """Write conv1_1 as given, whatever its shape and dtype, in the format of the suffix: [out, in, height, width]."""
+    import h5py
+    from scipy.io import savemat
+
+    if path.suffix == ".npz":
+        np.savez(path, conv1_1_W=_hwio(kernel), conv1_1_b=bias)
+    elif path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file["block1_conv1/kernel:0"], file["block1_conv1/bias:0"] = _hwio(kernel), bias
+    elif path.suffix == ".mat":
+        savemat(path, {"layers": _cell({"name": "conv1_1", "weights": _cell(_hwio(kernel), bias)})})
+    else:
+        raise ValueError(path.suffix)
+
+
+def write_codebook(path: Path, tensors: dict[str, Any] | None = None, **facts: Any) -> None:
+    """Write conv1_1 in the format of the bundled weights, with some of its tensors or facts changed."""
+    from safetensors.numpy import save_file
+
+    held = {
+        "conv1_1.codebook": np.linspace(-1, 1, 256, dtype=np.float32),
+        "conv1_1.index": np.arange(64 * 27, dtype=np.int64).astype(np.uint8).reshape(64, 3, 3, 3),
+        "conv1_1.bias": np.zeros(64, np.float32),
+    }
+    header = {"format": "fastnst-codebook-1", "arch": "vgg19", "convention": "caffe", "name": "n", "license": "l"}
+    header |= {"source": "s", **facts}
+    save_file({**held, **(tensors or {})}, path, {"fastnst": json.dumps(header)})
+
+
+def write_big_endian_mat(path: Path, convs: Convs) -> None:
+    """Write what a big-endian MATLAB wrote, after MathWorks' description of the format; scipy only reads such files."""
+
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    def matrix(kind: int, shape: tuple[int, ...], contents: bytes, name: bytes = b"") -> bytes:
+        sides = struct.pack(f">{len(shape)}i", *shape)
+        return element(14, element(6, struct.pack(">II", kind, 0)) + element(5, sides) + element(1, name) + contents)
+
+    def numbers(array: Array) -> bytes:
+        return matrix(7, array.shape, element(7, array.astype(">f4").tobytes(order="F")))
+
+    layers = b""
+    for name, (kernel, bias) in convs.items():
+        text = matrix(4, (1, len(name)), element(4, name.encode("utf-16-be")))
+        both = matrix(1, (1, 2), numbers(_hwio(kernel)) + numbers(bias[:, None]))
+        width = struct.pack(">HHi", 4, 5, 8)  # a small element: size, type and contents in eight bytes
+        layers += matrix(2, (1, 1), width + element(1, b"name\0\0\0\0weights\0") + text + both)
+    start = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI"
+    path.write_bytes(start + matrix(1, (1, len(convs)), layers, b"layers"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
-from fastnst.errors import WeightsError
+from fastnst.errors import WeightsError, printable
 from fastnst.weights.readers import keras, matconvnet, npz, safetensors_file, torch_file
-from fastnst.weights.readers.common import Content, is_zip_with
+from fastnst.weights.readers.common import Content, parsing
 
 _READERS = {
     "PyTorch": torch_file.read,
@@ -28,22 +29,23 @@ _SUFFIXES = {
 
 def read(path: Path) -> Content:
     """Read a weights file; WeightsError says what is wrong with it."""
-    if not path.exists():
-        raise WeightsError(f"{path}: no such file")
-    if path.is_dir():
-        raise WeightsError(f"{path}: a folder; give the weights file itself")
-    by_name = _SUFFIXES.get(path.suffix.lower())
-    if by_name is None:
-        raise WeightsError(f"{path}: unknown kind of weights file; fastnst reads {', '.join(_SUFFIXES)}")
-    try:
+    label = printable(str(path), 4096)
+    with parsing(label, "weights"):
+        if not path.exists():
+            raise WeightsError("no such file")
+        if path.is_dir():
+            raise WeightsError("a folder; give the weights file itself")
+        if not path.is_file():
+            raise WeightsError("a pipe or a device; give a regular file")
+        by_name = _SUFFIXES.get(path.suffix.lower())
+        if by_name is None:
+            raise WeightsError(f"unknown kind of weights file; fastnst reads {', '.join(_SUFFIXES)}")
         by_content = _sniff(path)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if by_content != by_name:
-        raise WeightsError(
-            f"{path}: named {path.suffix}, but its content is {by_content or 'no weights fastnst knows'}"
-        )
-    return _READERS[by_name](path)
+        if by_content != by_name:
+            found = by_content or "no weights fastnst knows"
+            raise WeightsError(f"named {path.suffix}, but its content is {found}")
+    with parsing(label, by_name):
+        return _READERS[by_name](path)
 
 
 def _sniff(path: Path) -> str | None:
@@ -51,15 +53,17 @@ def _sniff(path: Path) -> str | None:
     with path.open("rb") as file:
         start = file.read(16)
     if not start:
-        raise WeightsError(f"{path}: an empty file")
+        raise WeightsError("an empty file")
     if start.startswith(b"PK\x03\x04"):
-        if is_zip_with(path, "data.pkl"):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("data.pkl") for name in names):
             return "PyTorch"
-        return "NumPy" if is_zip_with(path, ".npy") else None
+        return "NumPy" if any(name.endswith(".npy") for name in names) else None
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return "HDF5"
     if start.startswith(b"MATLAB 7.3"):
-        raise WeightsError(f"{path}: a MATLAB 7.3 file; save it again with save(..., '-v7')")
+        raise WeightsError("a MATLAB 7.3 file; save it again with save(..., '-v7')")
     if start.startswith(b"MATLAB 5.0"):
         return "MATLAB"
     if start[8:9] == b"{":  # eight bytes of length, then JSON

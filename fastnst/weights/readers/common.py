@@ -1,18 +1,26 @@
-"""What every reader returns, and the helpers they share."""
+"""What every reader returns, and the helpers they share.
+
+A reader takes shapes and dtypes from headers, as ``Part``; ``pairs`` checks them all before it reads the first value,
+so that no file can claim more than a VGG has. Readers raise WeightsError without the file's name; whatever else they
+raise means a damaged file. ``parsing`` adds the name.
+"""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
-from fastnst.errors import WeightsError
+from fastnst.errors import WeightsError, printable
+from fastnst.weights.layout import conv_shapes
+
+_SHAPES = conv_shapes("vgg16") | conv_shapes("vgg19")
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -33,50 +41,88 @@ class Content:
     source: str | None = None
 
 
+@dataclass(frozen=True)
+class Part:
+    """A weight or bias as the header of its file describes it: shape, name of the dtype, and how to read it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], torch.Tensor]
+
+    def from_hwio(self) -> Part:
+        """Return the kernel [height, width, in, out] as [out, in, height, width]."""
+        if len(self.shape) != 4:
+            raise WeightsError(f"a weight has the shape {_shown(self.shape)}, not [height, width, in, out]")
+        height, width, inputs, outputs = self.shape
+        return Part((outputs, inputs, height, width), self.dtype, lambda: self.read().permute(3, 2, 0, 1))
+
+
 @contextmanager
-def parsing(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a parsing library raises on a damaged or hostile file into one WeightsError."""
+def parsing(label: str, kind: str) -> Iterator[None]:
+    """Turn whatever is raised on a damaged or hostile file into one WeightsError that names it."""
     try:
         yield
-    except (WeightsError, MemoryError):
-        raise
+    except WeightsError as error:
+        raise WeightsError(f"{label}: {error}") from error
+    except PermissionError as error:
+        raise WeightsError(f"{label}: cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise WeightsError(f"{label}: damaged, or too little memory to read it") from error
     except Exception as error:  # libraries raise anything from zlib.error to TypeError on damaged files
-        reason = " ".join(str(error).split())[:200]
+        reason = printable(" ".join(str(error).split()))
         raise WeightsError(
-            f"{path}: damaged, truncated or not a {kind} file ({type(error).__name__}: {reason})"
+            f"{label}: damaged, truncated or not a {kind} file ({type(error).__name__}: {reason})"
         ) from error
 
 
-def is_zip_with(path: Path, suffix: str) -> bool:
-    """Return whether the zip file ``path`` has a member whose name ends with ``suffix``; WeightsError if damaged."""
-    with parsing(path, "zip"), zipfile.ZipFile(path) as archive:
-        return any(name.endswith(suffix) for name in archive.namelist())
+def from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Copy an array of either byte order into a tensor."""
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
 
 
-def from_hwio(path: Path, name: str, array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """Turn a kernel [height, width, in, out] into a tensor [out, in, height, width]."""
-    if array.ndim != 4:
-        raise WeightsError(f"{path}: {name} has a weight of shape {list(array.shape)}, not [height, width, in, out]")
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(3, 2, 0, 1)))
+def read_at(file: BinaryIO, start: int, count: int) -> bytes:
+    """Read ``count`` bytes from ``start``; ValueError, and nothing allocated, if the file is shorter."""
+    if not 0 <= start <= start + count <= os.fstat(file.fileno()).st_size:
+        raise ValueError(f"it ends before byte {start + count}")
+    file.seek(start)
+    return file.read(count)
 
 
-def pairs(
-    path: Path, weights: Mapping[str, torch.Tensor], biases: Mapping[str, torch.Tensor]
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Join weights and biases by layer name; WeightsError if one of the two is missing."""
-    for name in sorted(set(weights) ^ set(biases)):
-        raise WeightsError(f"{path}: {name} has no {'bias' if name in weights else 'weight'}")
-    return {name: (weights[name], biases[name]) for name in sorted(weights)}
-
-
-def put(path: Path, into: dict[str, torch.Tensor], name: str, tensor: torch.Tensor) -> None:
-    """Add a tensor under its layer's name; WeightsError if the file has that layer twice."""
+def put(into: dict[str, Part], name: str, part: Part) -> None:
+    """Add a part under its layer's name; WeightsError if the file has that layer twice."""
     if name in into:
-        raise WeightsError(f"{path}: holds {name} twice; fastnst reads files with one VGG in them")
-    into[name] = tensor
+        raise WeightsError(f"holds {name} twice; fastnst reads files with one VGG in them")
+    into[name] = part
 
 
-def nothing_found(path: Path, held: list[str], expected: str) -> WeightsError:
+def pairs(weights: Mapping[str, Part], biases: Mapping[str, Part]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Join weights and biases by layer name and read them; WeightsError if one is missing or is not a VGG's."""
+    for name in sorted(set(weights) ^ set(biases)):
+        raise WeightsError(f"{name} has no {'bias' if name in weights else 'weight'}")
+    for name in sorted(weights):
+        check(name, "weight", weights[name])
+        check(name, "bias", biases[name])
+    return {name: (weights[name].read(), biases[name].read()) for name in sorted(weights)}
+
+
+def check(name: str, kind: str, part: Part, dtypes: tuple[str, ...] = _DTYPES) -> None:
+    """Raise WeightsError unless the header describes the weight or bias of VGG's convolution ``name``."""
+    if name not in _SHAPES:
+        raise WeightsError(f"holds {name}, which no VGG has")
+    expected = _SHAPES[name][: 1 if kind == "bias" else 4]
+    if part.shape != expected:
+        axes = "" if kind == "bias" else " (out, in, height, width)"
+        raise WeightsError(f"{name} {kind} should be {list(expected)}{axes}, found {_shown(part.shape)}")
+    if part.dtype not in dtypes:
+        numbers = f"floating point numbers ({', '.join(dtypes)})" if dtypes == _DTYPES else " or ".join(dtypes)
+        raise WeightsError(f"{name} {kind} should hold {numbers}, found {printable(part.dtype)}")
+
+
+def nothing_found(held: list[str], expected: str) -> WeightsError:
     """The error for a readable file without any VGG convolution: says what it holds instead."""
-    shown = ", ".join(held[:4]) + (", ..." if len(held) > 4 else "")
-    return WeightsError(f"{path}: no VGG convolutions found; expected {expected}, the file holds {shown or 'nothing'}")
+    shown = ", ".join(printable(name, 60) for name in held[:4]) + (", ..." if len(held) > 4 else "")
+    return WeightsError(f"no VGG convolutions found; expected {expected}, the file holds {shown or 'nothing'}")
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return printable(str(list(shape[:100])))

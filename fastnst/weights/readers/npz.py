@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+import io
+import math
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 
-from fastnst.weights.readers.common import Content, from_hwio, nothing_found, pairs, parsing, put
+from fastnst.errors import WeightsError
+from fastnst.weights.readers.common import Content, Part, from_numpy, nothing_found, pairs, put
 
 _KEY = re.compile(r"^(conv[1-5]_[1-4])_([Wb])$")
+_HEADER = 1 << 14  # bytes; NumPy refuses headers of more than 10,000 characters
 
 
 def read(path: Path) -> Content:
     """Read the convolutions' arrays; the rest of the archive is not unpacked. Pickled arrays are refused."""
-    weights: dict[str, torch.Tensor] = {}
-    biases: dict[str, torch.Tensor] = {}
-    with parsing(path, "NumPy .npz"), np.load(path, allow_pickle=False) as file:
-        for key in file.files:
+    weights: dict[str, Part] = {}
+    biases: dict[str, Part] = {}
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        for key, info in members.items():
             match = _KEY.match(key)
             if match and match[2] == "W":
-                put(path, weights, match[1], from_hwio(path, match[1], file[key]))
+                put(weights, match[1], _part(archive, info).from_hwio())
             elif match:
-                put(path, biases, match[1], torch.from_numpy(file[key]))
+                put(biases, match[1], _part(archive, info))
         if not weights:
-            raise nothing_found(path, file.files, "arrays such as conv1_1_W")
-    return Content(pairs(path, weights, biases), convention="caffe-rgb")
+            raise nothing_found(list(members), "arrays such as conv1_1_W")
+        return Content(pairs(weights, biases), convention="caffe-rgb")
+
+
+def _part(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Part:
+    """Describe the array of a member by its header."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a bound
+        raise WeightsError("compressed by another method than NumPy's; save it again with numpy.savez")
+    with archive.open(info) as member:
+        start = io.BytesIO(member.read(_HEADER))
+    version = npy.read_magic(start)
+    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = header(start)
+    offset = start.tell()
+
+    def values() -> torch.Tensor:
+        count = math.prod(shape) * dtype.itemsize
+        with archive.open(info) as member:
+            member.seek(offset)
+            data = member.read(count)
+        return from_numpy(np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C"))
+
+    return Part(shape, dtype.name, values)

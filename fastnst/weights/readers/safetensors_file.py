@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 
+from fastnst.errors import WeightsError
 from fastnst.weights import bundle
 from fastnst.weights.readers import state_dict
-from fastnst.weights.readers.common import Content, parsing
+from fastnst.weights.readers.common import Content, Part, check, pairs
+
+_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "U8": "uint8"}
+_HEADER = 10 << 20  # bytes; VGG-19's has 4,000
 
 
 def read(path: Path) -> Content:
     """Read the convolutions' tensors; others stay on disk."""
-    with parsing(path, "safetensors"), safe_open(path, framework="pt") as file:
+    with path.open("rb") as start:
+        if int.from_bytes(start.read(8), "little") > _HEADER:
+            raise WeightsError(f"its header claims more than {_HEADER} bytes")
+    with safe_open(path, framework="pt") as file:
         header = bundle.header(file.metadata())
-        if header is None:
-            return state_dict.content(path, file.keys(), file.get_tensor)
-        return _codebook(file, header)
+
+        def part(key: str) -> Part:
+            described = file.get_slice(key)
+            dtype = str(described.get_dtype())
+            return Part(tuple(described.get_shape()), _DTYPES.get(dtype, dtype), lambda: file.get_tensor(key))
+
+        keys = file.keys()
+        return _codebook(header, keys, part) if header else state_dict.content(keys, part)
 
 
-def _codebook(file: Any, header: dict[str, Any]) -> Content:
-    convs = {}
-    for name in sorted(key.removesuffix(".index") for key in file.keys() if key.endswith(".index")):  # noqa: SIM118
-        weight = bundle.decode(file.get_tensor(f"{name}.codebook"), file.get_tensor(f"{name}.index"))
-        convs[name] = (weight, file.get_tensor(f"{name}.bias"))
-    return Content(
-        convs,
-        convention=header["convention"],
-        settled=True,
-        arch=header["arch"],
-        name=header["name"],
-        license=header["license"],
-        source=header["source"],
-    )
+def _codebook(header: dict[str, Any], keys: list[str], part: Callable[[str], Part]) -> Content:
+    weights, biases = {}, {}
+    for name in sorted(key.removesuffix(".index") for key in keys if key.endswith(".index")):
+        codebook, index = part(f"{name}.codebook"), part(f"{name}.index")
+        check(name, "weight", index, ("uint8",))
+        if codebook.shape != (256,) or codebook.dtype != "float32":
+            raise WeightsError(f"{name}.codebook should be 256 float32 numbers")
+        weights[name] = Part(index.shape, codebook.dtype, partial(_decoded, codebook, index))
+        biases[name] = part(f"{name}.bias")
+    return Content(pairs(weights, biases), settled=True, **header)
+
+
+def _decoded(codebook: Part, index: Part) -> torch.Tensor:
+    return bundle.decode(codebook.read(), index.read())
