@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastnst.errors import CheckpointError, UsageError
+from fastnst.files import destination, obstacle, put
 from fastnst.objective import Losses
 from fastnst.optimize import Clock, Place
 from fastnst.settings import Settings
@@ -74,7 +75,8 @@ class Checkpoint:
     """The file that a run is kept in, and lent to one run at a time: a context manager.
 
     Args:
-        path: the file. Beside it lie a lock, ``.NAME.lock``, and for the length of the run a folder ``.NAME.part``.
+        path: the file, or a symbolic link to it. Beside the file lie a lock, ``.NAME.lock``, and for the length of the
+            run a folder ``.NAME.part``.
         every: steps, over all scales, from one writing to the next; the end of each scale and of the run come on top.
         resume: go on from what the file holds, or begin if there is none.
         writes: whether this process keeps the run; where several make it together, one does, and all read.
@@ -98,13 +100,17 @@ class Checkpoint:
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise UsageError(f"checkpoint_every: expected a whole number of at least 1, got {every!r}")
         self.every, self.resume, self.force, self.writes = every, resume, force, writes
-        self._part = self.path.with_name(f".{self.path.name}.part")
-        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+        self._file = destination(self.path)
+        self._part = self._file.with_name(f".{self._file.name}.part")
+        self._lock = FileLock(self._file.with_name(f".{self._file.name}.lock"), timeout=0)
         self._facts: dict[str, Any] = {}
 
     def __enter__(self) -> Checkpoint:
         if self.path.is_dir():
             raise UsageError(f"{self.path}: is a folder, expected the name of a file")
+        reason = obstacle(self.path) if self.writes else None
+        if reason is not None:
+            raise CheckpointError(f"{self.path}: {reason}")
         try:
             if self.writes:
                 Path(self._lock.lock_file).touch()
@@ -167,9 +173,10 @@ class Checkpoint:
             save_file(tensors, part, metadata)
             part.chmod(Path(self._lock.lock_file).stat().st_mode)  # as of any new file; save_file is stricter
             _to_disk(part)
-            part.replace(self.path)
+            put(part, self._file)
+            _to_disk(self._file)
             if os.name == "posix":  # elsewhere a folder cannot be opened
-                _to_disk(self.path.parent)
+                _to_disk(self._file.parent)
         except (OSError, SafetensorError) as error:
             log.warning("%s: cannot be written (%s); going on, the last place written stands", self.path, error)
 
@@ -178,7 +185,7 @@ class Checkpoint:
             with safe_open(self.path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 names = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
+                tensors = {name: file.get_tensor(name).clone() for name in names}  # the file may be written over
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be read ({error.strerror})") from error
         except SafetensorError as error:

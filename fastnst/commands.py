@@ -34,8 +34,10 @@ def stylize(options: argparse.Namespace) -> int:
     if options.plan:
         return _plan(options, settings)
     output = _output(options, settings)
-    images.check_target(output)
+    images.check_target(output, parents=options.parents)
     _check_checkpoint(options, output)
+    if options.parents:
+        output.parent.mkdir(parents=True, exist_ok=True)
     every = checkpoint.EVERY if options.checkpoint_every is None else options.checkpoint_every
     with ranks.of_torchrun(settings.device) as world:
         options.quiet = options.quiet or not world.first
