@@ -28,6 +28,7 @@ from torch import Tensor
 from fastnst import schema
 from fastnst.digests import digest
 from fastnst.errors import CheckpointError, UsageError, printable, shown
+from fastnst.files import destination, obstacle, put
 from fastnst.inputs import Named
 from fastnst.objective import Losses
 from fastnst.optimize import Clock, Place
@@ -77,7 +78,8 @@ class Checkpoint:
     """The file that a run is kept in, and lent to one run at a time: a context manager.
 
     Args:
-        path: the file. Beside it lie a lock, ``.NAME.lock``, and for the length of the run a folder ``.NAME.part``.
+        path: the file, or a symbolic link to it. Beside the file lie a lock, ``.NAME.lock``, and for the length of the
+            run a folder ``.NAME.part``.
         every: steps, over all scales, from one writing to the next; the end of each scale and of the run come on top.
         resume: go on from what the file holds, or begin if there is none.
         writes: whether this process keeps the run; where several make it together, one does, and all read.
@@ -102,12 +104,15 @@ class Checkpoint:
         self.every: int = check_number("checkpoint_every", every, _EVERY)
         self.resume, self.force, self.writes = resume, force, writes
         self._part, lock = (Path(file) for _, file in files(self.path)[1:])
-        self._target = self.path.resolve()  # where a link leads to
+        self._target = destination(self.path)
         self._lock = FileLock(lock, timeout=0)
         self._facts: dict[str, Any] = {}
         self._identity: Identity | None = None
 
     def __enter__(self) -> Checkpoint:
+        reason = obstacle(self.path) if self.writes else None
+        if reason is not None:
+            raise CheckpointError(f"{self.path}: {reason}")
         try:
             if self.writes:
                 Path(self._lock.lock_file).touch()
@@ -172,7 +177,8 @@ class Checkpoint:
             save_file(tensors, part, metadata)
             part.chmod(Path(self._lock.lock_file).stat().st_mode)  # as of any new file; save_file is stricter
             _to_disk(part)
-            part.replace(self._target)
+            put(part, self._target)
+            _to_disk(self._target)
             if os.name == "posix":  # elsewhere a folder cannot be opened
                 _to_disk(self._target.parent)
         except (OSError, SafetensorError) as error:
@@ -238,7 +244,8 @@ class Checkpoint:
             if not all_finite(tensors[name]):
                 raise CheckpointError(f"{self.path}: not of a run: {name} is not finite")
         *before, last = ([Losses(**losses) for losses in scale] for scale in trace)
-        place = Place(last, {**tensors, **numbers})
+        # Copies, since the mapped file may be written over.
+        place = Place(last, {**{name: tensor.clone() for name, tensor in tensors.items()}, **numbers})
         return Saved(scale, before, place, header["seconds"], finished, header["stopped"])
 
     def _compare(self, header: Mapping[str, Any]) -> None:

@@ -212,8 +212,10 @@ def _stylize(parser: _Parser) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="where to write: .png, .jpg, .webp or .tif; replaced if it is there (default: CONTENT_STYLE.png here)",
+        help="where to write: .png, .jpg, .webp, .tif, .avif, .jp2 or .bmp; replaced if it is there (default: "
+        "CONTENT_STYLE.png here)",
     )
+    parser.add_argument("--parents", action="store_true", help="make the folder of OUT, and those above it")
     parser.add_argument(
         "--force",
         action="store_true",

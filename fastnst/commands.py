@@ -36,10 +36,12 @@ def stylize(options: argparse.Namespace) -> int:
     if options.plan:
         return _plan(options, settings)
     output = _output(options)
-    images.check_target(output)
+    images.check_target(output, parents=options.parents)
     if options.checkpoint is None and options.checkpoint_every is not None:
         raise UsageError("--checkpoint-every: expected the file to write as well (--checkpoint FILE)")
     _refuse_clashes(options, settings, output)
+    if options.parents:
+        output.parent.mkdir(parents=True, exist_ok=True)
     every = checkpoint.EVERY if options.checkpoint_every is None else parse_number(options.checkpoint_every, int)
     with ranks.of_torchrun(settings.device) as world:
         options.quiet = options.quiet or not world.first

@@ -20,7 +20,8 @@ from fastnst.images import Picture
 @dataclass(frozen=True)
 class Painting:
     """A style picture as it is used. ``mask``, of the content's size, says where in the image it goes, and ``source``,
-    of the style's size, where in the picture it comes from: white counts, black does not, grey counts in part."""
+    of the style's size, where in the picture it comes from: white counts, black and what is transparent do not, grey
+    counts in part."""
 
     picture: Picture
     mask: Picture | None = None
@@ -99,8 +100,8 @@ def read(
         max_pixels: as for :func:`fastnst.images.load`.
 
     Raises:
-        UsageError: another number of masks than of styles, no style, a mask of another size than its picture, or one
-            with no pixel above zero. ImageError: a picture that cannot be read.
+        UsageError: another number of masks than of styles, no style, a mask of other proportions than its picture (by
+            more than a pixel), or one with no pixel above zero. ImageError: a picture that cannot be read.
     """
     styles = style if isinstance(style, (list, tuple)) else [style]
     if not styles:
@@ -134,19 +135,28 @@ def values(mask: Picture | None, size: tuple[int, int] | None = None) -> Tensor 
 def _mask(
     name: str, source: Any, whole: Picture, fit: Callable[[Picture], Picture], max_pixels: int | None
 ) -> Picture | None:
-    """A mask of the picture ``whole``, brought to the size in which that is used."""
+    """A mask of the picture ``whole``, brought to the size in which that is used; what is transparent is black."""
     if source is None:
         return None
     mask = images.load(source, max_pixels=max_pixels)
     called = f"{name} {mask.path}" if mask.path else name
-    if mask.pixels.shape != whole.pixels.shape:
-        sizes = [f"{x.pixels.shape[3]}x{x.pixels.shape[2]}" for x in (mask, whole)]
-        raise UsageError(f"{called}: is {sizes[0]} pixels, but its picture {sizes[1]}; draw it in the picture's size")
-    fitted = fit(mask)
-    fitted = replace(fitted, pixels=fitted.pixels.clamp(0, 1), alpha=None, path=mask.path)
+    pixels = mask.pixels if mask.alpha is None else mask.pixels * mask.alpha
+    if pixels.shape != whole.pixels.shape:
+        sizes = [tuple(x.shape[2:]) for x in (pixels, whole.pixels)]
+        if not _same_aspect(*sizes):
+            told = [f"{width}x{height}" for height, width in sizes]
+            raise UsageError(f"{called}: is {told[0]} pixels, but its picture {told[1]}; draw it in these proportions")
+        pixels = images.resize(pixels, *sizes[1])
+    fitted = fit(Picture(pixels))
+    fitted = replace(fitted, pixels=fitted.pixels.clamp(0, 1), path=mask.path)
     if not bool((fitted.pixels > 0).any()):
         raise UsageError(f"{called}: has no pixel above zero; paint white what counts")
     return fitted
+
+
+def _same_aspect(size: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether the one, scaled to a side of the other, is within a pixel of it (or the other way round)."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
 
 
 def parts(name: str, count: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 from collections.abc import Sequence
@@ -9,9 +10,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastnst.errors import ImageError, UsageError, nearest
+from fastnst.images import raw
+
+log = logging.getLogger("fastnst")
 
 PAIRINGS = ("product", "order", "shuffle")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+SUFFIXES = (
+    *(
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".gif",
+        ".avif",
+        ".jp2",
+        ".jpx",
+        ".heic",
+        ".heif",
+        ".psd",
+    ),
+    *(".ppm", ".pgm", ".pnm", ".jfif", ".jpe"),
+    *raw.SUFFIXES,
+)
+"""The names of pictures; one that turns out not to be read is reported when its turn comes."""
+_UNREAD = (
+    *(".ai", ".dds", ".eps", ".exr", ".hdr", ".ico", ".jxl", ".jxr", ".kra", ".pcx", ".pdf"),
+    *(".psb", ".qoi", ".svg", ".tga", ".wmf", ".xcf"),
+)
+"""Names of pictures too, of kinds that are not read."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +64,23 @@ class Pair:
 def find(directory: Path) -> tuple[list[Path], list[Path]]:
     """The pictures ``content_*`` and ``style_*`` of a folder in natural order; ImageError where there are none."""
     try:
-        names = sorted((path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES), key=natural)
+        named = [path for path in directory.iterdir() if path.name.lower().startswith(("content_", "style_"))]
+        names = sorted((path for path in named if path.suffix.lower() in SUFFIXES), key=natural)
+        left = sorted(path.name for path in named if path.suffix.lower() in _UNREAD and path.is_file())
     except FileNotFoundError:
         raise ImageError(f"{directory}: no such folder; expected one with content_* and style_* pictures") from None
     except NotADirectoryError:
         raise ImageError(f"{directory}: is not a folder; expected one with content_* and style_* pictures") from None
     except OSError as error:
         raise ImageError(f"{directory}: cannot be read ({error.strerror})") from error
+    if left:
+        told = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        log.warning("%s: passed over, as of no kind that is read: %s", directory, told)
     contents = [path for path in names if path.name.lower().startswith("content_")]
     styles = [path for path in names if path.name.lower().startswith("style_")]
     for kind, found in (("content", contents), ("style", styles)):
         if not found:
-            raise ImageError(f"{directory}: holds no picture named {kind}_* ({', '.join(SUFFIXES)})")
+            raise ImageError(f"{directory}: holds no picture named {kind}_* (.jpg, .png and so on)")
     return contents, styles
 
 

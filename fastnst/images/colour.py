@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import struct
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,13 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert an 8-bit ``image`` without alpha to mode RGB in sRGB. A profile that is broken or of another colour
     space than the image is ignored, as if it were absent; so is one that changes nothing, to keep the pixels exact."""
     if image.mode == "LAB":
-        return _applied(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+        return _lab().apply(image)
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
-    parsed = _parsed(profile, image.mode)
-    if parsed is not None:
+    transform = _transform(profile, image.mode)
+    if transform is not None:
         try:
-            return _applied(image, parsed)
+            return transform.apply(image)
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass
     return image.convert("RGB")
@@ -46,15 +46,14 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 def to_srgb_16(pixels: NDArray[np.uint16], profile: bytes | None) -> NDArray[np.float32]:
     """Convert 16-bit ``pixels`` [H, W, 3] or [H, W, 1] to float32 RGB [H, W, 3] in 0..1, sRGB."""
     channels = pixels.shape[2]
-    parsed = _parsed(profile, "L" if channels == 1 else "RGB")
-    if profile is None or parsed is None:
+    if profile is None or _transform(profile, "L" if channels == 1 else "RGB") is None:
         return _three(pixels.astype(np.float32) / np.float32(_LEVELS - 1))
-    curves = _curves(profile, parsed, channels)
-    if curves is None:
+    model = _model(profile, channels)
+    if model is None:
         return _through_8_bits(pixels, profile)
-    linear = np.stack([curve[pixels[..., i]] for i, curve in enumerate(curves)], axis=-1)
-    if channels == 3:
-        linear = linear @ (np.linalg.inv(_colorants(_srgb())) @ _colorants(parsed)).T.astype(np.float32)
+    linear = np.stack([curve[pixels[..., i]] for i, curve in enumerate(model.curves)], axis=-1)
+    if model.matrix is not None:
+        linear = linear @ model.matrix
     return _three(_encoded(linear))
 
 
@@ -74,9 +73,9 @@ def _srgb() -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
-@lru_cache(maxsize=4)  # pictures are converted strip by strip
-def _parsed(profile: bytes | None, mode: str) -> ImageCms.ImageCmsProfile | None:
-    """The profile, or None when it is absent, broken, meant for another mode or the same as sRGB."""
+@lru_cache(maxsize=4)  # pictures are converted strip by strip, and making a transform takes longer than a strip
+def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From ``mode`` to RGB in sRGB; None when the profile is absent, broken, of another mode or the same as sRGB."""
     if not profile:
         return None
     try:
@@ -84,12 +83,18 @@ def _parsed(profile: bytes | None, mode: str) -> ImageCms.ImageCmsProfile | None
         space = {"L": "GRAY"}.get(mode, mode)
         if parsed.profile.xcolor_space.strip() != space:
             return None
+        transform = ImageCms.ImageCmsTransform(parsed, _srgb(), mode, "RGB")
         probe = _probe(mode)
-        change = np.asarray(_applied(probe, parsed), np.int16) - np.asarray(probe.convert("RGB"), np.int16)
+        change = np.asarray(transform.apply(probe), np.int16) - np.asarray(probe.convert("RGB"), np.int16)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
     # Profiles that mean sRGB differ by one level from one another, by rounding in their tables.
-    return None if mode != "CMYK" and np.abs(change).max() <= 1 else parsed
+    return None if mode != "CMYK" and np.abs(change).max() <= 1 else transform
+
+
+@cache
+def _lab() -> ImageCms.ImageCmsTransform:
+    return ImageCms.ImageCmsTransform(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), _srgb(), "LAB", "RGB")
 
 
 def _probe(mode: str) -> Image.Image:
@@ -99,10 +104,6 @@ def _probe(mode: str) -> Image.Image:
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     grid = np.stack(np.meshgrid(*[steps] * 3, indexing="ij"), axis=-1).reshape(27, 27, 3)
     return Image.fromarray(grid).convert(mode)
-
-
-def _applied(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    return ImageCms.ImageCmsTransform(profile, _srgb(), image.mode, "RGB").apply(image)
 
 
 def _colorants(profile: ImageCms.ImageCmsProfile) -> NDArray[np.float64]:
@@ -119,22 +120,31 @@ def _encoded(linear: NDArray[np.float32]) -> NDArray[np.float32]:
     return encoded.clip(0, 1)
 
 
+class _Model(NamedTuple):
+    """A grey or a matrix profile: the tone curve of each channel, 65536 values, and the matrix [3, 3] from linear
+    colours to those of sRGB, to be multiplied from the right; None for grey."""
+
+    curves: list[NDArray[np.float32]]
+    matrix: NDArray[np.float32] | None
+
+
 @lru_cache(maxsize=4)
-def _curves(profile: bytes, parsed: ImageCms.ImageCmsProfile, channels: int) -> list[NDArray[np.float32]] | None:
-    """The tone curves of a grey or a matrix profile, each a table of 65536 values; None for every other profile."""
-    if channels == 3 and None in (
-        parsed.profile.red_colorant,
-        parsed.profile.green_colorant,
-        parsed.profile.blue_colorant,
-    ):
+def _model(profile: bytes, channels: int) -> _Model | None:
+    """None for a profile of another kind."""
+    parsed = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    core: Any = parsed.profile
+    if channels == 3 and None in (core.red_colorant, core.green_colorant, core.blue_colorant):
         return None
     try:
         tags = _tags(profile)
         if b"A2B0" in tags:
             return None
-        return [_curve(tags[name]) for name in ([b"kTRC"] if channels == 1 else [b"rTRC", b"gTRC", b"bTRC"])]
+        curves = [_curve(tags[name]) for name in ([b"kTRC"] if channels == 1 else [b"rTRC", b"gTRC", b"bTRC"])]
     except (KeyError, struct.error, ValueError, IndexError):
         return None
+    if channels == 1:
+        return _Model(curves, None)
+    return _Model(curves, (np.linalg.inv(_colorants(_srgb())) @ _colorants(parsed)).T.astype(np.float32))
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:

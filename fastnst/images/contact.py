@@ -44,7 +44,8 @@ def sheet(
     lefts = [gap + sum(widths[:i]) + gap * i for i in range(columns)]
     font_size = max(12, height // 20)
     row_height = height + gap + (font_size * 3 // 2 if labels is not None else 0)
-    ground = torch.ones(3, gap + row_height * math.ceil(count / columns), gap + sum(widths) + gap * columns)
+    size = gap + row_height * math.ceil(count / columns), gap + sum(widths) + gap * columns
+    ground = torch.ones(3, *size, device="cpu", dtype=torch.float32)
     for i, picture in enumerate(scaled):
         row, column = divmod(i, columns)
         top, left = gap + row * row_height, lefts[column]

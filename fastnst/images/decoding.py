@@ -8,26 +8,38 @@ is read by strips or tiles instead (:mod:`fastnst.images.segments`): in one pass
 
 from __future__ import annotations
 
+import io
+import re
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from fastnst.errors import ImageError
-from fastnst.images import colour, segments
+from fastnst.images import colour, raw, segments
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "PSD")
 """The formats tried, by Pillow's names. Some of Pillow's others start programs (EPS) or match anything (TGA)."""
 
 _TIFF_WIDTH, _TIFF_LENGTH, _TIFF_BITS = 256, 257, 258
 _TIFF_PLANAR = 284
+_ORIENTATION = 274
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+"""In a JPEG: in the data of a scan 0xff stands before 0 or the number of a restart (ITU-T T.81, B.1.1)."""
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)[/\\]+")
+_SCAN, _END, _BARE = 0xDA, 0xD9, (0x01, 0xD8)
+_MOST_SCANS = 100
+"""The limit of libtiff for the JPEG in a TIFF; encoders write about ten."""
+_LONGEST = 1000
+"""One side over the other: at 1000 pixels the picture is one pixel wide, and there is nothing to style."""
 
 
 class Decoded(NamedTuple):
@@ -40,23 +52,37 @@ class Decoded(NamedTuple):
 def decode_file(path: Path, max_pixels: int | None) -> Decoded:
     """Decode the first frame of a file. Raises ImageError, naming the file, for all that can be wrong with it."""
     with opened(path) as stream, damage(path):
-        image = identify(stream, path)
-        check_size(str(path), image.width, image.height, max_pixels)
-        stored = segments.layout(image)
-        if stored is not None:
-            return _decode_segments(stored, stream, path)
-        deep = _layout_16(image, path)
-        if deep is None:
-            _load(image)
-            return decode_image(image, str(path))
-        upper = _bytes_as(image, deep.upper)
-        profile, key = image.info.get("icc_profile"), image.info.get("transparency")
-        if deep.lower is None:
-            samples = upper.view(">u2").astype(np.uint16)
-        else:
-            samples = upper.astype(np.uint16) * np.uint16(256)
-            samples += _bytes_as(identify(stream, path), deep.lower)
-        return _decode_16(samples, profile, key, premultiplied=deep.premultiplied)
+        page = raw.large_picture(stream, path)
+        if page is None:
+            return _decode_stream(stream, path, max_pixels)
+        return _decode_stream(page.stream or stream, path, max_pixels, page.orientation)
+
+
+def _decode_stream(stream: BinaryIO, path: Path, max_pixels: int | None, orientation: int = 0) -> Decoded:
+    """``orientation`` is that of a picture which does not say its own."""
+    image = identify(stream, path, max_pixels)
+    check_size(str(path), image.width, image.height, max_pixels)
+    if orientation:
+        image.getexif().setdefault(_ORIENTATION, orientation)
+        if hasattr(image, "tag_v2"):
+            image.tag_v2.setdefault(_ORIENTATION, orientation)
+    if image.format in ("JPEG", "MPO"):
+        _check_scans(stream, path)
+    stored = segments.layout(image)
+    if stored is not None:
+        return _decode_segments(stored, stream, path)
+    deep = _layout_16(image, path)
+    if deep is None:
+        _load(image)
+        return decode_image(image, str(path))
+    upper = _bytes_as(image, deep.upper)
+    profile, key = image.info.get("icc_profile"), image.info.get("transparency")
+    if deep.lower is None:
+        samples = upper.view(">u2").astype(np.uint16)
+    else:
+        samples = upper.astype(np.uint16) * np.uint16(256)
+        samples += _bytes_as(identify(stream, path), deep.lower)
+    return _decode_16(samples, profile, key, premultiplied=deep.premultiplied)
 
 
 def decode_image(image: Image.Image, name: str) -> Decoded:
@@ -112,11 +138,14 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             raise ImageError(f"{path}: is empty; expected an image file")
         stream = path.open("rb")
     except FileNotFoundError as error:
+        if (url := _URL.match(str(path))) is not None:  # of which Path has made one slash out of two
+            address = f"{url[1]}//{str(path)[url.end() :]}"
+            raise ImageError(f"{address}: is a URL; download it first and name the file") from error
         raise ImageError(f"{path}: no such file; expected an image file") from error
     except PermissionError as error:
         raise ImageError(f"{path}: no permission to read it; expected a readable image file") from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be opened ({_line(error)}); expected an image file") from error
+        raise ImageError(f"{path}: cannot be opened ({line(error)}); expected an image file") from error
     with stream:
         yield stream
 
@@ -129,16 +158,16 @@ def damage(path: Path) -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {_line(error)}") from error
+        raise ImageError(f"{path}: {line(error)}") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, ...
-        raise ImageError(f"{path}: is damaged or cut short ({_line(error)}); expected a whole image file") from error
+        raise ImageError(f"{path}: is damaged or cut short ({line(error)}); expected a whole image file") from error
 
 
-def identify(stream: BinaryIO, path: Path) -> ImageFile.ImageFile:
+def identify(stream: BinaryIO, path: Path, max_pixels: int | None = None) -> ImageFile.ImageFile:
     """Read the header. Like ``Image.open``, but the limit on pixels is ours to check: Pillow's is a global variable
     and a warning, neither of which can be changed for one call while other threads run."""
     stream.seek(0)
-    prefix = stream.read(16).ljust(16, b"\0")  # some of Pillow's tests for a format expect all 16 bytes
+    prefix = stream.read(64).ljust(64, b"\0")
     reason = f"is not an image of a known format; expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
     for name in FORMATS:
         if name not in Image.OPEN:
@@ -146,30 +175,92 @@ def identify(stream: BinaryIO, path: Path) -> ImageFile.ImageFile:
         if name not in Image.OPEN:
             continue
         factory, accept = Image.OPEN[name]
-        accepted = accept is None or accept(prefix)
+        accepted = accept is None or accept(prefix[:16])  # some of Pillow's tests for a format expect all 16 bytes
         if isinstance(accepted, str):
             reason = f"is {name}, which this Pillow was built without; expected another format"
         elif accepted:
             stream.seek(0)
+            if name == "WEBP":
+                _check_limit(str(path), *_webp_size(prefix), max_pixels)
             try:
-                return factory(stream, "")
+                return factory(_Hesitant(stream.read()) if name == "WEBP" else stream, "")
             except (SyntaxError, IndexError, TypeError, ValueError, KeyError, OSError, struct.error) as error:
                 reason = (
-                    f"is {name}, but damaged or of a kind that is not read ({_line(error)}); expected a plain {name}"
+                    f"is {name}, but damaged or of a kind that is not read ({line(error)}); expected a plain {name}"
                 )
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS and b"avif" not in prefix:
+        return _heif(stream, path)
+    if path.suffix.lower() in raw.SUFFIXES:
+        reason = f"is camera raw of a kind that is not read; {raw.ADVICE}"
     raise ImageError(f"{path}: {reason}")
 
 
+class _Hesitant(io.BytesIO):
+    """A file of which a first look, by Pillow at the size of a WebP to hold against its own limit, sees too little."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size if size is None or size < 0 else min(size, 16))
+
+
+def _webp_size(prefix: bytes) -> tuple[int, int]:
+    """Width and height of a WebP, whose decoder takes memory for them before anything else (RFC 9649, section 2)."""
+    kind = prefix[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(prefix[24:27], "little") + 1, int.from_bytes(prefix[27:30], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(prefix[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return int.from_bytes(prefix[26:28], "little") & 0x3FFF, int.from_bytes(prefix[28:30], "little") & 0x3FFF
+
+
+def _heif(stream: BinaryIO, path: Path) -> ImageFile.ImageFile:
+    """HEIF by the plugin that is registered with Pillow, else by pillow-heif, which stays unregistered."""
+    if "HEIF" in Image.OPEN:
+        factory: Callable[..., Any] = Image.OPEN["HEIF"][0]
+    else:
+        try:
+            from pillow_heif import HeifImageFile as factory
+        except ImportError:
+            raise ImageError(
+                f"{path}: is HEIF (HEIC), which takes a package to read: pip install pillow-heif"
+            ) from None
+    stream.seek(0)
+    image: ImageFile.ImageFile = factory(stream, "")
+    return image
+
+
+def _check_scans(stream: BinaryIO, path: Path) -> None:
+    """Refuse a JPEG of so many scans that a small file takes minutes: each goes over the whole picture."""
+    stream.seek(0)
+    data = stream.read()
+    at = scans = 0
+    while (found := _MARKER.search(data, at)) is not None and (marker := found[0][-1]) != _END:
+        scans += marker == _SCAN
+        if scans > _MOST_SCANS:
+            raise ImageError(f"{path}: is a JPEG of more than {_MOST_SCANS} scans; expected about ten, save it anew")
+        length = 0 if marker in _BARE else int.from_bytes(data[found.end() : found.end() + 2], "big")
+        at = found.end() + length
+    stream.seek(0)
+
+
 def check_size(name: str, width: int, height: int, max_pixels: int | None) -> None:
-    """Refuse pictures under 2 x 2 and, before they are decoded, those above the limit (by default Pillow's)."""
+    """Refuse pictures under 2 x 2, ribbons and, before they are decoded, those above the limit (default: Pillow's)."""
+    _check_limit(name, width, height, max_pixels)
+    if min(width, height) < 2:
+        raise ImageError(f"{name}: is {width} x {height} pixels; expected at least 2 x 2")
+    if max(width, height) > _LONGEST * min(width, height):
+        raise ImageError(
+            f"{name}: is {width} x {height} pixels; expected one side to be at most {_LONGEST} times the other, crop it"
+        )
+
+
+def _check_limit(name: str, width: int, height: int, max_pixels: int | None) -> None:
     limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
     if limit is not None and width * height > limit:
         raise ImageError(
             f"{name}: {width} x {height} is {width * height} pixels, above the limit of {limit}; "
             "raise max_pixels (--max-pixels) if the file can be trusted"
         )
-    if min(width, height) < 2:
-        raise ImageError(f"{name}: is {width} x {height} pixels; expected at least 2 x 2")
 
 
 def check_range(values: NDArray[np.float32], name: str) -> None:
@@ -181,7 +272,8 @@ def check_range(values: NDArray[np.float32], name: str) -> None:
         raise ImageError(f"{name}: holds values from {low:g} to {high:g}; expected floats in 0..1")
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
+    """What an exception says, short and on one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

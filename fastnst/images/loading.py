@@ -20,6 +20,8 @@ from fastnst.images.scaling import cover, fit, lanczos, resize, whole
 
 _HALF_LEVEL = 0.5 / 255
 """Alpha below which colour counts as unseen: its quotient by alpha would be noise."""
+_ARRAY_SCALES = {np.dtype(bool): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_TENSOR_SCALES = {torch.bool: 1, torch.uint8: 255, torch.uint16: 65535}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +53,23 @@ def load(
     """Load a picture.
 
     ``source`` is a path (PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000, PSD; the first frame), a Pillow image,
-    an array [H, W] or [H, W, 1 to 4] (grey, grey + alpha, RGB, RGB + alpha; uint8, uint16 or float in 0..1), a float
-    tensor [3, H, W] or [1, 3, H, W] in 0..1, or a Picture. EXIF orientation is applied and colour is converted to sRGB
-    by the embedded profile. 16-bit PNG and TIFF files keep their 16 bits; a Pillow image has 8 bits of colour at most.
+    an array [H, W] or [H, W, C], a tensor [H, W], [C, H, W] or [1, C, H, W], or a Picture. One channel is grey, two are
+    grey and alpha, three RGB, four RGB and alpha. In an array the channels come last and in a tensor first, always:
+    a tensor [3, 4, 4] is RGB. Values are uint8 (0..255), uint16 (0..65535), bool or floats in 0..1.
+
+    EXIF orientation is applied and colour is converted to sRGB by the embedded profile. 16-bit PNG and TIFF files keep
+    their 16 bits; a Pillow image has 8 bits of colour at most. HEIF (HEIC) is read with a plugin that is registered
+    with Pillow, or with pillow-heif where that is installed. Of camera raw and of TIFF with a thumbnail in front the
+    largest picture that is not data of a sensor is taken.
 
     ``size`` resizes so that the longest side has that many pixels. ``crop`` (a side, or height and width) resizes so
     that the picture just covers the crop and cuts out its centre. Both enlarge too; both are Lanczos.
     ``max_pixels`` replaces ``PIL.Image.MAX_IMAGE_PIXELS`` as the limit of what is decoded from a file. Plain and
     deflated TIFF and BigTIFF are read by strips or tiles: they take the memory of the result and of one segment.
 
-    Raises ImageError for a file that is missing, unreadable, damaged, too large or under 2 x 2 pixels, and for values
-    that are not finite or not in 0..1; UsageError for an argument that makes no sense.
+    Raises ImageError for a file that is missing, unreadable, damaged, too large, under 2 x 2 pixels or with one side
+    more than 1000 times the other, for camera raw without a preview of half its size, and for values that are not
+    finite or not in 0..1; UsageError for an argument that makes no sense.
     """
     if size is not None and crop is not None:
         raise UsageError("load: expected size or crop, got both")
@@ -95,8 +103,10 @@ def _decoded(source: object, max_pixels: int | None) -> Picture:
         decoding.check_size(name, source.width, source.height, max_pixels)
         try:
             return _picture(decoding.decode_image(source.copy(), name), None)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f"{name}: cannot be decoded ({error})") from error
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # an image that is read only now, of a file that is damaged, closed or gone
+            raise ImageError(f"{name}: cannot be decoded ({decoding.line(error)})") from error
     if isinstance(source, Tensor):
         return _picture(_from_tensor(source), None)
     if isinstance(source, np.ndarray):
@@ -107,25 +117,33 @@ def _decoded(source: object, max_pixels: int | None) -> Picture:
 
 
 def _from_tensor(source: Tensor) -> Decoded:
+    if source.layout != torch.strided or source.is_nested or source.is_meta or source.is_quantized:
+        raise UsageError(f"load: expected a plain tensor, got {source.layout}, {source.dtype} on {source.device}")
     shape = tuple(source.shape)
-    if not source.is_floating_point() or shape[:-2] not in ((3,), (1, 3)):
+    channels = 1 if len(shape) == 2 else shape[-3] if len(shape) == 3 or (len(shape) == 4 and shape[0] == 1) else 0
+    if channels not in (1, 2, 3, 4) or not (source.dtype in _TENSOR_SCALES or source.is_floating_point()):
+        hint = "; channels come first: tensor.permute(2, 0, 1)" if len(shape) == 3 and shape[2] in (1, 2, 3, 4) else ""
         raise UsageError(
-            f"load: expected a float tensor [3, H, W] or [1, 3, H, W] in 0..1, got {source.dtype} of shape {shape}"
+            "load: expected a tensor [H, W], [C, H, W] or [1, C, H, W] with 1 to 4 channels, of uint8, uint16, bool or "
+            f"floats in 0..1, got {source.dtype} of shape {shape}{hint}"
         )
-    planes = source.detach().to("cpu", torch.float32).reshape(3, *shape[-2:])
-    return _checked(planes.permute(1, 2, 0).numpy(), "the tensor")
+    planes = source.detach().to("cpu", torch.float32).reshape(channels, *shape[-2:])
+    values = planes.permute(1, 2, 0).numpy()
+    scale = _TENSOR_SCALES.get(source.dtype, 1)
+    return _checked(values if scale == 1 else values / np.float32(scale), "the tensor")
 
 
 def _from_array(source: NDArray[Any]) -> Decoded:
     array = source[..., None] if source.ndim == 2 else source
-    scale = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(source.dtype.newbyteorder("="))
-    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or (scale is None and source.dtype.kind != "f"):
+    scale = _ARRAY_SCALES.get(source.dtype.newbyteorder("="), 1 if source.dtype.kind == "f" else None)
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or scale is None:
+        hint = "; channels come last: array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] < 5 else ""
         raise UsageError(
-            "load: expected an array [H, W] or [H, W, 1 to 4] of uint8, uint16 or floats in 0..1, "
-            f"got {source.dtype} of shape {source.shape}"
+            "load: expected an array [H, W] or [H, W, 1 to 4] of uint8, uint16, bool or floats in 0..1, "
+            f"got {source.dtype} of shape {source.shape}{hint}"
         )
     values = array.astype(np.float32)
-    return _checked(values if scale is None else values / np.float32(scale), "the array")
+    return _checked(values if scale == 1 else values / np.float32(scale), "the array")
 
 
 def _checked(values: NDArray[np.float32], name: str) -> Decoded:

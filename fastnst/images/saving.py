@@ -1,4 +1,4 @@
-"""``save``: a tensor to PNG, JPEG, WebP or TIFF, with its colour profile and settings, whole or not at all."""
+"""``save``: a tensor to an image file, with its colour profile and settings, whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,21 +10,35 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, features
 from torch import Tensor
 
 from fastnst.errors import ImageError, UsageError, nearest
-from fastnst.files import replacing
+from fastnst.files import destination, obstacle, replacing
 from fastnst.images.colour import srgb_profile
 from fastnst.images.settings import KEY, MARK, to_json
 
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-_BITS = {"PNG": (8, 16), "JPEG": (8,), "WEBP": (8,), "TIFF": (16, 8)}
-"""Bits per channel that each format takes, the default first."""
-_LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
+_FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".avif": "AVIF",
+    ".jp2": "JPEG2000",
+    ".bmp": "BMP",
+}
+_BITS = {"PNG": (8, 16), "TIFF": (16, 8)}
+"""Bits per channel that a format takes, the default first, where those are not 8 alone."""
+_NO_ALPHA = ("JPEG", "BMP")
+_LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65535}
+_BUILT = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
+"""What Pillow may have been built without, by its name for it."""
 _STRIP_ROWS = 64
 _LARGEST_TIFF = 2**32 - 2**25
 """Bytes of samples that a TIFF holds for certain: its offsets have 32 bits, and deflate may add a little to noise."""
@@ -38,22 +52,27 @@ def save(
     settings: Mapping[str, object] | None = None,
     quality: int = 95,
     bits: int | None = None,
+    parents: bool = False,
 ) -> Path:
     """Write ``pixels`` ([1, 3, H, W] or [3, H, W], float RGB, clamped to 0..1) and return the path.
 
-    The suffix chooses the format: .png (``bits`` 8 or 16), .jpg/.jpeg, .webp, .tif/.tiff (16 bits unless ``bits=8``).
-    ``alpha`` ([1, 1, H, W], [1, H, W] or [H, W]) is put back; a JPEG, which has none, gets a white ground.
-    ``quality`` (1 to 100) is for JPEG and WebP; 100 makes a WebP lossless. An sRGB profile is embedded, and
-    ``settings`` as JSON (``read_settings`` reads them back). The same input gives the same bytes.
+    The suffix chooses the format: .png (``bits`` 8 or 16), .tif/.tiff (16 bits unless ``bits=8``), .jpg/.jpeg, .webp,
+    .avif, .jp2, .bmp (8 bits). ``alpha`` ([1, 1, H, W], [1, H, W] or [H, W]) is put back; JPEG and BMP, which have
+    none, get a white ground. ``quality`` (1 to 100) is for JPEG, WebP and AVIF; 100 makes a WebP lossless, as JPEG 2000
+    always is. An sRGB profile is embedded, but in JPEG 2000, which says sRGB by a number, and BMP, which says nothing;
+    and ``settings`` as JSON (``read_settings`` reads them back), but in BMP. The same input gives the same bytes.
 
     TIFF and 16-bit PNG are made strip by strip: they take the memory of a strip beside the picture. A TIFF of more than
     4 GB of samples becomes a BigTIFF.
 
-    The file is written beside its place and renamed: whatever goes wrong, nothing half-written is left.
+    The file is written beside its place and renamed: whatever goes wrong, nothing half-written is left. A symbolic link
+    stays, and its target is written. A file that cannot be renamed over, because it is mounted or its folder is closed,
+    is written over. ``parents`` makes folders that are missing.
+
     Raises UsageError for an argument that makes no sense, ImageError for pixels that are not finite and for a file that
     cannot be written.
     """
-    path, bits = check_target(path, bits=bits, quality=quality)
+    path, bits = check_target(path, bits=bits, quality=quality, parents=parents)
     kind = _FORMATS[path.suffix.lower()]
     rgb = _planes("pixels", pixels, 3)
     opacity = None if alpha is None else _planes("alpha", alpha, 1)
@@ -65,9 +84,11 @@ def save(
             f"{path}: {kind} holds at most {_LONGEST_SIDE[kind]} pixels a side, "
             f"got {width} x {height}; save as .png or .tif"
         )
-    strips = _Strips(rgb, opacity, bits, ground=kind == "JPEG")
+    strips = _Strips(rgb, opacity, bits, ground=kind in _NO_ALPHA)
     text = None if settings is None else to_json(settings)
     try:
+        if parents:
+            destination(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             if kind == "TIFF":
                 _write_tiff(temporary, strips, text)
@@ -80,30 +101,32 @@ def save(
     return path
 
 
-def check_target(path: str | os.PathLike[str], *, bits: int | None = None, quality: int = 95) -> tuple[Path, int]:
+def check_target(
+    path: str | os.PathLike[str], *, bits: int | None = None, quality: int = 95, parents: bool = False
+) -> tuple[Path, int]:
     """Return the path and its bits per channel if ``save`` could write there, so that a long run can ask beforehand.
 
-    Raises UsageError for an unknown suffix or a number out of range, ImageError for a folder that is missing or closed.
+    ``parents`` as for ``save``. Raises UsageError for an unknown suffix or a number out of range, ImageError for a
+    folder that is missing or closed, a pipe, a device, and a format that Pillow was built without.
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    if suffix == ".gif":
+        raise UsageError(f"{path}: a GIF holds 256 colours, too few for a picture; expected a name ending in .png")
     if suffix not in _FORMATS:
         known = ", ".join(_FORMATS)
         raise UsageError(f"{path}: expected a name ending in {known}, got {suffix!r}{nearest(suffix, _FORMATS)}")
-    depths = _BITS[_FORMATS[suffix]]
+    kind = _FORMATS[suffix]
+    depths = _BITS.get(kind, (8,))
     if bits is not None and bits not in depths:
         raise UsageError(f"bits: expected {' or '.join(map(str, sorted(depths)))} for {suffix}, got {bits!r}")
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise UsageError(f"quality: expected a whole number from 1 to 100, got {quality!r}")
-    try:
-        if path.is_dir():
-            raise ImageError(f"{path}: is a folder; expected the name of an image file")
-        if not path.parent.is_dir():
-            raise ImageError(f"{path}: there is no folder {path.parent}; expected one that exists")
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written ({_reason(error)})") from error
-    if not os.access(path.parent, os.W_OK):
-        raise ImageError(f"{path}: no permission to write in {path.parent}")
+    if kind in _BUILT and not features.check(_BUILT[kind]):
+        raise ImageError(f"{path}: this Pillow was built without {kind}; expected a name ending in .png")
+    reason = obstacle(path, parents=parents)
+    if reason is not None:
+        raise ImageError(f"{path}: {reason}")
     return path, depths[0] if bits is None else bits
 
 
@@ -153,23 +176,23 @@ def _levels(values: NDArray[np.float32], bits: int) -> NDArray[np.unsignedintege
 
 
 def _encoded(kind: str, levels: NDArray[np.unsignedinteger], text: str | None, quality: int) -> bytes:
-    """An 8-bit PNG, JPEG or WebP. Pillow's writers go to memory: on a disk they lose the reason of a failure."""
-    image = Image.fromarray(levels)
-    buffer = io.BytesIO()
-    if kind == "PNG":
-        image.save(buffer, "PNG", icc_profile=srgb_profile(), pnginfo=_png_text(text))
-        return buffer.getvalue()
+    """A file of 8 bits. Pillow's writers go to memory: on a disk they lose the reason of a failure."""
+    noted = None if text is None else MARK + text
     exif = Image.Exif()
-    if text is not None:
-        exif[ExifTags.Base.ImageDescription] = MARK + text
-    if kind == "JPEG":
-        # From 90 on, colour at full resolution: what subsampling loses is seen at the borders of brush strokes.
-        subsampling = 0 if quality >= 90 else 2
-        image.save(buffer, "JPEG", icc_profile=srgb_profile(), exif=exif, quality=quality, subsampling=subsampling)
-    else:
-        image.save(
-            buffer, "WEBP", icc_profile=srgb_profile(), exif=exif, quality=quality, lossless=quality == 100, exact=True
-        )
+    if noted is not None:
+        exif[ExifTags.Base.ImageDescription] = noted
+    # From 90 on, colour at full resolution: what subsampling loses is seen at the borders of brush strokes.
+    fine = quality >= 90
+    options: dict[str, dict[str, Any]] = {
+        "PNG": {"pnginfo": _png_text(text)},
+        "JPEG": {"exif": exif, "quality": quality, "subsampling": 0 if fine else 2},
+        "WEBP": {"exif": exif, "quality": quality, "lossless": quality == 100, "exact": True},
+        "AVIF": {"exif": exif, "quality": quality, "subsampling": "4:4:4" if fine else "4:2:0"},
+        "JPEG2000": {"comment": noted or "", "no_jp2": False},
+        "BMP": {},
+    }
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, kind, icc_profile=srgb_profile(), **options[kind])
     return buffer.getvalue()
 
 

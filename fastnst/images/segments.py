@@ -24,6 +24,8 @@ _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR = 273
 _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_BYTES = 317, 322, 323, 324, 325
 _EXTRA, _FORMAT, _PROFILE = 338, 339, 34675
 _DEFLATE = (8, 32946)
+_JOINED = 1 << 18
+"""Bytes of samples up to which strips and tiles are joined."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 
 
@@ -147,24 +149,42 @@ def check(stored: Layout, stream: BinaryIO, path: Path) -> None:
 
 
 def read(stored: Layout, stream: BinaryIO, path: Path) -> Iterator[Segment]:
-    """The segments of a layout that ``check`` accepted, in their order. Raises ImageError for damaged ones."""
-    down, across = -(-stored.height // stored.rows), -(-stored.width // stored.columns)
-    for index in range(down * across):
-        top, left = index // across * stored.rows, index % across * stored.columns
-        # A tile is stored whole, also where it reaches over the border; the last strip is not.
-        rows = stored.rows if stored.tiled else min(stored.rows, stored.height - top)
-        if stored.apart:
-            planes = [
-                _samples(stored, stream, path, index + band * down * across, rows, 1) for band in range(stored.bands)
+    """The samples of a layout that ``check`` accepted, from top to bottom. Raises ImageError for damaged ones.
+
+    Small strips and tiles come joined: what follows costs as much for one row as for many.
+    """
+    across, down = -(-stored.width // stored.columns), -(-stored.height // stored.rows)
+    many = max(1, _JOINED // (stored.rows * stored.columns * stored.bands * stored.dtype.itemsize))
+    lines = many if across == 1 else 1
+    for top in range(0, down, lines):
+        for left in range(0, across, many):
+            block = [
+                _joined([_segment(stored, stream, path, y, x) for x in range(left, min(left + many, across))], 1)
+                for y in range(top, min(top + lines, down))
             ]
-            samples = np.concatenate(planes, axis=2)
-        else:
-            samples = _samples(stored, stream, path, index, rows, stored.bands)
-        samples = samples[: stored.height - top, : stored.width - left]
-        if stored.inverted:
-            samples = samples.copy()
-            samples[..., 0] = ~samples[..., 0]
-        yield Segment(top, left, samples)
+            yield Segment(top * stored.rows, left * stored.columns, _joined(block, 0))
+
+
+def _joined(parts: list[NDArray[Any]], axis: int) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+
+
+def _segment(stored: Layout, stream: BinaryIO, path: Path, y: int, x: int) -> NDArray[Any]:
+    """The samples of strip or tile ``x`` of row ``y``, without what reaches over the border."""
+    across, down = -(-stored.width // stored.columns), -(-stored.height // stored.rows)
+    index, top, left = y * across + x, y * stored.rows, x * stored.columns
+    # A tile is stored whole, also where it reaches over the border; the last strip is not.
+    rows = stored.rows if stored.tiled else min(stored.rows, stored.height - top)
+    if stored.apart:
+        planes = [_samples(stored, stream, path, index + band * down * across, rows, 1) for band in range(stored.bands)]
+        samples = np.concatenate(planes, axis=2)
+    else:
+        samples = _samples(stored, stream, path, index, rows, stored.bands)
+    samples = samples[: stored.height - top, : stored.width - left]
+    if stored.inverted:
+        samples = samples.copy()
+        samples[..., 0] = ~samples[..., 0]
+    return samples
 
 
 def _samples(stored: Layout, stream: BinaryIO, path: Path, index: int, rows: int, bands: int) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """The settings a picture was made with, written into its file as JSON and read back.
 
-PNG holds them in a text chunk named "fastnst". JPEG, WebP and TIFF hold them in ImageDescription (EXIF and TIFF tag
-270), after a mark that tells them from other people's captions. The JSON is ASCII: no reader can mistake its encoding.
+PNG holds them in a text chunk named "fastnst". JPEG, WebP, AVIF and TIFF hold them in ImageDescription (EXIF and TIFF
+tag 270) and JPEG 2000 as its comment, after a mark that tells them from other people's captions; BMP has no room for
+them. The JSON is ASCII: no reader can mistake its encoding.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ KEY = "fastnst"
 MARK = "fastnst "
 LIMIT = 60_000
 """Bytes of JSON at most: the EXIF block of a JPEG holds 65533 bytes in all."""
+_ANY = 1 << 28
+"""Pixels: of a WebP at most. None is decoded."""
 
 
 def to_json(settings: Mapping[str, object]) -> str:
@@ -52,13 +55,21 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, object] | None:
     """
     path = Path(path)
     with opened(path) as stream, damage(path):
-        image = identify(stream, path)
+        image = identify(stream, path, _ANY)
         if image.format == "PNG":
             return from_json(image.info.get(KEY))
+        if image.format == "JPEG2000":
+            comment = image.info.get("comment", b"")
+            text = comment.decode("ascii", "replace") if isinstance(comment, bytes) else comment
+            return _marked(text)
         try:
             text = image.getexif().get(ExifTags.Base.ImageDescription)
         except Exception:  # a broken EXIF block holds no settings
             return None
+    return _marked(text)
+
+
+def _marked(text: object) -> dict[str, object] | None:
     return from_json(text[len(MARK) :]) if isinstance(text, str) and text.startswith(MARK) else None
 
 
