@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastnst.ops.reference import accumulate_dtype
 
@@ -54,6 +55,9 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _library = torch.library.Library("fastnst", "IMPL")
 
 
+Kernel = Callable[..., Any]
+
+
 def define(
     name: str,
     reference: Callable[..., Any],
@@ -64,13 +68,81 @@ def define(
 ) -> None:
     """Register what Python knows of ``torch.ops.fastnst.<name>``, whose schema is in csrc/library.cpp.
 
-    ``reference`` serves every device that has no kernel of ours; ``save(ctx, inputs, output)`` and ``backward`` are the
-    two halves of the derivative. An op without them does not take part in autograd.
+    ``reference`` serves every device that has no kernel of ours, forward-mode differentiation and the transforms of
+    ``torch.func``; ``save(ctx, inputs, output)`` and ``backward`` are the two halves of the derivative. An op without
+    them does not take part in autograd: to differentiate it is an error.
     """
     _library.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fastnst::{name}", fake)
-    if backward is not None:
-        torch.library.register_autograd(f"fastnst::{name}", backward, setup_context=save)
+    op = getattr(torch.ops.fastnst, name).default
+
+    def below(keyset: Any, args: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+    if save is None or backward is None:
+        kernel = _without_derivative(name, below)
+    else:
+        kernel = _with_derivative(name, reference, below, save, backward)
+    _library.impl(name, kernel, "Autograd", with_keyset=True)
+
+
+def _with_derivative(name: str, reference: Kernel, below: Kernel, save: Callable[..., None], backward: Kernel) -> Kernel:
+    class Differentiable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            *inputs, keyset = args
+            output = below(keyset, tuple(inputs))
+            save(ctx, tuple(inputs), output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+            found = backward(ctx, *grads)
+            return (*found, None) if isinstance(found, tuple) else (found, None)
+
+    Differentiable.__name__ = Differentiable.__qualname__ = name
+
+    def kernel(keyset: Any, *args: Any) -> Any:
+        if _is_transformed(args) or _has_tangent(args):
+            return reference(*args)  # PyTorch knows every derivative of what it is made of
+        if _wants_gradient(args):
+            return Differentiable.apply(*args, keyset)
+        return below(keyset, args)
+
+    return kernel
+
+
+def _without_derivative(name: str, below: Kernel) -> Kernel:
+    def kernel(keyset: Any, *args: Any) -> Any:
+        if _has_tangent(args):
+            raise RuntimeError(f"{name}: has no derivative, in forward mode neither; pass x.detach()")
+        if _wants_gradient(args):
+            raise RuntimeError(f"{name}: has no derivative; call it under torch.no_grad()")
+        return below(keyset, args)
+
+    return kernel
+
+
+def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
+    return [value for value in args if isinstance(value, Tensor)]
+
+
+def is_transformed(x: Tensor) -> bool:
+    """Whether ``x`` stands for another tensor inside ``torch.func`` or ``vmap``: then it has no memory of its own."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def _is_transformed(args: tuple[Any, ...]) -> bool:
+    return any(is_transformed(x) for x in _tensors(args))
+
+
+def _has_tangent(args: tuple[Any, ...]) -> bool:
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in _tensors(args))
+
+
+def _wants_gradient(args: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in _tensors(args))
 
 
 def check_features(op: str, name: str, x: object) -> Tensor:

@@ -69,8 +69,6 @@ def _check(op: str, x: Tensor, bias: object) -> None:
     if bias.dtype != x.dtype:
         raise TypeError(f"{op}: expected bias of dtype {x.dtype} like x, got {bias.dtype}")
     _library.check_device(op, "bias", bias, x)
-    if torch.is_grad_enabled() and (x.requires_grad or bias.requires_grad):
-        raise RuntimeError(f"{op}: has no derivative; call it under torch.no_grad()")
 
 
 def _fake(x: Tensor, bias: Tensor) -> None:

@@ -89,7 +89,7 @@ def conv3x3_backward(
     around = torch.ops.fastnst.conv3x3_backward(grad, weight, None, places, *size, True)
     inside = around.new_empty((1,)).expand(*around.shape[:2], *size)  # only its sizes are read
     below = aten.replication_pad2d_backward(around, inside, [1, 1, 1, 1])
-    below = below.contiguous(memory_format=torch.channels_last)
+    below = reference.channels_last(below)
     return below if mask is None else aten.threshold_backward(below, mask, 0)
 
 

@@ -56,8 +56,6 @@ def tapped_backward_(
             raise TypeError(f"{op}: expected {name} of dtype {x.dtype} like x, got {other.dtype}")
         _library.check_device(op, name, other, x)
     _check_layout(op, grad, x)
-    if torch.is_grad_enabled() and (grad.requires_grad or x.requires_grad):
-        raise RuntimeError(f"{op}: has no derivative of its own; call it under torch.no_grad()")
     if residual is not None:
         residual = _library.batch_matrix(op, "residual", x, residual)
     for name, other in (("x", x), ("residual", residual), ("weight", weight), ("target", target)):
