@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastnst.ops.reference import accumulate_dtype
+from fastnst.ops.reference import accumulate_dtype, is_transformed
 
 try:
     importlib.import_module("fastnst._C")
@@ -104,7 +104,7 @@ def _with_derivative(name: str, reference: Kernel, below: Kernel, save: Callable
     Differentiable.__name__ = Differentiable.__qualname__ = name
 
     def kernel(keyset: Any, *args: Any) -> Any:
-        if _is_transformed(args) or _has_tangent(args):
+        if _has_tangent(args) or any(is_transformed(x) for x in _tensors(args)):
             return reference(*args)  # PyTorch knows every derivative of what it is made of
         if _wants_gradient(args):
             return Differentiable.apply(*args, keyset)
@@ -128,15 +128,6 @@ def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
     return [value for value in args if isinstance(value, Tensor)]
 
 
-def is_transformed(x: Tensor) -> bool:
-    """Whether ``x`` stands for another tensor inside ``torch.func`` or ``vmap``: then it has no memory of its own."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(x)
-
-
-def _is_transformed(args: tuple[Any, ...]) -> bool:
-    return any(is_transformed(x) for x in _tensors(args))
-
-
 def _has_tangent(args: tuple[Any, ...]) -> bool:
     return any(forward_ad.unpack_dual(x).tangent is not None for x in _tensors(args))
 
@@ -145,10 +136,20 @@ def _wants_gradient(args: tuple[Any, ...]) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in _tensors(args))
 
 
-def check_features(op: str, name: str, x: object) -> Tensor:
-    """Raise unless ``x`` is a floating tensor of shape (B, C, ...) that kernels can serve."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: expected {name} to be a torch.Tensor, got {type(x).__name__}")
+def check_tensor(op: str, name: str, value: object, or_none: str = "") -> Tensor:
+    """Raise unless ``value`` is a tensor whose elements lie in memory one by one."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: expected {name} to be a torch.Tensor{or_none}, got {type(value).__name__}")
+    if value.is_nested:
+        raise TypeError(f"{op}: expected {name} of layout torch.strided, got a nested tensor; pass its parts one by one")
+    if value.layout != torch.strided:
+        raise TypeError(f"{op}: expected {name} of layout torch.strided, got {value.layout}; pass {name}.to_dense()")
+    return value
+
+
+def check_features(op: str, name: str, given: object) -> Tensor:
+    """Raise unless ``given`` is a floating tensor of shape (B, C, ...) that kernels can serve."""
+    x = check_tensor(op, name, given)
     if x.dim() < 2:
         raise ValueError(f"{op}: expected {name} of shape (B, C, ...), got {tuple(x.shape)}")
     if x.dtype not in DTYPES:
@@ -163,7 +164,10 @@ def check_features(op: str, name: str, x: object) -> Tensor:
 
 
 def check_scale(op: str, name: str, value: object) -> float:
-    """Raise unless ``value`` is a number; return it as a float."""
+    """Raise unless ``value`` is a number; return it as a float, or symbolic where it is."""
+    if isinstance(value, (torch.SymInt, torch.SymFloat)):
+        symbolic: float = torch.sym_float(value)
+        return symbolic
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: expected {name} to be a number, got {type(value).__name__}")
     return float(value)
@@ -179,8 +183,7 @@ def position_weight(op: str, x: Tensor, weight: Tensor | None) -> Tensor | None:
     """Check a weight that broadcasts to [B, ...positions]; return it as [B, N] in the accumulate dtype."""
     if weight is None:
         return None
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"{op}: expected weight to be a torch.Tensor or None, got {type(weight).__name__}")
+    check_tensor(op, "weight", weight, " or None")
     if weight.is_complex():
         raise TypeError(f"{op}: expected weight of a real dtype, got {weight.dtype}")
     if weight.requires_grad:
@@ -194,10 +197,9 @@ def position_weight(op: str, x: Tensor, weight: Tensor | None) -> Tensor | None:
     return weight.to(accumulate_dtype(x.dtype)).expand(full).reshape(x.shape[0], x.shape[2:].numel())
 
 
-def batch_matrix(op: str, name: str, x: Tensor, matrix: object) -> Tensor:
+def batch_matrix(op: str, name: str, x: Tensor, given: object) -> Tensor:
     """Check a matrix that broadcasts to [B, C, C]; return it so, in the accumulate dtype."""
-    if not isinstance(matrix, Tensor):
-        raise TypeError(f"{op}: expected {name} to be a torch.Tensor, got {type(matrix).__name__}")
+    matrix = check_tensor(op, name, given)
     if not matrix.is_floating_point():
         raise TypeError(f"{op}: expected {name} of a floating dtype, got {matrix.dtype}")
     full = (x.shape[0], x.shape[1], x.shape[1])
@@ -209,4 +211,5 @@ def batch_matrix(op: str, name: str, x: Tensor, matrix: object) -> Tensor:
 
 def _broadcasts(shape: Sequence[int], full: Sequence[int]) -> bool:
     padded = (*(1,) * (len(full) - len(shape)), *shape)
-    return len(padded) == len(full) and all(a in (1, b) for a, b in zip(padded, full, strict=True))
+    # Not `a in (1, b)`: torch.compile answers that without asking whether a symbolic b equals a.
+    return len(padded) == len(full) and all(a == 1 or a == b for a, b in zip(padded, full, strict=True))

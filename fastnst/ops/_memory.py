@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastnst.ops._library import is_transformed
+from fastnst.ops.reference import is_transformed
 
 
 def check_no_overlap(op: str, name: str, x: Tensor) -> None:

@@ -22,6 +22,11 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def is_transformed(x: Tensor) -> bool:
+    """Whether ``x`` stands for another tensor inside ``torch.func`` or ``vmap``: then it has no memory of its own."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
 def without_autocast(function: Function) -> Function:
     """Run ``function`` with autocast off: its matrix products are meant to be float32 or float64."""
 
@@ -42,7 +47,7 @@ def matrix(x: Tensor) -> Tensor:
 def _gradient(x: Tensor, out: Tensor) -> Tensor:
     """``out`` in the dtype, shape and memory layout of a gradient of ``x``, which the fake kernels promise."""
     out = out.reshape(x.shape)
-    if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (x, out)):
+    if is_transformed(x) or is_transformed(out):
         return out.to(x.dtype)  # vmap cannot copy into a tensor that it does not vary
     return torch.empty_like(x).copy_(out)
 

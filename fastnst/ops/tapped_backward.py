@@ -48,9 +48,7 @@ def tapped_backward_(
     for name, other in (("grad", grad), ("target", target)):
         if other is None and name == "target":
             continue
-        if not isinstance(other, Tensor):
-            raise TypeError(f"{op}: expected {name} to be a torch.Tensor, got {type(other).__name__}")
-        if other.shape != x.shape:
+        if _library.check_tensor(op, name, other).shape != x.shape:
             raise ValueError(f"{op}: expected {name} of shape {tuple(x.shape)} like x, got {tuple(other.shape)}")
         if other.dtype != x.dtype:
             raise TypeError(f"{op}: expected {name} of dtype {x.dtype} like x, got {other.dtype}")
@@ -58,13 +56,14 @@ def tapped_backward_(
     _check_layout(op, grad, x)
     if residual is not None:
         residual = _library.batch_matrix(op, "residual", x, residual)
+    flat = _library.position_weight(op, x, weight)
     for name, other in (("x", x), ("residual", residual), ("weight", weight), ("target", target)):
         check_apart(op, name, other, "grad", grad)
     torch.ops.fastnst.tapped_backward_(
         grad,
         x,
         residual,
-        _library.position_weight(op, x, weight),
+        flat,
         _library.check_scale(op, "style", style),
         target,
         _library.check_scale(op, "content", content),

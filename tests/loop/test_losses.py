@@ -155,6 +155,26 @@ def test_modules_move_to_a_dtype(dtype: torch.dtype, bound: float) -> None:
     assert abs(moved.item() - exact) < bound * abs(exact)
 
 
+@pytest.mark.parametrize("form", STYLE)
+def test_one_style_loss_compiled_for_dynamic_shapes_serves_every_size(form: str) -> None:
+    module = StyleLoss(features(1, 4, 6, 6), form)
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for shape in ((1, 4, 5, 6), (1, 4, 9, 7), (3, 4, 6, 6)):
+        x = features(*shape, seed=1)
+        assert torch.equal(compiled(x), module(x))
+        assert torch.equal(gradient(compiled, x), gradient(module, x))
+
+
+@pytest.mark.parametrize("make", [ContentLoss, lambda x: TotalVariationLoss()], ids=["content", "variation"])
+def test_the_other_losses_compile_for_dynamic_shapes(make: Callable[[Tensor], nn.Module]) -> None:
+    module, x = make(features(1, 3, 6, 5)), features(1, 3, 6, 5, seed=1)
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    assert torch.equal(compiled(x), module(x))
+    assert torch.equal(gradient(compiled, x), gradient(module, x))
+
+
 def test_a_target_takes_no_part_in_autograd() -> None:
     x = features(1, 4, 5, 6).requires_grad_(True)
     assert not StyleLoss(x).target.requires_grad
