@@ -87,7 +87,9 @@ def define(
     _library.impl(name, kernel, "Autograd", with_keyset=True)
 
 
-def _with_derivative(name: str, reference: Kernel, below: Kernel, save: Callable[..., None], backward: Kernel) -> Kernel:
+def _with_derivative(
+    name: str, reference: Kernel, below: Kernel, save: Callable[..., None], backward: Kernel
+) -> Kernel:
     class Differentiable(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
@@ -107,7 +109,7 @@ def _with_derivative(name: str, reference: Kernel, below: Kernel, save: Callable
         if _has_tangent(args) or any(is_transformed(x) for x in _tensors(args)):
             return reference(*args)  # PyTorch knows every derivative of what it is made of
         if _wants_gradient(args):
-            return Differentiable.apply(*args, keyset)
+            return Differentiable.apply(*args, keyset)  # type: ignore[no-untyped-call]
         return below(keyset, args)
 
     return kernel
@@ -141,7 +143,7 @@ def check_tensor(op: str, name: str, value: object, or_none: str = "") -> Tensor
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: expected {name} to be a torch.Tensor{or_none}, got {type(value).__name__}")
     if value.is_nested:
-        raise TypeError(f"{op}: expected {name} of layout torch.strided, got a nested tensor; pass its parts one by one")
+        raise TypeError(f"{op}: expected {name} of layout torch.strided, got a nested tensor; pass its parts singly")
     if value.layout != torch.strided:
         raise TypeError(f"{op}: expected {name} of layout torch.strided, got {value.layout}; pass {name}.to_dense()")
     return value

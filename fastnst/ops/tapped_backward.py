@@ -45,10 +45,11 @@ def tapped_backward_(
     """
     op = "tapped_backward_"
     _library.check_features(op, "x", x)
-    for name, other in (("grad", grad), ("target", target)):
-        if other is None and name == "target":
+    for name, given in (("grad", grad), ("target", target)):
+        if given is None and name == "target":
             continue
-        if _library.check_tensor(op, name, other).shape != x.shape:
+        other = _library.check_tensor(op, name, given)
+        if other.shape != x.shape:
             raise ValueError(f"{op}: expected {name} of shape {tuple(x.shape)} like x, got {tuple(other.shape)}")
         if other.dtype != x.dtype:
             raise TypeError(f"{op}: expected {name} of dtype {x.dtype} like x, got {other.dtype}")
@@ -57,8 +58,8 @@ def tapped_backward_(
     if residual is not None:
         residual = _library.batch_matrix(op, "residual", x, residual)
     flat = _library.position_weight(op, x, weight)
-    for name, other in (("x", x), ("residual", residual), ("weight", weight), ("target", target)):
-        check_apart(op, name, other, "grad", grad)
+    for name, read in (("x", x), ("residual", residual), ("weight", weight), ("target", target)):
+        check_apart(op, name, read, "grad", grad)
     torch.ops.fastnst.tapped_backward_(
         grad,
         x,
