@@ -18,10 +18,10 @@ from fastnst.images import Picture
 from fastnst.settings import KEEP_COLOURS, MATCH_COLOURS, Settings, check_choice
 
 # The luminance Y of YIQ. For grey it is the grey, so Y is changed and I and Q are kept by adding one number to R, G, B.
-LUMINANCE = torch.tensor([[0.299, 0.587, 0.114]], dtype=torch.float64)
+LUMINANCE = torch.tensor([[0.299, 0.587, 0.114]], dtype=torch.float64, device="cpu")
 # Linear sRGB to CIE XYZ, IEC 61966-2-1; the sum of each row is the white D65, so that grey has no chroma.
 TO_XYZ = torch.tensor(
-    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], dtype=torch.float64
+    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], dtype=torch.float64, device="cpu"
 )
 FROM_XYZ: Tensor = torch.linalg.inv(TO_XYZ)
 WHITE = TO_XYZ.sum(1, keepdim=True)
@@ -137,8 +137,9 @@ def _match_values(style: Tensor, content: Tensor) -> Tensor:
     """One channel. Equal values stay equal: each takes the middle of its ranks, so flat areas stay flat."""
     _, number, counts = torch.unique(style, return_inverse=True, return_counts=True)
     ranked = content.sort().values
+    counts = counts.double()
     below_each = counts.cumsum(0) - counts / 2
-    place = (below_each.double() * len(ranked) / len(style) - 0.5).clamp(0, len(ranked) - 1)
+    place = (below_each * len(ranked) / len(style) - 0.5).clamp(0, len(ranked) - 1)
     below = place.floor().long()
     above = (below + 1).clamp_max(len(ranked) - 1)
     return torch.lerp(ranked[below], ranked[above], place - below)[number]
@@ -203,5 +204,5 @@ def _pixels(planes: Tensor, like: Tensor) -> Tensor:
 def _seen(picture: Picture) -> Tensor:
     """Which pixels ``[P]`` are not fully transparent; all where a crop shows nothing."""
     if picture.alpha is None or not picture.alpha.any():
-        return torch.ones(picture.pixels.shape[2:].numel(), dtype=torch.bool)
+        return torch.ones(picture.pixels.shape[2:].numel(), dtype=torch.bool, device="cpu")
     return picture.alpha.flatten() > 0

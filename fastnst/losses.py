@@ -66,16 +66,32 @@ def content_form(name: str) -> Callable[[int, int], float]:
     return CONTENT_FORMS[name]
 
 
-class StyleLoss(nn.Module):
+class _TargetLoss(nn.Module):
+    """A loss with a buffer ``target``, whose dtype a cast of the module may make wider than float32, not narrower.
+
+    Half precision does not hold what a target holds: a raw Gram matrix is infinite there.
+    """
+
+    target: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        kept = self.target
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if torch.finfo(self.target.dtype).bits < 32:
+            self.target = kept.to(self.target.device)
+        return self
+
+
+class StyleLoss(_TargetLoss):
     """Distance of a feature map's Gram matrix to a style's, for use in training code.
+
+    Casts such as ``module.half()`` leave the target in float32 or float64.
 
     Args:
         style: the style's features ``[1 or B, C, ...]``; only their Gram matrix is kept, as the buffer ``target``.
         form: a style form by name.
         weight: a factor before the loss.
     """
-
-    target: Tensor
 
     def __init__(self, style: Tensor, form: str = "gatys", weight: float = 1.0) -> None:
         super().__init__()
@@ -91,8 +107,10 @@ class StyleLoss(nn.Module):
         return self.weight * form.loss(channels) * loss
 
 
-class ContentLoss(nn.Module):
+class ContentLoss(_TargetLoss):
     """Distance of a feature map to the content's.
+
+    Casts such as ``module.half()`` leave the target in the precision it has, or widen it.
 
     Args:
         content: the content's features; kept as the buffer ``target``.
@@ -100,16 +118,15 @@ class ContentLoss(nn.Module):
         weight: a factor before the loss.
     """
 
-    target: Tensor
-
     def __init__(self, content: Tensor, form: str = "mean", weight: float = 1.0) -> None:
         super().__init__()
         self.register_buffer("target", content.detach())
         self.factor = weight * content_form(form)(content.shape[1], content.shape[2:].numel())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``weight * factor * sum (F - P)^2`` of features of the target's shape and dtype."""
-        return self.factor * ops.content_loss(x, self.target)
+        """``weight * factor * sum (F - P)^2`` of features of the target's shape; of two dtypes the wider is used."""
+        dtype = torch.promote_types(x.dtype, self.target.dtype)
+        return self.factor * ops.content_loss(x.to(dtype), self.target.to(dtype))
 
 
 class TotalVariationLoss(nn.Module):

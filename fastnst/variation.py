@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastnst.autograd import constant, leaf, recording
+
 NINE_POINT = "nine_point"
 ROWS = 256  # of an image that are looked at together by `add_variation`
 
@@ -63,8 +65,8 @@ def _nine_point(rows: Tensor, weight: Tensor, height: int, first: int) -> tuple[
     """
     channels, count, width = rows.shape[1:]
     above, below = int(first == 0), int(first + count == height)
-    with torch.enable_grad():
-        free = rows.detach().requires_grad_()
+    with recording():
+        free, weight = leaf(rows), constant(weight)
         x = F.pad(free, (1, 1, above, below), mode="replicate")
         straight = (x[..., 1:, 1:-1] - x[..., :-1, 1:-1]).square().sum((0, 1, 3))
         straight = straight + F.pad((x[..., above:-1, 2:] - x[..., above:-1, 1:-1]).square().sum((0, 1, 3)), (above, 0))

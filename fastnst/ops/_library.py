@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from fastnst.ops.reference import accumulate_dtype
+from fastnst.ops.reference import accumulate_dtype, is_transformed
 
 try:
     importlib.import_module("fastnst._C")
@@ -54,6 +55,9 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _library = torch.library.Library("fastnst", "IMPL")
 
 
+Kernel = Callable[..., Any]
+
+
 def define(
     name: str,
     reference: Callable[..., Any],
@@ -64,19 +68,90 @@ def define(
 ) -> None:
     """Register what Python knows of ``torch.ops.fastnst.<name>``, whose schema is in csrc/library.cpp.
 
-    ``reference`` serves every device that has no kernel of ours; ``save(ctx, inputs, output)`` and ``backward`` are the
-    two halves of the derivative. An op without them does not take part in autograd.
+    ``reference`` serves every device that has no kernel of ours, forward-mode differentiation and the transforms of
+    ``torch.func``; ``save(ctx, inputs, output)`` and ``backward`` are the two halves of the derivative. An op without
+    them does not take part in autograd: to differentiate it is an error.
     """
     _library.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fastnst::{name}", fake)
-    if backward is not None:
-        torch.library.register_autograd(f"fastnst::{name}", backward, setup_context=save)
+    op = getattr(torch.ops.fastnst, name).default
+
+    def below(keyset: Any, args: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+    if save is None or backward is None:
+        kernel = _without_derivative(name, below)
+    else:
+        kernel = _with_derivative(name, reference, below, save, backward)
+    _library.impl(name, kernel, "Autograd", with_keyset=True)
 
 
-def check_features(op: str, name: str, x: object) -> Tensor:
-    """Raise unless ``x`` is a floating tensor of shape (B, C, ...) that kernels can serve."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: expected {name} to be a torch.Tensor, got {type(x).__name__}")
+def _with_derivative(
+    name: str, reference: Kernel, below: Kernel, save: Callable[..., None], backward: Kernel
+) -> Kernel:
+    class Differentiable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            *inputs, keyset = args
+            output = below(keyset, tuple(inputs))
+            save(ctx, tuple(inputs), output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+            found = backward(ctx, *grads)
+            return (*found, None) if isinstance(found, tuple) else (found, None)
+
+    Differentiable.__name__ = Differentiable.__qualname__ = name
+
+    def kernel(keyset: Any, *args: Any) -> Any:
+        if _has_tangent(args) or any(is_transformed(x) for x in _tensors(args)):
+            return reference(*args)  # PyTorch knows every derivative of what it is made of
+        if _wants_gradient(args):
+            return Differentiable.apply(*args, keyset)  # type: ignore[no-untyped-call]
+        return below(keyset, args)
+
+    return kernel
+
+
+def _without_derivative(name: str, below: Kernel) -> Kernel:
+    def kernel(keyset: Any, *args: Any) -> Any:
+        if _has_tangent(args):
+            raise RuntimeError(f"{name}: has no derivative, in forward mode neither; pass x.detach()")
+        if _wants_gradient(args):
+            raise RuntimeError(f"{name}: has no derivative; call it under torch.no_grad()")
+        return below(keyset, args)
+
+    return kernel
+
+
+def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
+    return [value for value in args if isinstance(value, Tensor)]
+
+
+def _has_tangent(args: tuple[Any, ...]) -> bool:
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in _tensors(args))
+
+
+def _wants_gradient(args: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in _tensors(args))
+
+
+def check_tensor(op: str, name: str, value: object, or_none: str = "") -> Tensor:
+    """Raise unless ``value`` is a tensor whose elements lie in memory one by one."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: expected {name} to be a torch.Tensor{or_none}, got {type(value).__name__}")
+    if value.is_nested:
+        raise TypeError(f"{op}: expected {name} of layout torch.strided, got a nested tensor; pass its parts singly")
+    if value.layout != torch.strided:
+        raise TypeError(f"{op}: expected {name} of layout torch.strided, got {value.layout}; pass {name}.to_dense()")
+    return value
+
+
+def check_features(op: str, name: str, given: object) -> Tensor:
+    """Raise unless ``given`` is a floating tensor of shape (B, C, ...) that kernels can serve."""
+    x = check_tensor(op, name, given)
     if x.dim() < 2:
         raise ValueError(f"{op}: expected {name} of shape (B, C, ...), got {tuple(x.shape)}")
     if x.dtype not in DTYPES:
@@ -91,7 +166,10 @@ def check_features(op: str, name: str, x: object) -> Tensor:
 
 
 def check_scale(op: str, name: str, value: object) -> float:
-    """Raise unless ``value`` is a number; return it as a float."""
+    """Raise unless ``value`` is a number; return it as a float, or symbolic where it is."""
+    if isinstance(value, (torch.SymInt, torch.SymFloat)):
+        symbolic: float = torch.sym_float(value)
+        return symbolic
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: expected {name} to be a number, got {type(value).__name__}")
     return float(value)
@@ -107,8 +185,7 @@ def position_weight(op: str, x: Tensor, weight: Tensor | None) -> Tensor | None:
     """Check a weight that broadcasts to [B, ...positions]; return it as [B, N] in the accumulate dtype."""
     if weight is None:
         return None
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"{op}: expected weight to be a torch.Tensor or None, got {type(weight).__name__}")
+    check_tensor(op, "weight", weight, " or None")
     if weight.is_complex():
         raise TypeError(f"{op}: expected weight of a real dtype, got {weight.dtype}")
     if weight.requires_grad:
@@ -122,10 +199,9 @@ def position_weight(op: str, x: Tensor, weight: Tensor | None) -> Tensor | None:
     return weight.to(accumulate_dtype(x.dtype)).expand(full).reshape(x.shape[0], x.shape[2:].numel())
 
 
-def batch_matrix(op: str, name: str, x: Tensor, matrix: object) -> Tensor:
+def batch_matrix(op: str, name: str, x: Tensor, given: object) -> Tensor:
     """Check a matrix that broadcasts to [B, C, C]; return it so, in the accumulate dtype."""
-    if not isinstance(matrix, Tensor):
-        raise TypeError(f"{op}: expected {name} to be a torch.Tensor, got {type(matrix).__name__}")
+    matrix = check_tensor(op, name, given)
     if not matrix.is_floating_point():
         raise TypeError(f"{op}: expected {name} of a floating dtype, got {matrix.dtype}")
     full = (x.shape[0], x.shape[1], x.shape[1])
@@ -137,4 +213,5 @@ def batch_matrix(op: str, name: str, x: Tensor, matrix: object) -> Tensor:
 
 def _broadcasts(shape: Sequence[int], full: Sequence[int]) -> bool:
     padded = (*(1,) * (len(full) - len(shape)), *shape)
-    return len(padded) == len(full) and all(a in (1, b) for a, b in zip(padded, full, strict=True))
+    # Not `a in (1, b)`: torch.compile answers that without asking whether a symbolic b equals a.
+    return len(padded) == len(full) and all(a == 1 or a == b for a, b in zip(padded, full, strict=True))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastnst.ops.reference import is_transformed
+
 
 def check_no_overlap(op: str, name: str, x: Tensor) -> None:
     """Raise unless every element of ``x``, which is written, has a place of its own."""
@@ -26,11 +28,16 @@ def check_apart(op: str, name: str, other: Tensor | None, written: str, x: Tenso
     """Raise where ``other``, which is read, lies in the memory of ``x``, which is written."""
     if other is None or torch.compiler.is_compiling():
         return
-    if not all(type(t) in (Tensor, torch.nn.Parameter) and t.device.type != "meta" for t in (other, x)):
-        return  # no memory to ask about
+    if not all(_has_memory(t) for t in (other, x)):
+        return
     (first, last), (start, end) = _extent(other), _extent(x)
     if first < end and start < last:
         raise ValueError(f"{op}: expected {name} in memory of its own, got one that shares it with {written}")
+
+
+def _has_memory(x: Tensor) -> bool:
+    """Whether ``x`` can be asked where it lies."""
+    return type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta" and not is_transformed(x)
 
 
 def _extent(x: Tensor) -> tuple[int, int]:

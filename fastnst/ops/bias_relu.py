@@ -60,17 +60,14 @@ def bias_relu_style_loss(x: Tensor, bias: Tensor, target: Tensor, scale: float =
     return y, loss, residual
 
 
-def _check(op: str, x: Tensor, bias: object) -> None:
+def _check(op: str, x: Tensor, given: object) -> None:
     _library.check_features(op, "x", x)
-    if not isinstance(bias, Tensor):
-        raise TypeError(f"{op}: expected bias to be a torch.Tensor, got {type(bias).__name__}")
+    bias = _library.check_tensor(op, "bias", given)
     if bias.shape != x.shape[1:2]:
         raise ValueError(f"{op}: expected bias of shape {(x.shape[1],)}, got {tuple(bias.shape)}")
     if bias.dtype != x.dtype:
         raise TypeError(f"{op}: expected bias of dtype {x.dtype} like x, got {bias.dtype}")
     _library.check_device(op, "bias", bias, x)
-    if torch.is_grad_enabled() and (x.requires_grad or bias.requires_grad):
-        raise RuntimeError(f"{op}: has no derivative; call it under torch.no_grad()")
 
 
 def _fake(x: Tensor, bias: Tensor) -> None:

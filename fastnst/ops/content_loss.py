@@ -25,8 +25,7 @@ def content_loss(x: Tensor, target: Tensor) -> Tensor:
         TypeError, ValueError: an argument of the wrong type, shape, dtype or device.
     """
     for name, value in (("x", x), ("target", target)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"content_loss: expected {name} to be a torch.Tensor, got {type(value).__name__}")
+        _library.check_tensor("content_loss", name, value)
         if value.dtype not in _library.DTYPES:
             raise TypeError(
                 f"content_loss: expected {name} of dtype float32, float64, bfloat16 or float16, got {value.dtype}"

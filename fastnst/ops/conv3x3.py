@@ -44,13 +44,10 @@ def conv3x3(
     _library.check_features(op, "x", x)
     if x.dim() != 4:
         raise ValueError(f"{op}: expected x of shape (B, C, H, W), got {tuple(x.shape)}")
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"{op}: expected weight to be a torch.Tensor, got {type(weight).__name__}")
+    _library.check_tensor(op, "weight", weight)
     if weight.dim() != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
         raise ValueError(f"{op}: expected weight of shape (K, {x.shape[1]}, 3, 3), got {tuple(weight.shape)}")
-    if bias is not None and not isinstance(bias, Tensor):
-        raise TypeError(f"{op}: expected bias to be a torch.Tensor or None, got {type(bias).__name__}")
-    if bias is not None and bias.shape != weight.shape[:1]:
+    if bias is not None and _library.check_tensor(op, "bias", bias, " or None").shape != weight.shape[:1]:
         raise ValueError(f"{op}: expected bias of shape {(weight.shape[0],)}, got {tuple(bias.shape)}")
     for name, other in (("weight", weight), ("bias", bias)):
         if other is None:
@@ -89,7 +86,7 @@ def conv3x3_backward(
     around = torch.ops.fastnst.conv3x3_backward(grad, weight, None, places, *size, True)
     inside = around.new_empty((1,)).expand(*around.shape[:2], *size)  # only its sizes are read
     below = aten.replication_pad2d_backward(around, inside, [1, 1, 1, 1])
-    below = below.contiguous(memory_format=torch.channels_last)
+    below = reference.channels_last(below)
     return below if mask is None else aten.threshold_backward(below, mask, 0)
 
 

@@ -62,10 +62,9 @@ def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, Tensor | None,
     grad, x, weight = ctx.saved_tensors
     by_grad = by_x = by_shift = None
     with torch.autocast(x.device.type, enabled=False):
-        cotangent = h.flatten(2).to(grad.dtype) if h.dim() > 2 else h[:, :, None].to(grad.dtype)
+        cotangent = reference.matrix(h)
         if ctx.needs_input_grad[0]:
-            features = (x.flatten(2) if x.dim() > 2 else x[:, :, None]).to(grad.dtype)
-            m = (cotangent if weight is None else cotangent * weight[:, None, :]) @ features.mT
+            m = (cotangent if weight is None else cotangent * weight[:, None, :]) @ reference.matrix(x).mT
             by_grad = ctx.scale * (m + m.mT)
         if ctx.needs_input_grad[1]:
             by_x = torch.ops.fastnst.gram_backward(grad, h, weight, ctx.scale, None)

@@ -22,6 +22,11 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def is_transformed(x: Tensor) -> bool:
+    """Whether ``x`` stands for another tensor inside ``torch.func`` or ``vmap``: then it has no memory of its own."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
 def without_autocast(function: Function) -> Function:
     """Run ``function`` with autocast off: its matrix products are meant to be float32 or float64."""
 
@@ -33,7 +38,7 @@ def without_autocast(function: Function) -> Function:
     return wrapper  # type: ignore[return-value]
 
 
-def _matrix(x: Tensor) -> Tensor:
+def matrix(x: Tensor) -> Tensor:
     """[B, C, ...] -> [B, C, N] in the accumulate dtype."""
     shape = (*x.shape[:2], x.shape[2:].numel())
     return x.reshape(shape).to(accumulate_dtype(x.dtype))
@@ -41,13 +46,16 @@ def _matrix(x: Tensor) -> Tensor:
 
 def _gradient(x: Tensor, out: Tensor) -> Tensor:
     """``out`` in the dtype, shape and memory layout of a gradient of ``x``, which the fake kernels promise."""
-    return torch.empty_like(x).copy_(out.reshape(x.shape))
+    out = out.reshape(x.shape)
+    if is_transformed(x) or is_transformed(out):
+        return out.to(x.dtype)  # vmap cannot copy into a tensor that it does not vary
+    return torch.empty_like(x).copy_(out)
 
 
 @without_autocast
 def gram(x: Tensor, weight: Tensor | None, scale: float) -> Tensor:
     """scale * F diag(w) F^T."""
-    f = _matrix(x)
+    f = matrix(x)
     left = f if weight is None else f * weight[:, None, :]
     g = scale * (left @ f.mT)
     return 0.5 * (g + g.mT)
@@ -56,7 +64,7 @@ def gram(x: Tensor, weight: Tensor | None, scale: float) -> Tensor:
 @without_autocast
 def gram_backward(grad: Tensor, x: Tensor, weight: Tensor | None, scale: float, shift: Tensor | None) -> Tensor:
     """scale * (D + D^T) F diag(w) + shift."""
-    out = scale * ((grad + grad.mT) @ _matrix(x))
+    out = scale * ((grad + grad.mT) @ matrix(x))
     if weight is not None:
         out = out * weight[:, None, :]
     if shift is not None:
@@ -67,7 +75,7 @@ def gram_backward(grad: Tensor, x: Tensor, weight: Tensor | None, scale: float, 
 @without_autocast
 def moments(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Mean over positions [B, C] and scale * F F^T."""
-    f = _matrix(x)
+    f = matrix(x)
     return f.sum(2) / max(f.shape[2], 1), gram(x, None, scale)
 
 
@@ -147,7 +155,7 @@ def tapped_backward_(
     dtype = accumulate_dtype(x.dtype)
     out = grad.to(dtype)
     if residual is not None:
-        pull = residual @ _matrix(x)
+        pull = residual @ matrix(x)
         if weight is not None:
             pull = pull * weight[:, None, :]
         out = out + style * pull.reshape(x.shape)
@@ -245,7 +253,7 @@ def _corner(x: Tensor, row: int, column: int) -> Tensor:
     return x[..., row : x.shape[2] // 2 * 2 : 2, column : x.shape[3] // 2 * 2 : 2]
 
 
-def _channels_last(x: Tensor) -> Tensor:
+def channels_last(x: Tensor) -> Tensor:
     """``x`` with channels innermost in memory, whatever its sizes."""
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
@@ -261,7 +269,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, padding:
         y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
     else:
         y = F.conv2d(x, weight, bias, padding=1)
-    return _channels_last(y.relu_() if relu else y)
+    return channels_last(y.relu_() if relu else y)
 
 
 def conv3x3_out(
@@ -293,7 +301,7 @@ def conv3x3_backward(
         below = grad.new_zeros((grad.shape[0], weight.shape[1], height + more, width + more))
     else:
         below = F.conv_transpose2d(grad, weight, padding=0 if border else 1)
-    return _channels_last(below if mask is None else torch.where(mask > 0, below, 0))
+    return channels_last(below if mask is None else torch.where(mask > 0, below, 0))
 
 
 def conv3x3_backward_out(

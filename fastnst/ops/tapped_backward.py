@@ -45,28 +45,26 @@ def tapped_backward_(
     """
     op = "tapped_backward_"
     _library.check_features(op, "x", x)
-    for name, other in (("grad", grad), ("target", target)):
-        if other is None and name == "target":
+    for name, given in (("grad", grad), ("target", target)):
+        if given is None and name == "target":
             continue
-        if not isinstance(other, Tensor):
-            raise TypeError(f"{op}: expected {name} to be a torch.Tensor, got {type(other).__name__}")
+        other = _library.check_tensor(op, name, given)
         if other.shape != x.shape:
             raise ValueError(f"{op}: expected {name} of shape {tuple(x.shape)} like x, got {tuple(other.shape)}")
         if other.dtype != x.dtype:
             raise TypeError(f"{op}: expected {name} of dtype {x.dtype} like x, got {other.dtype}")
         _library.check_device(op, name, other, x)
     _check_layout(op, grad, x)
-    if torch.is_grad_enabled() and (grad.requires_grad or x.requires_grad):
-        raise RuntimeError(f"{op}: has no derivative of its own; call it under torch.no_grad()")
     if residual is not None:
         residual = _library.batch_matrix(op, "residual", x, residual)
-    for name, other in (("x", x), ("residual", residual), ("weight", weight), ("target", target)):
-        check_apart(op, name, other, "grad", grad)
+    flat = _library.position_weight(op, x, weight)
+    for name, read in (("x", x), ("residual", residual), ("weight", weight), ("target", target)):
+        check_apart(op, name, read, "grad", grad)
     torch.ops.fastnst.tapped_backward_(
         grad,
         x,
         residual,
-        _library.position_weight(op, x, weight),
+        flat,
         _library.check_scale(op, "style", style),
         target,
         _library.check_scale(op, "content", content),

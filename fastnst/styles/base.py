@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastnst import ops
+from fastnst.autograd import constant, leaf, recording
 from fastnst.errors import UsageError
 from fastnst.ops import _library
 from fastnst.ops.reference import accumulate_dtype
@@ -109,7 +110,7 @@ def measure(loss: StyleLoss, x: Tensor, weight: Tensor | None = None) -> Target:
         TypeError, ValueError: features or weight of the wrong type, shape, dtype or device.
     """
     weight = _checked(x, weight)
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+    with recording(False), torch.autocast(x.device.type, enabled=False):
         if isinstance(loss, MomentLoss):
             return loss.target(*moments(x.detach(), weight))
         return _by_features(loss).target(x.detach(), weight)
@@ -126,23 +127,24 @@ def pull(loss: StyleLoss, x: Tensor, target: Target, weight: Tensor | None = Non
         TypeError, ValueError: features or weight of the wrong type, shape, dtype or device.
     """
     weight = _checked(x, weight)
-    x, exact = x.detach(), accumulate_dtype(x.dtype)
     with torch.autocast(x.device.type, enabled=False):
         if isinstance(loss, MomentLoss):
-            with torch.no_grad():
-                mean, moment = moments(x, weight)
+            with recording(False):
+                mean, moment = moments(x.detach(), weight)
             return pull_moments(loss, mean, moment, target, x.shape[2:].numel() if weight is None else 1)
         found = _by_features(loss)
-        with torch.enable_grad():
-            value = found.loss(x.requires_grad_(), target, weight)
-            (direct,) = _gradients(loss, value, x)
-        return value.detach().to(exact), Pull(direct=direct)
+        with recording():
+            free = leaf(x)
+            value = found.loss(free, _constants(target), None if weight is None else constant(weight))
+            (direct,) = _gradients(loss, value, free)
+        return value.detach().to(accumulate_dtype(x.dtype)), Pull(direct=direct)
 
 
 def pull_moments(loss: MomentLoss, mean: Tensor, moment: Tensor, target: Target, positions: int) -> tuple[Tensor, Pull]:
     """As :func:`pull`, where mean and moment are known; ``positions`` is their number, or 1 with weights of sum 1."""
-    with torch.enable_grad():
-        value = loss.loss(mean.requires_grad_(), moment.requires_grad_(), target)
+    with recording():
+        mean, moment = leaf(mean), leaf(moment)
+        value = loss.loss(mean, moment, _constants(target))
         by_mean, by_moment = _gradients(loss, value, mean, moment)
     matrix = None if by_moment is None else (by_moment + by_moment.mT) / positions
     return value.detach().to(moment.dtype), Pull(matrix, None if by_mean is None else by_mean / positions)
@@ -194,6 +196,10 @@ def _gradients(loss: StyleLoss, value: Tensor, *by: Tensor) -> tuple[Tensor | No
     if not value.requires_grad:
         raise UsageError(f"style loss {name}: its value has no derivative; compute it from what loss() is given")
     return torch.autograd.grad(value, by, allow_unused=True)
+
+
+def _constants(target: Target) -> Target:
+    return tuple(constant(tensor) for tensor in target)
 
 
 def _by_features(loss: StyleLoss) -> FeatureLoss:

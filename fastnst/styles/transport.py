@@ -93,9 +93,9 @@ class Sliced(LineLoss):
 
     def directions(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
-        shape, generator = (1, self.count or channels, channels), torch.Generator().manual_seed(self.seed)
-        drawn = torch.nn.functional.normalize(torch.randn(shape, dtype=torch.float64, generator=generator), dim=2)
-        return drawn.to(x.device, accumulate_dtype(x.dtype))
+        shape, generator = (1, self.count or channels, channels), torch.Generator("cpu").manual_seed(self.seed)
+        drawn = torch.randn(shape, dtype=torch.float64, device="cpu", generator=generator)
+        return torch.nn.functional.normalize(drawn, dim=2).to(x.device, accumulate_dtype(x.dtype))
 
 
 class Histogram(LineLoss):

@@ -155,6 +155,75 @@ def test_modules_move_to_a_dtype(dtype: torch.dtype, bound: float) -> None:
     assert abs(moved.item() - exact) < bound * abs(exact)
 
 
+@pytest.mark.parametrize("form", STYLE)
+def test_one_style_loss_compiled_for_dynamic_shapes_serves_every_size(form: str) -> None:
+    module = StyleLoss(features(1, 4, 6, 6), form)
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for shape in ((1, 4, 5, 6), (1, 4, 9, 7), (3, 4, 6, 6)):
+        x = features(*shape, seed=1)
+        assert torch.equal(compiled(x), module(x))
+        assert torch.equal(gradient(compiled, x), gradient(module, x))
+
+
+@pytest.mark.parametrize("make", [ContentLoss, lambda x: TotalVariationLoss()], ids=["content", "variation"])
+def test_the_other_losses_compile_for_dynamic_shapes(make: Callable[[Tensor], nn.Module]) -> None:
+    module, x = make(features(1, 3, 6, 5)), features(1, 3, 6, 5, seed=1)
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    assert torch.equal(compiled(x), module(x))
+    assert torch.equal(gradient(compiled, x), gradient(module, x))
+
+
+CASTS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "half": lambda module: module.half(),
+    "bfloat16": lambda module: module.bfloat16(),
+    "to half": lambda module: module.to(torch.float16),
+    "to device and half": lambda module: module.to("cpu", torch.float16),
+    "half twice": lambda module: module.half().half(),
+    "half in a network": lambda module: nn.Sequential(module).half()[0],
+}
+
+
+@pytest.mark.parametrize("make", [lambda x: StyleLoss(x, "raw"), ContentLoss], ids=["style", "content"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+def test_a_cast_to_half_precision_leaves_the_target(
+    cast: Callable[[nn.Module], nn.Module], dtype: torch.dtype, make: Callable[[Tensor], nn.Module]
+) -> None:
+    module = make((300 * features(1, 4, 40, 40)).to(dtype))
+    before = copy.deepcopy(module.state_dict())
+    cast(module)
+    assert {name: value.dtype for name, value in module.state_dict().items()} == {"target": dtype}
+    assert torch.equal(module.state_dict()["target"], before["target"])
+    module.load_state_dict({"target": 2 * before["target"]})
+    assert torch.equal(module.state_dict()["target"], 2 * before["target"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_raw_style_loss_in_half_precision_is_what_it_is_in_float64(dtype: torch.dtype) -> None:
+    style, x = (30 * features(1, 4, 40, 40, seed=seed).to(dtype) for seed in (0, 1))
+    exact = STYLE["raw"](x.double(), style.double())
+    module = StyleLoss(style, "raw").to(dtype)
+    torch.testing.assert_close(module(x).double(), exact, rtol=1e-5, atol=0)
+
+
+def test_targets_widen_and_move() -> None:
+    for module in (StyleLoss(features(1, 4, 5, 6).float()), ContentLoss(features(1, 4, 5, 6).half())):
+        assert module.double().target.dtype == torch.float64
+        assert module.half().target.dtype == torch.float64
+        assert module.float().target.dtype == torch.float32
+        assert module.to("meta", torch.float16).target.device.type == "meta"
+        assert module.target.dtype == torch.float32
+
+
+def test_a_content_loss_in_half_precision_has_the_gradient_of_float64() -> None:
+    content, x = features(1, 4, 5, 6).half(), features(1, 4, 5, 6, seed=1).half()
+    exact = gradient(lambda y: CONTENT["mean"](y, content.double()), x.double())
+    for module in (ContentLoss(content.float()).half(), ContentLoss(content)):
+        torch.testing.assert_close(gradient(module, x).double(), exact, rtol=2e-3, atol=1e-5)
+
+
 def test_a_target_takes_no_part_in_autograd() -> None:
     x = features(1, 4, 5, 6).requires_grad_(True)
     assert not StyleLoss(x).target.requires_grad

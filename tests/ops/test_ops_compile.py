@@ -8,6 +8,7 @@ import pytest
 import torch
 from op_cases import CASES, DIFFERENTIABLE, Case, channels_last, contiguous, features, gradients, noise
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastnst import ops
 
@@ -78,6 +79,35 @@ def test_gradients_of_dynamic_shapes() -> None:
         (expected,) = torch.autograd.grad(loss(x, target), x)
         (got,) = torch.autograd.grad(compiled(x, target), x)
         torch.testing.assert_close(got, expected, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_inputs_of_a_fixed_size_meet_a_map_of_any(case: Case) -> None:
+    """A matrix, weight or bias that the compiled code holds: its sizes are numbers where those of the map are symbols."""
+    t = case.tensors((2, 5, 6, 7), torch.float32)
+    held = {name: value for name, value in t.items() if value.dim() < 4}
+
+    def call(free: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return case.call({**free, **held})
+
+    free = {name: value for name, value in t.items() if name not in held}
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager", dynamic=True)
+    assert all(torch.equal(a, b) for a, b in zip(compiled(free), case.call(t), strict=True))
+
+
+@pytest.mark.parametrize("scale", [lambda x: 1 / x[0].numel(), lambda x: x.shape[1]], ids=["float", "int"])
+def test_a_symbolic_scale_is_a_number(scale: Callable[[Tensor], float]) -> None:
+    """PyTorch makes one of it where an op's schema says float."""
+
+    def every(x: Tensor) -> tuple[Tensor, ...]:
+        s, target = scale(x), x.new_ones((x.shape[1], x.shape[1]))
+        values = (ops.gram(x, scale=s), *ops.moments(x, s), ops.style_loss(x, target, scale=s))
+        grad = ops.tapped_backward_(x.clone(), x, residual=target, style=s, target=2 * x, content=s)
+        return (*values, *ops.bias_relu_style_loss(x, target[0], target, s), grad)
+
+    x = features((2, 5, 6, 7))
+    graph = make_fx(every, tracing_mode="symbolic")(x)
+    assert all(torch.equal(a, b) for a, b in zip(graph(x), every(x), strict=True))
 
 
 @pytest.mark.slow

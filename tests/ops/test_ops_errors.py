@@ -222,6 +222,59 @@ def test_a_wrong_argument_is_named(
     assert str(raised.value) == f"{op}: {message}"
 
 
+def _sparse(x: Tensor) -> Tensor:
+    return x.to_sparse()
+
+
+def _csr(x: Tensor) -> Tensor:
+    return x.reshape(len(x), -1).to_sparse_csr()
+
+
+def _mkldnn(x: Tensor) -> Tensor:
+    return x.to_mkldnn()
+
+
+def _nested(x: Tensor) -> Tensor:
+    return torch.nested.nested_tensor(list(x))
+
+
+def _jagged(x: Tensor) -> Tensor:
+    return torch.nested.nested_tensor(list(x), layout=torch.jagged)
+
+
+W, BIAS = torch.ones(4, 5), torch.ones(3)
+WITH_EVERY_TENSOR: dict[str, dict[str, Tensor]] = {
+    "gram": {"x": F, "weight": W},
+    "moments": {"x": F},
+    "style_loss": {"x": F, "target": G, "weight": W},
+    "content_loss": {"x": F, "target": F},
+    "total_variation": {"x": F},
+    "tapped_backward_": {"grad": F, "x": F.clone(), "residual": G, "weight": W, "target": F.clone()},
+    "bias_relu_": {"x": F, "bias": BIAS},
+    "bias_relu_style_loss": {"x": F, "bias": BIAS, "target": G},
+    "pool": {"x": F},
+    "conv3x3": {"x": F, "weight": torch.ones(2, 3, 3, 3), "bias": torch.ones(2)},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(Sparse CSR|nested tensors)")
+@pytest.mark.parametrize("make", [_sparse, _csr, _mkldnn, _nested, _jagged], ids=lambda make: make.__name__[1:])
+@pytest.mark.parametrize(
+    ("op", "argument"), [(op, argument) for op, given in WITH_EVERY_TENSOR.items() for argument in given]
+)
+def test_a_tensor_that_is_not_strided_is_named_with_its_layout(
+    op: str, argument: str, make: Callable[[Tensor], Tensor]
+) -> None:
+    given = WITH_EVERY_TENSOR[op]
+    if given[argument].dim() < 2 and make in (_csr, _nested, _jagged):
+        pytest.skip("has no such layout")
+    other = make(given[argument])
+    layout = "a nested tensor; pass" if other.is_nested else f"{other.layout}; pass {argument}.to_dense()"
+    with pytest.raises(TypeError) as raised:
+        getattr(ops, op)(**{**given, argument: other})
+    assert str(raised.value).startswith(f"{op}: expected {argument} of layout torch.strided, got {layout}")
+
+
 OVERLAPPING = {
     "expanded rows": lambda: torch.ones(1, 3, 1, 5).expand(1, 3, 4, 5),
     "expanded batch": lambda: torch.ones(1, 3, 4, 5).expand(2, 3, 4, 5),

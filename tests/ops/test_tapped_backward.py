@@ -111,9 +111,7 @@ def test_the_residual_is_shared_by_the_batch_or_one_each() -> None:
 
 def test_inside_autograd_it_says_that_it_has_no_derivative() -> None:
     x = noise((1, 3, 4, 4)).requires_grad_()
-    with pytest.raises(
-        RuntimeError, match=r"tapped_backward_: has no derivative of its own; call it under torch.no_grad"
-    ):
+    with pytest.raises(RuntimeError, match=r"tapped_backward_: has no derivative; call it under torch.no_grad"):
         ops.tapped_backward_(torch.zeros(1, 3, 4, 4, dtype=torch.float64), x)
     with torch.no_grad():
         ops.tapped_backward_(torch.zeros(1, 3, 4, 4, dtype=torch.float64), x)
