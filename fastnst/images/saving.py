@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, PngImagePlugin, features
 from torch import Tensor
 
 from fastnst.errors import ImageError, UsageError, nearest
-from fastnst.files import destination, obstacle, replacing
+from fastnst.files import WrittenElsewhere, destination, obstacle, replacing
 from fastnst.images.colour import srgb_profile
 from fastnst.images.settings import KEY, MARK, to_json
 
@@ -197,7 +197,8 @@ def _encoded(kind: str, levels: NDArray[np.unsignedinteger], text: str | None, q
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full and not isinstance(error, WrittenElsewhere):
         return "no space left on the disk; expected room for the file"
     return error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import image_files as made
 import numpy as np
 import pytest
+import tifffile
 import torch
 from image_files import Array, colours, png_profile, write_png
 from PIL import Image, ImageCms
 
 from fastnst import images
+from fastnst.images import colour
 
 
 def loaded(path: Path) -> Array:
@@ -169,3 +172,27 @@ def test_saved_files_carry_an_srgb_profile(tmp_path: Path, name: str, bits: int)
     with Image.open(path) as image:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
     assert "sRGB" in ImageCms.getProfileDescription(profile)
+
+
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 1}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_of_many_small_parts_is_converted_a_few_times(
+    tmp_path: Path, dtype: type, layout: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2000 strips or 64 tiles: one transform, and as many conversions as there are quarters of a megabyte."""
+    samples = colours(*((2000, 50) if "rowsperstrip" in layout else (128, 128)), 3, dtype)
+    whole, parts = tmp_path / "whole.tif", tmp_path / "parts.tif"
+    icc = made.rgb_profile(made.curve_formula(0, 1.7))
+    tifffile.imwrite(whole, samples, photometric="rgb", iccprofile=icc, metadata=None)
+    tifffile.imwrite(parts, samples, photometric="rgb", iccprofile=icc, metadata=None, **layout)
+    made_of: list[object] = []
+    converted: list[object] = []
+    real, convert, deep = ImageCms.ImageCmsTransform, colour.to_srgb, colour.to_srgb_16
+    monkeypatch.setattr(ImageCms, "ImageCmsTransform", lambda *a: (made_of.append(a), real(*a))[1])
+    monkeypatch.setattr(colour, "to_srgb", lambda *a: (converted.append(a), convert(*a))[1])
+    monkeypatch.setattr(colour, "to_srgb_16", lambda *a: (converted.append(a), deep(*a))[1])
+    colour._transform.cache_clear()
+    found = loaded(parts)
+    assert len(made_of) == 1
+    assert len(converted) <= 10
+    assert np.array_equal(found, loaded(whole))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image, ImageFile
 
 from fastnst import images
 from fastnst.errors import ImageError
+from fastnst.images import decoding
 
 FILES = ["png", "jpg", "webp", "tif", "gif", "bmp", "ppm", "jp2", "avif"]
 
@@ -152,14 +155,135 @@ def test_max_pixels_lowers_the_limit(tmp_path: Path) -> None:
     assert images.load(path, max_pixels=100).pixels.shape == (1, 3, 10, 10)
 
 
+def write_psd(path: Path) -> None:
+    """A PSD without layers, 10 x 10 (Adobe Photoshop File Formats Specification)."""
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 10, 10, 8, 3)
+    path.write_bytes(header + bytes(12) + bytes(2) + colours(3, 100, 1).tobytes())
+
+
+ALL = [
+    *("png", "animated.png", "16.png", "jpg", "mpo", "webp", "lossless.webp", "alpha.webp", "animated.webp", "tif"),
+    *(
+        "turned.tif",
+        "lzw.tif",
+        "tiles.tif",
+        "jpeg.tif",
+        "gif",
+        "animated.gif",
+        "bmp",
+        "ppm",
+        "avif",
+        "jp2",
+        "psd",
+        "heic",
+    ),
+]
+
+
+def write_10_by_10(path: Path) -> None:
+    """One of each format, and of each kind of it that Pillow has checks of its own for."""
+    rgb = colours(10, 10)
+    image = Image.fromarray(colours(10, 10, 4) if path.stem == "alpha" else rgb)
+    exif = Image.Exif()
+    exif[274] = 6 if path.stem == "turned" else 1
+    more = (
+        {"save_all": True, "append_images": [image.rotate(90)]}
+        if path.stem == "animated" or path.suffix == ".mpo"
+        else {}
+    )
+    if path.suffix == ".psd":
+        write_psd(path)
+    elif path.suffix == ".heic":
+        pytest.importorskip("pillow_heif").from_pillow(image).save(path)
+    elif path.name == "16.png":
+        write_png(path, colours(10, 10, 3, np.uint16))
+    elif path.name == "tiles.tif":
+        tifffile.imwrite(path, rgb, photometric="rgb", tile=(16, 16))
+    else:
+        compression = {"lzw": "tiff_lzw", "jpeg": "jpeg"}.get(path.stem)
+        options = {"compression": compression} if compression else {"exif": exif} if path.stem == "turned" else more
+        image.save(path, lossless=path.stem == "lossless", **options)
+
+
+def test_every_format_is_tried_at_the_limit() -> None:
+    suffixes = {".jp2": "JPEG2000", ".jpg": "JPEG", ".tif": "TIFF"}
+    tried = {suffixes.get(Path(f"a.{name}").suffix, name.rpartition(".")[2].upper()) for name in ALL}
+    assert set(decoding.FORMATS) <= tried
+
+
 @pytest.mark.parametrize("pillows", [40, 80])
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.tif"])
+@pytest.mark.parametrize("name", ALL)
 def test_max_pixels_raises_the_limit(tmp_path: Path, name: str, pillows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(colours(10, 10)).save(tmp_path / name)
+    path = tmp_path / (name if "." in name else f"plain.{name}")
+    write_10_by_10(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
-    assert f"above the limit of {pillows}" in refused(tmp_path / name)
-    assert images.load(tmp_path / name, max_pixels=100).pixels.shape == (1, 3, 10, 10)
+    assert f"above the limit of {pillows}" in refused(path)
+    assert images.load(path, max_pixels=100).pixels.shape == (1, 3, 10, 10)
+    assert images.read_settings(path) is None
     assert pillows == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("kind", ["VP8X", "VP8L", "VP8 "])
+def test_a_webp_is_refused_by_its_header_alone(tmp_path: Path, kind: str) -> None:
+    side = (9_999).to_bytes(3, "little")
+    body = {
+        "VP8X": bytes(4) + side + side,
+        "VP8L": b"\x2f" + (9_999 | 9_999 << 14).to_bytes(4, "little"),
+        "VP8 ": b"\0\0\0\x9d\x01\x2a" + struct.pack("<2H", 10_000, 10_000),
+    }[kind] + bytes(40)
+    data = b"WEBP" + kind.encode() + struct.pack("<I", len(body)) + body
+    (tmp_path / "a.webp").write_bytes(b"RIFF" + struct.pack("<I", len(data)) + data)
+    message = refused(tmp_path / "a.webp")
+    assert f"10000 x 10000 is 100000000 pixels, above the limit of {Image.MAX_IMAGE_PIXELS}" in message
+
+
+@pytest.mark.parametrize("shape", [(2, 2002), (2002, 2), (3, 100_000)])
+def test_ribbons_are_refused_before_they_are_decoded(tmp_path: Path, shape: tuple[int, int]) -> None:
+    message = refused(write_bomb(tmp_path / "a.png", *shape))
+    assert f"is {shape[0]} x {shape[1]} pixels; expected one side to be at most 1000 times the other" in message
+    with pytest.raises(ImageError, match="at most 1000 times the other"):
+        images.load(np.zeros(shape, np.uint8))
+    assert images.load(np.zeros((2, 2000), np.uint8)).pixels.shape == (1, 3, 2, 2000)
+
+
+def with_scans(count: int, *, progressive: bool = True) -> bytes:
+    """A JPEG whose last scan, which is on the table of Huffman codes before it, stands there again and again."""
+    buffer = io.BytesIO()
+    Image.fromarray(colours(32, 32)).save(buffer, "JPEG", progressive=progressive, exif=b"Exif\0\0\xff\xda\xff\xd9" * 9)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    have = data.count(b"\xff\xda") - 9
+    return data[:-2] + last * (count - have) + data[-2:]
+
+
+def test_a_jpeg_of_many_scans_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    for progressive in (True, False):
+        path.write_bytes(with_scans(101, progressive=progressive))
+        assert "is a JPEG of more than 100 scans; expected about ten" in refused(path)
+    path.write_bytes(with_scans(100))
+    assert images.load(path).pixels.shape == (1, 3, 32, 32)
+
+
+def test_scans_after_the_end_of_a_jpeg_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(with_scans(50) + with_scans(60))
+    assert images.load(tmp_path / "a.jpg").pixels.shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["https://example.org/a%20b.jpg?x=1", "ftp://example.org/a.png", "file:///a.png"])
+def test_a_url_is_told_as_it_was_given(name: str) -> None:
+    for source in (name, Path(name)):
+        with pytest.raises(ImageError) as caught:
+            images.load(source)
+        shown = name.replace(":///", "://")
+        assert str(caught.value) == f"{shown}: is a URL; download it first and name the file"
+
+
+def test_heif_names_the_package_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(100))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    assert "is HEIF (HEIC), which takes a package to read: pip install pillow-heif" in refused(tmp_path / "a.heic")
 
 
 def test_pillows_globals_are_left_alone(tmp_path: Path) -> None:
@@ -173,4 +297,11 @@ def test_damaged_pillow_image(tmp_path: Path) -> None:
     Image.fromarray(colours(64, 64)).save(path)
     path.write_bytes(path.read_bytes()[:5000])
     with Image.open(path) as image, pytest.raises(ImageError, match="the Pillow image: cannot be decoded"):
+        images.load(image)
+
+
+def test_closed_pillow_image(tmp_path: Path) -> None:
+    with Image.open(write_png(tmp_path / "a.png", colours(4, 4))) as image:
+        pass
+    with pytest.raises(ImageError, match="the Pillow image: cannot be decoded"):
         images.load(image)

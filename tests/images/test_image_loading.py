@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -307,14 +308,20 @@ def test_senseless_arguments_are_usage_errors(arguments: dict[str, object], word
 @pytest.mark.parametrize(
     "source",
     [
-        torch.zeros(4, 5),
-        torch.zeros(4, 4, 5),
+        torch.zeros(5),
+        torch.zeros(()),
+        torch.zeros(5, 4, 5),
         torch.zeros(2, 3, 4, 5),
-        torch.zeros(3, 4, 5, dtype=torch.uint8),
+        torch.zeros(1, 1, 3, 4, 5),
+        torch.zeros(3, 4, 5, dtype=torch.int32),
+        torch.zeros(3, 4, 5, dtype=torch.complex64),
+        torch.zeros(3, 4, 5, device="meta"),
+        torch.zeros(3, 4, 5).to_sparse(),
+        torch.zeros(1, 3, 4, 5).to_mkldnn(),
         np.zeros((4, 5, 5), np.uint8),
         np.zeros((1, 3, 4, 5), np.uint8),
         np.zeros((4, 5), np.int64),
-        np.zeros((4, 5), bool),
+        np.zeros((4, 5), np.complex64),
         b"bytes",
         None,
     ],
@@ -322,6 +329,129 @@ def test_senseless_arguments_are_usage_errors(arguments: dict[str, object], word
 def test_wrong_shapes_and_types_are_usage_errors(source: object) -> None:
     with pytest.raises(UsageError, match="load: expected"):
         images.load(source)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (torch.zeros(40, 50, 3), r"channels come first: tensor\.permute\(2, 0, 1\)"),
+        (np.zeros((3, 40, 50), np.uint8), r"channels come last: array\.transpose\(1, 2, 0\)"),
+    ],
+)
+def test_channels_on_the_wrong_side_are_told(source: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        images.load(source)
+
+
+# What the samples of a type mean: the largest stands for 1.
+TENSORS = {
+    torch.uint8: 255,
+    torch.uint16: 65535,
+    torch.bool: 1,
+    torch.float16: None,
+    torch.bfloat16: None,
+    torch.float32: None,
+    torch.float64: None,
+}
+
+
+@pytest.mark.parametrize("dtype", TENSORS, ids=str)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("leading", ["", "batch", "flat"])
+def test_tensors_of_all_types_and_channels(dtype: torch.dtype, channels: int, leading: str) -> None:
+    largest = TENSORS[dtype]
+    samples = np.random.default_rng(0).random((channels, 6, 7))
+    samples[-1, 0, 0] = 1
+    values = torch.from_numpy(samples if largest is None else np.round(samples * largest)).to(dtype)
+    expected = values.double().numpy() / (largest or 1)
+    if leading == "flat" and channels == 1:
+        values = values[0]
+    picture = images.load(values[None] if leading == "batch" else values)
+    colour, opacity = (expected[:-1], expected[-1]) if channels in (2, 4) else (expected, None)
+    seen = np.ones((6, 7), bool) if opacity is None else opacity > 0
+    difference = pixels(picture).transpose(2, 0, 1) - np.broadcast_to(colour, (3, 6, 7))
+    assert np.abs(difference[:, seen]).max() < 1e-7
+    if opacity is None:
+        assert picture.alpha is None
+    else:
+        assert np.abs(alpha(picture) - opacity).max() < 1e-7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.requires_grad_(),
+        lambda x: x.permute(0, 2, 1),
+        lambda x: x.flip(2)[:, ::2, 1:],
+        lambda x: x[:, :1].expand(3, 8, 9),
+        lambda x: x.clone(memory_format=torch.contiguous_format).neg().neg(),
+    ],
+)
+def test_tensors_of_any_layout_are_read_and_left_as_they_are(change: Any) -> None:
+    source = change(torch.rand(3, 8, 9))
+    before = source.detach().clone()
+    picture = images.load(source)
+    assert torch.equal(picture.pixels[0], before)
+    assert not picture.pixels.requires_grad
+    picture.pixels.zero_()
+    assert torch.equal(source.detach(), before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x[::-1, ::-1],
+        lambda x: np.asfortranarray(x),
+        lambda x: x.astype(x.dtype.newbyteorder(">")),
+        lambda x: x.astype(x.dtype.newbyteorder("<"))[::2, 1:],
+        lambda x: np.broadcast_to(x[:1], x.shape),
+    ],
+    ids=["reversed", "Fortran", "big-endian", "strided", "read-only"],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+def test_arrays_of_any_layout_are_read_and_left_as_they_are(dtype: type, change: Any) -> None:
+    largest = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    source = change((np.random.default_rng(0).random((8, 9, 3)) * largest).astype(dtype))
+    before = source.copy()
+    picture = images.load(source)
+    assert np.abs(pixels(picture) - before.astype(np.float64) / largest).max() < 1e-7
+    picture.pixels.zero_()
+    assert np.array_equal(source, before)
+
+
+def test_a_default_device_or_dtype_changes_nothing() -> None:
+    sources = [colours(6, 7, 4), torch.rand(4, 6, 7), Image.fromarray(colours(6, 7))]
+    wanted = [images.load(source, size=5) for source in sources]
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            found = [images.load(source, size=5) for source in sources]
+            sheet = images.sheet([picture.pixels for picture in found])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one.pixels, other.pixels) for one, other in zip(wanted, found, strict=True))
+    assert torch.equal(sheet, images.sheet([picture.pixels for picture in wanted]))
+
+
+@pytest.mark.parametrize("registered", [True, False])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heif_is_read_with_the_plugin_registered_or_not(
+    tmp_path: Path, orientation: int, registered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = pytest.importorskip("pillow_heif")
+    monkeypatch.setattr(Image, "OPEN", {name: entry for name, entry in Image.OPEN.items() if name != "HEIF"})
+    if registered:
+        Image.OPEN["HEIF"] = (plugin.HeifImageFile, lambda prefix: prefix[4:8] == b"ftyp")
+    rgb = smooth(40, 56)
+    exif = Image.Exif()
+    exif[274] = orientation
+    samples = np.dstack([(rgb * 255).astype(np.uint8), np.full((40, 56), 128, np.uint8)])
+    path = tmp_path / "a.heic"
+    plugin.from_pillow(Image.fromarray(samples)).save(path, quality=95, exif=exif.tobytes())
+    picture = images.load(path)
+    assert np.abs(pixels(picture) - UPRIGHT[orientation](rgb)).max() < 0.05
+    assert np.abs(alpha(picture) - 128 / 255).max() < 0.02
+    assert ("HEIF" in Image.OPEN) == registered
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -0.01, 1.01, 255.0])

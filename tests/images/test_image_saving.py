@@ -18,8 +18,11 @@ from PIL import Image, PngImagePlugin
 from fastnst import images
 from fastnst.errors import ImageError, UsageError
 from fastnst.images import saving
+from fastnst.images.colour import srgb_profile
 
-EVERY = [("a.png", 8), ("a.png", 16), ("a.tif", 8), ("a.tiff", 16), ("a.jpg", 8), ("a.JPEG", 8), ("a.webp", 8)]
+LOSSLESS = [("a.png", 8), ("a.png", 16), ("a.tif", 8), ("a.tiff", 16), ("a.webp", 8), ("a.jp2", 8)]
+CARRYING = [*LOSSLESS, ("a.jpg", 8), ("a.JPEG", 8), ("a.avif", 8)]
+EVERY = [*CARRYING, ("a.bmp", 8)]
 SETTINGS: dict[str, object] = {
     "preset": "gatys",
     "size": 512,
@@ -35,7 +38,7 @@ def tensor(array: Any) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32)).permute(2, 0, 1)[None]
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "a.jp2", "a.bmp"])
 def test_8_bits_are_rounded_to_nearest_and_clamped(tmp_path: Path, name: str) -> None:
     levels = np.array([-3, 0, 0.49, 0.51, 1.49, 100.5 - 1e-3, 100.5 + 1e-3, 254.49, 254.51, 255, 300])
     pixels = tensor(np.broadcast_to(levels[None, :, None] / 255, (2, 11, 3)))
@@ -51,7 +54,7 @@ def test_saved_picture_loads_again(tmp_path: Path, name: str, bits: int) -> None
     assert (images.load(images.save(tmp_path / name, pixels[0].half(), bits=bits)).pixels - pixels).abs().max() < 0.03
 
 
-@pytest.mark.parametrize(("name", "bits"), [entry for entry in EVERY if entry[1] == 8 and "j" not in entry[0].lower()])
+@pytest.mark.parametrize(("name", "bits"), [entry for entry in LOSSLESS if entry[1] == 8])
 def test_alpha_is_put_back(tmp_path: Path, name: str, bits: int) -> None:
     samples = np.maximum(colours(9, 7, 4), 1)
     picture = images.load(samples)
@@ -60,12 +63,28 @@ def test_alpha_is_put_back(tmp_path: Path, name: str, bits: int) -> None:
         assert np.array_equal(np.asarray(image), samples)
 
 
-def test_jpeg_stands_on_white(tmp_path: Path) -> None:
-    path = images.save(tmp_path / "a.jpg", torch.zeros(1, 3, 16, 16), alpha=torch.full((1, 1, 16, 16), 0.25))
+def test_alpha_is_put_back_in_an_avif(tmp_path: Path) -> None:
+    opacity = torch.linspace(0.25, 1, 32).expand(1, 1, 16, 32)
+    path = images.save(tmp_path / "a.avif", torch.full((1, 3, 16, 32), 0.5), alpha=opacity)
+    picture = images.load(path)
+    assert picture.alpha is not None
+    assert (picture.alpha - opacity).abs().max() < 0.02
+    assert (picture.pixels - 0.5).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.bmp"])
+def test_what_has_no_alpha_stands_on_white(tmp_path: Path, name: str) -> None:
+    path = images.save(tmp_path / name, torch.zeros(1, 3, 16, 16), alpha=torch.full((1, 1, 16, 16), 0.25))
     assert (images.load(path).pixels - 0.75).abs().max() < 0.01
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg", "a.webp", "a.avif"])
+def test_an_srgb_profile_is_embedded(tmp_path: Path, name: str) -> None:
+    with Image.open(images.save(tmp_path / name, torch.rand(1, 3, 16, 16))) as image:
+        assert image.info["icc_profile"] == srgb_profile()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.avif"])
 def test_quality_buys_accuracy_for_bytes(tmp_path: Path, name: str) -> None:
     pixels = torch.rand(1, 3, 64, 64)
     low, high = (images.save(tmp_path / f"{q}{name}", pixels, quality=q) for q in (30, 98))
@@ -74,7 +93,7 @@ def test_quality_buys_accuracy_for_bytes(tmp_path: Path, name: str) -> None:
     assert errors[1] < errors[0]
 
 
-@pytest.mark.parametrize(("name", "bits"), EVERY)
+@pytest.mark.parametrize(("name", "bits"), CARRYING)
 def test_settings_round_trip(tmp_path: Path, name: str, bits: int) -> None:
     pixels = torch.rand(1, 3, 20, 20)
     assert images.read_settings(images.save(tmp_path / name, pixels, settings=SETTINGS, bits=bits)) == SETTINGS
@@ -82,7 +101,7 @@ def test_settings_round_trip(tmp_path: Path, name: str, bits: int) -> None:
     assert images.read_settings(images.save(tmp_path / name, pixels, bits=bits)) is None
 
 
-@pytest.mark.parametrize(("name", "bits"), EVERY)
+@pytest.mark.parametrize(("name", "bits"), CARRYING)
 def test_long_settings_round_trip(tmp_path: Path, name: str, bits: int) -> None:
     settings = {"prompt": "x" * 59_000}
     path = images.save(tmp_path / name, torch.rand(1, 3, 8, 8), settings=settings, bits=bits)
@@ -118,8 +137,9 @@ def test_foreign_settings_are_none(tmp_path: Path, text: str) -> None:
     exif = Image.Exif()
     exif[270] = "fastnst " + text
     Image.new("RGB", (4, 4)).save(tmp_path / "a.webp", exif=exif)
-    assert images.read_settings(tmp_path / "a.png") is None
-    assert images.read_settings(tmp_path / "a.webp") is None
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jp2", comment=("fastnst " + text)[:65_000])
+    for name in ("a.png", "a.webp", "a.jp2"):
+        assert images.read_settings(tmp_path / name) is None
 
 
 def test_captions_of_others_are_not_settings(tmp_path: Path) -> None:
@@ -147,7 +167,9 @@ def test_same_picture_gives_the_same_bytes(tmp_path: Path, name: str, bits: int)
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("a.bmp", {}, r"\.png, \.jpg, \.jpeg, \.webp, \.tif, \.tiff, got '\.bmp'"),
+        ("a.tga", {}, r"\.png, \.jpg, \.jpeg, \.webp, \.tif, \.tiff, \.avif, \.jp2, \.bmp, got '\.tga'"),
+        ("a.gif", {}, r"a\.gif: a GIF holds 256 colours, too few for a picture; expected a name ending in \.png"),
+        ("a.avif", {"bits": 16}, "expected 8 for .avif, got 16"),
         ("a", {}, r"got ''"),
         ("a.pngg", {}, r"did you mean \.png\?"),
         ("a.jpg", {"bits": 16}, "expected 8 for .jpg, got 16"),
@@ -265,5 +287,14 @@ def test_check_target_answers_before_there_is_a_picture(tmp_path: Path) -> None:
     assert images.check_target(tmp_path / "a.tif") == (tmp_path / "a.tif", 16)
     assert images.check_target(str(tmp_path / "a.png")) == (tmp_path / "a.png", 8)
     with pytest.raises(UsageError, match="expected a name ending in"):
-        images.check_target(tmp_path / "a.gif")
+        images.check_target(tmp_path / "a.tga")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_that_pillow_was_built_without_is_refused_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving.features, "check", lambda name: name != "avif")
+    with pytest.raises(ImageError, match="this Pillow was built without AVIF"):
+        images.check_target(tmp_path / "a.avif")
+    images.check_target(tmp_path / "a.webp")
