@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastnst import gallery, images, losses, ops, styles, weights
+    from fastnst import gallery, images, losses, ops, settings, styles, weights
     from fastnst.errors import CheckpointError, FastnstError, ImageError, OutOfMemoryError, UsageError, WeightsError
     from fastnst.objective import Losses, Objective
     from fastnst.optimize import Step
@@ -39,7 +39,7 @@ _FROM = {
     "plan": "planning",
     "stylize": "transfer",
 }
-_MODULES = ("gallery", "images", "losses", "ops", "styles", "weights")
+_MODULES = ("gallery", "images", "losses", "ops", "settings", "styles", "weights")
 
 __all__ = [
     "VGG",
@@ -62,6 +62,7 @@ __all__ = [
     "losses",
     "ops",
     "plan",
+    "settings",
     "styles",
     "stylize",
     "weights",

@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ``--help`` and ``--version`` raise SystemExit, as argparse does.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded: threads that wait do not spin
     _prepare_streams()
     with heeded(_ranks(), to_the_end=argv is None) as interrupts:
         try:

@@ -42,7 +42,7 @@ def run_apart(script: str, given: Mapping[str, object], threads: int) -> Any:
     """What ``script --run GIVEN`` prints as JSON, in a process of its own. Exits where it fails."""
     done = subprocess.run(
         [sys.executable, script, "--run", json.dumps(given)],
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env={"OMP_WAIT_POLICY": "passive", **os.environ, "OMP_NUM_THREADS": str(threads)},  # as the command line
         capture_output=True,
         text=True,
     )

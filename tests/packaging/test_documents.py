@@ -1,48 +1,295 @@
-"""The documents: their examples run, their links lead somewhere, and what is committed stays small."""
+"""The documents: their examples run, what they name exists, and what is committed stays small.
 
+Examples run with pictures of 64 pixels and two steps in place of what they say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
 import re
+import shlex
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+from document_blocks import PAGES, ROOT, Block, blocks, inline
 
 if not (ROOT / "README.md").exists():
     pytest.skip("needs a checkout", allow_module_level=True)
 
+HERE = Path(__file__).parent
+HEADING = "examples of the documents"
+SMALL_SIDES = ("photo.jpg", "painting.jpg", "drawing.jpg", "other.jpg", "cat.jpg")
+MASKS = ("sky.png", "land.png", "only_the_water.png", "face.png")
+Note = Callable[[str, str], None]
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_links_lead_to_files(page):
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with the pictures that examples name."""
+    import torch
+
+    from fastnst import images
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASTNST_CACHE", str(tmp_path / "cache"))
+    for asset, names in (("demo_photo", SMALL_SIDES), ("demo_painting", ("painting.jpg",))):
+        small = images.load(ROOT / "fastnst" / "assets" / f"{asset}.jpg", crop=(48, 64)).pixels
+        for name in names:
+            images.save(tmp_path / name, small)
+        for name in ("content_1.jpg", "style_1.jpg"):
+            (tmp_path / "pictures").mkdir(exist_ok=True)
+            images.save(tmp_path / "pictures" / name, small)
+    for number, name in enumerate(MASKS):
+        images.save(tmp_path / name, (torch.arange(64) % 2 == number % 2).float().expand(1, 3, 48, 64))
+    return tmp_path
+
+
+@pages
+def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
 
-def test_readme_examples_run(tmp_path, monkeypatch):
-    """With tiny pictures and few steps in place of the defaults; the code itself is the README's."""
-    import fastnst
-    from fastnst import images, transfer
-
-    monkeypatch.chdir(tmp_path)
-    for name in ("photo.jpg", "painting.jpg"):
-        images.save(tmp_path / name, images.load(ROOT / "fastnst" / "assets" / "demo_photo.jpg", size=80).pixels)
-    whole = transfer.stylize
-
-    def small(*pictures, **changes):
-        return whole(*pictures, **{**changes, "size": 64, "steps": 2})
-
-    monkeypatch.setattr(transfer, "stylize", small)
-    monkeypatch.setattr(fastnst, "stylize", small, raising=False)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) >= 2
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-    assert images.read_settings(tmp_path / "out.png")["preset"] == "default"
+@pages
+def test_every_block_is_of_a_kind_that_is_tried(page: Path) -> None:
+    for block in blocks(page):
+        assert block.kind in ("", "python", "toml", "text"), f"{page.name}:{block.line}: {block.kind}"
+    assert page.read_text().count("```") == 2 * len(blocks(page)), "a block that is not closed, or not found"
 
 
-def test_no_committed_file_is_large():
+def of_kind(page: Path, note: Note, kind: str) -> list[Block]:
+    """The blocks of a kind that run; what does not is noted with its reason. Skips a page that has none."""
+    found = [block for block in blocks(page) if block.kind == kind]
+    name = page.relative_to(ROOT)
+    for block in found:
+        if block.reason is not None:
+            note(HEADING, f"NOT RUN {name}:{block.line}: {block.reason}")
+    runs = [block for block in found if block.reason is None]
+    if runs:
+        note(HEADING, f"{name}: {len(runs)} {kind or 'shell'} blocks")
+    return runs
+
+
+@pages
+def test_toml_blocks_are_settings(page: Path, tmp_path: Path, note: Note) -> None:
+    from fastnst import Settings
+
+    for block in of_kind(page, note, "toml"):
+        file = tmp_path / "block.toml"
+        file.write_text(block.text)
+        Settings.from_file(file)
+
+
+@pages
+def test_blocks_run(page: Path, folder: Path, note: Note, capfd: pytest.CaptureFixture[str]) -> None:
+    """Commands in their order, then the Python blocks, which may read what the commands have written."""
+    for block in of_kind(page, note, ""):
+        for command in block.commands():
+            checked = run_line(command, capfd)
+            if checked:
+                note(HEADING, f"NOT RUN {page.relative_to(ROOT)}: {command}: {checked}")
+    run_python(page, folder, note)
+
+
+def run_python(page: Path, folder: Path, note: Note) -> None:
+    """Run the Python blocks one after the other in a fresh process; a text block is what the one before it prints."""
+    found = of_kind(page, note, "python")
+    if not found:
+        return
+    done = subprocess.run(
+        [sys.executable, HERE / "document_python.py", page.name],
+        input=json.dumps([(block.line, block.text) for block in found]),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = dict(zip([block.line for block in found], json.loads(done.stdout.splitlines()[-1]), strict=True))
+    for shown in of_kind(page, note, "text"):
+        before = max(line for line in printed if line < shown.line)
+        assert printed[before] == shown.text, f"{page.name}:{shown.line}"
+
+
+def run_line(command: str, capfd: pytest.CaptureFixture[str]) -> str | None:
+    """Run a line, or check what it names; returns what was checked instead of running it."""
+    from fastnst import cli
+
+    words = shlex.split(command)
+    target = None
+    if ">" in words:
+        words, target = words[: words.index(">")], words[-1]
+    if words[0] != "fastnst":
+        return check_line(words)
+    capfd.readouterr()
+    code = cli.main(smaller(words[1:]))
+    printed = capfd.readouterr()
+    assert code == 0, f"{command}: {printed.err}"
+    if target:
+        Path(target).write_text(printed.out)
+    return None
+
+
+def smaller(arguments: list[str]) -> list[str]:
+    """The arguments with a size of 64 and two steps at each scale in place of theirs."""
+    given = list(arguments)
+    for option, value in (("--size", "64"), ("--min-scale", "64")):
+        if option in given:
+            given[given.index(option) + 1] = value
+    for option in ("--steps", "--scales"):
+        if option in given:
+            numbers = given[given.index(option) + 1].split(",")
+            if option == "--steps":
+                given[given.index(option) + 1] = ",".join("2" for _ in numbers)
+            elif len(numbers) > 1:
+                sides = [64 - 8 * finer for finer in range(len(numbers))]
+                given[given.index(option) + 1] = ",".join(map(str, sides[::-1]))
+    if given[0] in ("stylize", "gallery", "demo") and "--like" not in given:
+        given += [] if "--size" in given else ["--size", "64"]
+        given += [] if "--steps" in given else ["--steps", "2"]
+    return given
+
+
+def check_line(words: list[str]) -> str:
+    """Check what a line names that is not run here: targets, extras, options, scripts."""
+    while "=" in words[0]:
+        words = words[1:]  # an environment variable
+    if words[0] == "make":
+        assert set(words[1:2]) <= make_targets(), words
+        return "the target exists"
+    if words[:2] == ["pip", "install"]:
+        extras = {extra for word in words for extra in re.findall(r"\[([\w,]+)\]", word)}
+        known = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+        assert {name for extra in extras for name in extra.split(",")} <= set(known), words
+        text = subprocess.run([sys.executable, "-m", "pip", "install", "--help"], capture_output=True, text=True).stdout
+        assert not text or options(words) <= options(text.replace(",", " ").split()), words
+        return "its options exist"
+    if words[0] == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        from fastnst import cli
+
+        options_given = get_args_parser().parse_args(words[1:])
+        assert options_given.training_script == "fastnst"
+        assert options_given.module
+        if "..." not in words:
+            cli._parse(options_given.training_script_args)
+        return "it parses; tests/loop/test_ranks.py runs ranks"
+    if words[0] == "python" and words[1].endswith(".py"):
+        assert (ROOT / words[1]).exists(), words
+        return "the script exists"
+    raise AssertionError(f"{' '.join(words)}: nothing is known of it; mark the block <!-- not run: REASON -->")
+
+
+def options(words: list[str]) -> set[str]:
+    return {word.partition("=")[0] for word in words if word.startswith("-") and word != "--"}
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pages
+def test_inline_commands_name_what_exists(page: Path) -> None:
+    from fastnst import cli
+
+    for text in inline(page):
+        words = shlex.split(text) if text.startswith(("make ", "pip install ", "fastnst ", "torchrun ")) else []
+        if not words or "..." in text:
+            continue
+        if words[0] == "fastnst":
+            with pytest.raises(SystemExit) if "--help" in words else contextlib.nullcontext():
+                cli._parse(words[1:])
+        else:
+            check_line(words)
+
+
+def scripts() -> dict[str, set[str]]:
+    """The scripts of bench/ and tools/ that documents name, with the options that stand beside them."""
+    named: dict[str, set[str]] = {}
+    for page in PAGES:
+        lines = [*inline(page), *(line for block in blocks(page) if not block.kind for line in block.commands())]
+        for line in lines:
+            found = re.search(r"python ((?:bench|tools)/\S+\.py)(.*)", line)
+            if found:
+                named.setdefault(found[1], set()).update(options(found[2].split()))
+    return named
+
+
+def test_scripts_take_the_options_that_documents_name(note: Note) -> None:
+    named = scripts()
+    asked = [script for script, given in named.items() if given]
+    done = subprocess.run(
+        [sys.executable, HERE / "document_scripts.py", *asked],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    texts = json.loads(done.stdout.splitlines()[-1])
+    for script, given in named.items():
+        assert (ROOT / script).exists(), script
+        assert given <= set(re.findall(r"-[\w-]+", texts.get(script, ""))), script
+    note(
+        HEADING,
+        f"NOT RUN {len(named)} scripts of bench/ and tools/: they take long; they exist, with the options named",
+    )
+
+
+PATH = re.compile(r"(?:\.?\w[\w-]*/)+(?:[\w-]+\.\w+)?|\w+\.(?:py|cpp|h|cu|cuh|toml|md)")
+# Made by what the documents describe, or of the op that CONTRIBUTING.md takes as an example.
+MADE = re.compile(r"(?:build|demo|pictures|styled|\.venv|bench/gpu/results)/.*|.*variance.*")
+
+
+@pages
+def test_paths_in_backquotes_exist(page: Path) -> None:
+    import torch
+
+    bases = (ROOT, ROOT / "fastnst", page.parent, Path(torch.__file__).parent / "include")
+    folders = [ROOT / name for name in ("fastnst", "csrc", "tests", "bench", "tools")]
+    everywhere = {path.name for folder in folders for path in folder.rglob("*")}
+    for text in inline(page):
+        if PATH.fullmatch(text) and not MADE.fullmatch(text):
+            assert text in everywhere or any((base / text).exists() for base in bases), text
+
+
+@pages
+def test_python_names_in_backquotes_exist(page: Path) -> None:
+    for text in inline(page):
+        if re.fullmatch(r"fastnst(\.\w+)+", text):
+            module, _, name = text.rpartition(".")
+            assert hasattr(importlib.import_module(module), name), text
+
+
+def named_modules() -> set[str]:
+    """The modules and packages under fastnst/ that the table of docs/design.md names, relative to fastnst/."""
+    named = set()
+    for row in re.findall(r"^\| (`[^|]*) \|", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE):
+        names = re.findall(r"`([^`]+)`", row)
+        if names[0].startswith("fastnst/"):
+            named |= {name.removeprefix("fastnst/") for name in names}
+    return named
+
+
+def test_design_names_every_module_and_no_other() -> None:
+    here = {path.name for path in (ROOT / "fastnst").glob("*.py") if path.name != "__init__.py"}
+    here |= {f"{path.parent.name}/" for path in (ROOT / "fastnst").glob("*/__init__.py")}
+    assert named_modules() == here
+
+
+def test_no_committed_file_is_large() -> None:
     """Nothing above 1 MB but the bundled weights."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:

@@ -1,0 +1,228 @@
+"""Inputs in processes of their own, with limits: a crash, a hang, a peak of memory is reported; the rest goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / "build" / "fuzz"
+SECONDS = 20.0  # for one input; the first of a process also imports torch
+START = 120.0
+MEMORY = 1 << 30  # bytes of address space beyond what the process has before its first input
+
+Job = tuple[str, int]  # reader, seed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an input: ``loaded``, ``refused``, or what went wrong and where."""
+
+    reader: str
+    seed: int
+    kind: str
+    text: str = ""
+    place: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.kind not in ("loaded", "refused")
+
+    def __str__(self) -> str:
+        again = f"python -m tests.fuzz --reader {self.reader} --seed {self.seed}"
+        return f"{self.reader} {self.seed}: {self.kind} at {self.place or '?'}: {self.text[:300]!r} ({again})"
+
+
+def run(jobs: Sequence[Job], workers: int = 2, watch: Callable[[Outcome], None] = lambda _: None) -> list[Outcome]:
+    """Outcomes in the order of the jobs; ``watch`` gets each when it is known. The bytes of failures are kept."""
+
+    def work(first: int) -> list[Outcome]:
+        found = []
+        for outcome in _supervised(jobs[first::workers]):
+            watch(outcome)
+            found.append(outcome)
+        return found
+
+    with ThreadPoolExecutor(workers) as pool:
+        parts = list(pool.map(work, range(workers)))
+    found = {(outcome.reader, outcome.seed): outcome for part in parts for outcome in part}
+    return [found[job] for job in jobs]
+
+
+def _supervised(jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """Give the jobs to a child; after a crash or a hang another child takes the rest."""
+    left = list(jobs)
+    while left:
+        done = 0
+        for outcome in _one_child(left):
+            done += 1
+            yield outcome
+        left = left[done:]
+
+
+def _one_child(jobs: Sequence[Job]) -> Iterator[Outcome]:
+    with tempfile.TemporaryDirectory(prefix="fastnst-fuzz-") as folder, Path(folder, "stderr").open("w+b") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tests.fuzz", "--child", folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=folder,
+            env=_environment(),
+        )
+        assert child.stdin
+        assert child.stdout
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(json.dumps(jobs).encode())
+            child.stdin.close()
+        try:
+            for number, job in enumerate(jobs):
+                line = _line(child, SECONDS if number else START)
+                if line:
+                    yield Outcome(*job, *json.loads(line))
+                    continue
+                hung = child.poll() is None
+                child.kill()
+                code = child.wait()
+                yield _ended(job, folder, code, hung)
+                return
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+
+
+def _environment() -> dict[str, str]:
+    import fastnst
+
+    source = str(Path(fastnst.__file__).resolve().parents[1])
+    path = os.pathsep.join([source, str(ROOT)])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+
+
+_buffers: dict[int, bytes] = {}
+
+
+def _line(child: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """The next line of a child's answer; nothing where it has ended or the time is up."""
+    assert child.stdout
+    held = _buffers.pop(child.pid, b"")
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while b"\n" not in held:
+            if not selector.select(seconds):
+                return b""
+            more = os.read(child.stdout.fileno(), 1 << 16)
+            if not more:
+                child.wait()
+                return b""
+            held += more
+    line, _, rest = held.partition(b"\n")
+    _buffers[child.pid] = rest
+    return line
+
+
+def _ended(job: Job, folder: str, code: int, hung: bool) -> Outcome:
+    said = Path(folder, "stderr").read_bytes().decode(errors="replace")
+    last = [line.strip() for line in said.partition("Fatal Python error")[2].splitlines() if "File " in line]
+    made = Path(folder, "input")
+    if made.exists():
+        keep(*job, made.read_bytes())
+    if hung:
+        return Outcome(*job, "hang", f"more than {SECONDS:g} s")
+    name = signal.Signals(-code).name if code < 0 else f"exit {code}"
+    return Outcome(*job, f"crash ({name})", said[:300] if last else said[-300:], last[0] if last else "")
+
+
+def keep(reader: str, seed: int, data: bytes) -> Path:
+    """Write an input to build/fuzz."""
+    from .readers import READERS
+
+    KEPT.mkdir(parents=True, exist_ok=True)
+    path = KEPT / f"{reader}-{seed}{READERS[reader].suffix}"
+    path.write_bytes(data)
+    return path
+
+
+def child(folder: Path) -> None:
+    """Answer each job of stdin (JSON) with a line of JSON on stdout."""
+    import torch
+
+    import fastnst.cli
+    import fastnst.commands  # noqa: F401  # all that is imported late, before the limit is set
+
+    from .readers import READERS, make
+
+    faulthandler.enable()
+    torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    jobs = json.load(sys.stdin)
+    for name in dict.fromkeys(name for name, _ in jobs):
+        READERS[name].read(_written(folder, name, make(name, -1)))  # imports the libraries of the reader
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY,) * 2)
+    for name, seed in jobs:
+        data = make(name, seed)
+        (folder / "input").write_bytes(data)
+        outcome = judge(name, _written(folder, name, data))
+        if outcome[0] not in ("loaded", "refused"):
+            keep(name, seed, data)
+        print(json.dumps(outcome), file=answers, flush=True)
+
+
+def _written(folder: Path, name: str, data: bytes) -> Path:
+    from .readers import READERS
+
+    path = folder / f"case{READERS[name].suffix}"
+    path.write_bytes(data)
+    return path
+
+
+def judge(name: str, path: Path) -> tuple[str, str, str]:
+    """Read a file: kind, text and place of the outcome."""
+    from fastnst.errors import FastnstError
+
+    from .readers import READERS, Broken, check_error
+
+    try:
+        READERS[name].read(path)
+    except FastnstError as error:
+        try:
+            check_error(error)
+        except Broken as broken:
+            return "message", str(broken), _place(error)
+        return "refused", str(error), ""
+    except Exception as error:
+        return type(error).__name__, str(error), _place(error)
+    return "loaded", "", ""
+
+
+def _place(error: BaseException) -> str:
+    """The last line of fastnst that the error passed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}fastnst{os.sep}" in frame.filename and "tests" not in frame.filename]
+    frame = (own or frames)[-1]
+    return f"{frame.filename.partition(f'{os.sep}fastnst{os.sep}')[2] or frame.filename}:{frame.lineno} in {frame.name}"
+
+
+def jobs(count: int, names: Iterable[str], first: int = 0) -> list[Job]:
+    """About ``count`` jobs, shared out over the readers; each gets one at least."""
+    from .readers import SHARES
+
+    shares = {name: SHARES.get(name, 1) for name in names}
+    each = count / sum(shares.values())
+    return [(name, first + seed) for name, share in shares.items() for seed in range(max(round(each * share), 1))]
