@@ -37,7 +37,7 @@ from fastnst.walk import all_finite
 
 log = logging.getLogger("fastnst")
 
-FORMAT = 2  # 1 knew weights by their name alone
+FORMAT = 3  # 1 knew weights by their name alone, 2 did not record strips
 EVERY = 50
 _EVERY = Range(1, 10**9)
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16}  # as safetensors calls them
@@ -72,6 +72,8 @@ class Saved:
     seconds: float = 0.0
     finished: bool = False
     stopped: str | None = None
+    strips: Mapping[str, int] = field(default_factory=dict)
+    """The rows of strips by width and height, where memory chose them."""
 
 
 class Checkpoint:
@@ -151,9 +153,11 @@ class Checkpoint:
             log.info("%s: going on after step %d of scale %d", self.path, len(saved.place.trace), saved.scale)
         return saved
 
-    def keeper(self, scale: int, before: Sequence[Sequence[Losses]], clock: Clock) -> ScaleKeeper:
+    def keeper(
+        self, scale: int, before: Sequence[Sequence[Losses]], clock: Clock, strips: Mapping[str, int]
+    ) -> ScaleKeeper:
         """What :func:`fastnst.optimize.optimize` gives the places of a scale to."""
-        return ScaleKeeper(self, scale, before, clock)
+        return ScaleKeeper(self, scale, before, clock, strips)
 
     def save(self, saved: Saved) -> None:
         """Write a place of the run. Where that fails, as on a full disk, the last one stands, and a warning says so."""
@@ -168,6 +172,7 @@ class Checkpoint:
             "numbers": {name: x for name, x in memory.items() if name not in tensors},
             "trace": [[dataclasses.asdict(losses) for losses in scale] for scale in (*saved.before, saved.place.trace)],
             **{name: getattr(saved, name) for name in ("scale", "seconds", "finished", "stopped")},
+            "strips": dict(saved.strips),
         }
         text = json.dumps(header)
         metadata = {"fastnst checkpoint": str(FORMAT), "run": text, "sha256": _digest_all(text, tensors)}
@@ -246,7 +251,7 @@ class Checkpoint:
         *before, last = ([Losses(**losses) for losses in scale] for scale in trace)
         # Copies, since the mapped file may be written over.
         place = Place(last, {**{name: tensor.clone() for name, tensor in tensors.items()}, **numbers})
-        return Saved(scale, before, place, header["seconds"], finished, header["stopped"])
+        return Saved(scale, before, place, header["seconds"], finished, header["stopped"], header["strips"])
 
     def _compare(self, header: Mapping[str, Any]) -> None:
         """Raise CheckpointError, naming the first difference, where the file is of another run."""
@@ -276,13 +281,14 @@ class ScaleKeeper:
     scale: int
     before: Sequence[Sequence[Losses]]
     clock: Clock
+    strips: Mapping[str, int]
 
     @property
     def every(self) -> int:
         return self.checkpoint.every
 
     def keep(self, place: Place) -> None:
-        self.checkpoint.save(Saved(self.scale, self.before, place, self.clock.seconds))
+        self.checkpoint.save(Saved(self.scale, self.before, place, self.clock.seconds, strips=self.strips))
 
 
 def keeping(

@@ -78,10 +78,9 @@ def _stylize(
     scene = stylizer.load_scene(original, options.style, options.mask, options.style_mask, options.content_mask)
     content = scene.content
     del original  # a large photograph would stay in memory all the time
-    snapshots, facts = settings.snapshot_every if world.first else 0, None
-    if snapshots or world.count > 1:
-        facts = describe(settings, find_inputs(settings, **scene.files()), output.parent)
-        world.agree({"torch": torch.__version__, **facts})
+    snapshots = settings.snapshot_every if world.first else 0
+    files = find_inputs(settings, **scene.files()) if snapshots or world.count > 1 else {}
+    world.agree({"torch": torch.__version__, **describe(settings, files, output.parent)})
     if world.first:
         _save_settings(options, settings)
     with StepBar(options.quiet) as bar:
@@ -91,6 +90,7 @@ def _stylize(
             if snapshots and step.count % snapshots == 0:
                 pixels = stylizer.finish(step.image, content)
                 path = _snapshot(output, step.count)
+                facts = describe(stylizer.as_run(), files, output.parent)
                 results.add(images.save(path, pixels, alpha=content.alpha, settings=facts))
 
         result = stylizer.run(scene, callback=callback, checkpoint=kept)

@@ -163,6 +163,20 @@ def choose_rows(
     raise _too_large(chain, height, width, dtype, settings, have, told)
 
 
+def fits(
+    chain: Sequence[Layer],
+    rows: int,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    settings: Settings,
+    device: torch.device,
+) -> bool:
+    """Whether strips of ``rows`` fit into the memory that a run may hold."""
+    have = budget(settings, device)
+    return have is None or strip_needed(chain, rows, height, width, dtype, settings) <= have
+
+
 def budget(settings: Settings, device: torch.device) -> int | None:
     """Bytes that a run may hold: what the settings say, else what the device has; None where nobody can say."""
     if settings.memory is not None:

@@ -16,7 +16,7 @@ import torch
 
 from fastnst.errors import UsageError, shown
 from fastnst.scales import shrinks, shrunk
-from fastnst.settings import RANGES, Range, Settings, check_number
+from fastnst.settings import RANGES, SIZE, Range, Settings, check_number
 
 Check = Callable[[Any, str], Any]
 Tensors = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
@@ -72,12 +72,16 @@ def table(**fields: Check) -> Check:
     return check
 
 
-def some(names: Sequence[str] | None, entry: Check) -> Check:
-    """Any of the names, of a table with entries of one kind; None: any names."""
+def some(names: Sequence[str] | str | None, entry: Check) -> Check:
+    """Any of the names, of a table with entries of one kind; a text: names that match it; None: any names."""
+    told = "" if names is None else f" of {names}" if isinstance(names, str) else " of " + ", ".join(names)
+
+    def known(name: str) -> bool:
+        return names is None or (bool(re.fullmatch(names, name)) if isinstance(names, str) else name in names)
 
     def check(value: Any, where: str) -> Any:
-        if not isinstance(value, dict) or (names is not None and not value.keys() <= set(names)):
-            raise UsageError(f"{where}: expected a table{'' if names is None else ' of ' + ', '.join(names)}")
+        if not isinstance(value, dict) or not all(map(known, value)):
+            raise UsageError(f"{where}: expected a table{told}")
         return {name: entry(one, f"{where}.{shown(name)}") for name, one in value.items()}
 
     return check
@@ -95,6 +99,7 @@ HEADER = table(
     seconds=number(0, 1e12),
     finished=one_of(False, True),
     stopped=one_of(None, "stalled"),
+    strips=some(SIZE.pattern, number(RANGES["tiles"].least, RANGES["tiles"].most, whole=True)),
 )
 """The header of any checkpoint."""
 

@@ -26,7 +26,7 @@ from fastnst.presets import PRESETS, STYLE_LAYERS, Layers
 OPTIMIZERS = ("lbfgs", "adam")
 STARTS = ("content", "noise", "style")  # of `init`; anything else is the path of a picture
 GRAPHS = ("auto", "on", "off")
-TILES = ("auto", "on", "off")  # of `tiles`, which may also be a number of rows
+TILES = ("auto", "on", "off")  # of `tiles`, which may also be a number of rows, or that number by size
 CONVOLUTIONS = ("auto", "winograd", "direct")
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 HISTORY_DTYPES = ("auto", "bfloat16")
@@ -37,6 +37,7 @@ MATCH_COLOURS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")
 SMALLEST_SCALE = 64
 STYLE_FITS = ("longest", "longest_shrink", "shorter_shrink")
 MUCH_LARGER = 1.1  # a style whose shorter side is so many times the content's is shrunk by "shorter_shrink"
+SIZE = re.compile(r"[0-9]{1,7}x[0-9]{1,7}")  # width and height
 MOST_ENTRIES = 100  # of a setting with several: steps, scales, layers, weights of styles
 
 
@@ -174,8 +175,9 @@ class Settings:
     device: str = _free("auto")
     precision: str = "auto"
     convolution: str = _free("auto")  # winograd: ours, on the CPU; direct: PyTorch's; auto: what is fastest
-    # The picture a strip of rows at a time: auto: where it does not fit into memory whole; a number: of so many rows.
-    tiles: int | str = _free("auto")
+    # The picture a strip of rows at a time: auto: where it does not fit into memory whole; a number: of so many rows;
+    # pairs like ("1024x768", 256): at that width and height, auto at all others, as a run by strips records it.
+    tiles: int | str | tuple[tuple[str, int], ...] = _free("auto")
     memory: int | None = _free(None)  # bytes that the run may hold; None: what is free
     graph: str = _free("auto")  # whether a step runs as one CUDA graph; auto: where there is CUDA
 
@@ -458,9 +460,15 @@ def _file(name: str, value: object) -> str:
     return text
 
 
-def _tiles(name: str, value: object) -> int | str:
+def _tiles(name: str, value: object) -> int | str | tuple[tuple[str, int], ...]:
     if isinstance(value, str) or value is None:
         return check_choice(name, value, TILES, f", or {RANGES[name]}")
+    if isinstance(value, (list, tuple)):
+        pairs = _several(name, value)
+        for pair in pairs:
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not SIZE.fullmatch(str(pair[0])):
+                raise UsageError(f'{name}: expected pairs of size and rows like ("1024x768", 256), got {shown(pair)}')
+        return tuple((str(size), _number(name, rows)) for size, rows in pairs)
     rows: int = _number(name, value)
     return rows
 

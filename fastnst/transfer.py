@@ -77,6 +77,8 @@ class Stylizer:
         self.image_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         winograd = choose_convolution(settings.convolution, self.device, self.dtype)
         self.chosen = settings.but(convolution="winograd" if winograd else "direct")
+        # The rows of strips by width and height, where memory chose them: kept, since other rows round otherwise.
+        self._strips = dict(settings.tiles) if isinstance(settings.tiles, tuple) else {}
         names = settings.layer_names()
         if settings.weights is None and settings.arch == "vgg16":
             _check_bundled_serves(names)
@@ -102,10 +104,26 @@ class Stylizer:
 
     def rows_of_strip(self, height: int, width: int, scale: int) -> int | None:
         """The rows of a strip at this size in scale ``scale``, from 1; None for the picture whole."""
-        settings = self.chosen.at(scale)
-        if settings.tiles == "auto" and self._shared(height):
-            settings = settings.but(tiles="on")
-        return memory.choose_rows(self.network.chain, height, width, self.dtype, settings, self.device)
+        settings, chain = self.chosen.at(scale), self.network.chain
+        if settings.tiles == "off" or isinstance(settings.tiles, int):
+            return memory.choose_rows(chain, height, width, self.dtype, settings, self.device)
+        size = f"{width}x{height}"
+        rows = self._strips.get(size)
+        if rows is not None and memory.fits(chain, rows, height, width, self.dtype, settings, self.device):
+            return rows
+        asked = "on" if settings.tiles == "on" or self._shared(height) else "auto"
+        found = memory.choose_rows(chain, height, width, self.dtype, settings.but(tiles=asked), self.device)
+        if rows is not None and found is not None:
+            told = "%s: strips of %d rows do not fit any more: now of %d, so pixels may differ by rounding"
+            log.warning(told, size, rows, found)
+        if found is not None:
+            self._strips[size] = found
+        return found
+
+    def as_run(self) -> Settings:
+        """The settings with ``tiles`` as memory chose them: what gives the same pixels again."""
+        by_memory = self.settings.tiles != "off" and not isinstance(self.settings.tiles, int)
+        return self.settings.but(tiles=tuple(self._strips.items())) if by_memory and self._strips else self.settings
 
     def _shared(self, height: int) -> bool:
         """Whether the ranks share a picture of this height out."""
@@ -177,6 +195,8 @@ class Stylizer:
         if checkpoint is not None:
             pictures = {part: picture.pixels for part, picture in scene.pictures().items()}
             saved = checkpoint.begin(Identity(settings, pictures, self.weights_name, self._weights_digest()))
+            if settings.tiles == "auto":
+                self._strips |= saved.strips
         original = content
         content = colours.content_for(content, settings)
         if start is not None:
@@ -219,7 +239,7 @@ class Stylizer:
                     scales=len(scales),
                     capturer=self.capturer,
                     place=place,
-                    keeper=None if checkpoint is None else checkpoint.keeper(i + 1, trace, clock),
+                    keeper=None if checkpoint is None else checkpoint.keeper(i + 1, trace, clock, self._strips),
                     overwrite=True,
                 )
             except KeyboardInterrupt:
@@ -250,10 +270,11 @@ class Stylizer:
         assert run is not None
         if checkpoint is not None and not saved.finished and run.stopped not in ("callback", "interrupt"):
             last = Place(run.trace, {"image": image})
-            checkpoint.save(Saved(len(scales), trace[:-1], last, clock.seconds, finished=True, stopped=run.stopped))
+            ended = Saved(len(scales), trace[:-1], last, clock.seconds, True, run.stopped, self._strips)
+            checkpoint.save(ended)
         seconds = clock.seconds
         picture = self.finish(to_picture(image), original)
-        return Result(picture, content.alpha, settings, tuple(trace), seconds, run.stopped, inputs)
+        return Result(picture, content.alpha, self.as_run(), tuple(trace), seconds, run.stopped, inputs)
 
     def finish(self, image: Tensor, content: Picture) -> Tensor:
         """What is shown of an image of any scale, such as ``Step.image``: ``[1, 3, H, W]`` in 0..1, at the content's

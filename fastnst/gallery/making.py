@@ -49,7 +49,6 @@ class Workshop:
         self._digests = Digests()
         self._broken: dict[Path, str] = {}
         self._content: tuple[Path, Picture] | None = None
-        self._styles: dict[tuple[Path, int], Picture] = {}
 
     def attempt(self, turn: Turn, watch: Watch | None) -> Made | str:
         """Make a pair, or say what was wrong with it. Raises WriteError."""
@@ -59,7 +58,7 @@ class Workshop:
                 return self._broken[path]
         try:
             content = self._load_content(pair.content)
-            style = self._load_style(pair.style, content)
+            style = _usable(pair.style, lambda: self.stylizer.load_style(pair.style, content))
         except _Unusable as error:
             self._broken[error.path] = str(error)
             log.warning("%s; skipped", error)
@@ -78,16 +77,13 @@ class Workshop:
             self._content = (path, _usable(path, lambda: self.stylizer.load(path)))
         return self._content[1]
 
-    def _load_style(self, path: Path, content: Picture) -> Picture:
-        """The same object for the same size, by which the stylizer knows its targets."""
-        key = (path, max(content.pixels.shape[-2:]))
-        if key not in self._styles:
-            self._styles[key] = _usable(path, lambda: self.stylizer.load_style(path, content))
-        return self._styles[key]
-
     def _make(self, turn: Turn, content: Picture, style: Picture, watch: Watch | None) -> Made:
         settings, pair = self.settings, turn.pair
-        carried = describe(settings, find_inputs(settings, content=pair.content, style=pair.style), pair.folder)
+        files = find_inputs(settings, content=pair.content, style=pair.style)
+
+        def save_made(path: Path, made: Picture) -> Path:
+            return _save(path, made, describe(self.stylizer.as_run(), files, pair.folder))
+
         with whole_folder(pair.folder) as folder:
             _save(folder / "content.jpg", content)
             _save(folder / "style.jpg", style)
@@ -99,7 +95,7 @@ class Workshop:
                 count = step.count
                 if settings.snapshot_every and count % settings.snapshot_every == 0 and not step.last:
                     pixels = self.stylizer.finish(step.image, content)
-                    _save(folder / f"gen_{count}.jpg", Picture(pixels, content.alpha), carried)
+                    save_made(folder / f"gen_{count}.jpg", Picture(pixels, content.alpha))
                 return watch(turn, step) if watch is not None else None
 
             scene = Scene(content, (Painting(style),), start=self.stylizer.load_start(content))
@@ -107,7 +103,7 @@ class Workshop:
             if result.stopped == "interrupt":
                 raise KeyboardInterrupt
             # not the number of steps in the trace: a scale that stalled has fewer than its share of the count
-            picture = _save(folder / f"gen_{count}.jpg", Picture(result.image, result.alpha), carried)
+            picture = save_made(folder / f"gen_{count}.jpg", Picture(result.image, result.alpha))
             record = json.dumps(
                 {
                     "content": {"name": pair.content.name, "sha256": self._digests[pair.content]},

@@ -157,7 +157,7 @@ def test_the_digest_of_the_weights_is_that_of_any_precision(precision: str) -> N
     assert len(digests) == 1
 
 
-def rewrite(file: Path, change: Callable[[dict[str, Any]], Any] = lambda facts: None, version: str = "2") -> None:
+def rewrite(file: Path, change: Callable[[dict[str, Any]], Any] = lambda facts: None, version: str = "3") -> None:
     """The checkpoint with its header changed, and whole."""
     facts = header(file)
     change(facts)
@@ -167,9 +167,9 @@ def rewrite(file: Path, change: Callable[[dict[str, Any]], Any] = lambda facts: 
 
 
 def test_a_checkpoint_of_another_format_is_refused(begun: Path) -> None:
-    for version in ("1", "3"):
+    for version in ("2", "4"):
         rewrite(begun, version=version)
-        told = f"a checkpoint of format {version}; this fastnst reads format 2"
+        told = f"a checkpoint of format {version}; this fastnst reads format 3"
         assert refused(begun, settings_of("adam")) == told
 
 
