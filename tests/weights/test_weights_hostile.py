@@ -154,6 +154,13 @@ def mat_with_a_bomb_beside_it(path: Path) -> None:
     mat(path, zeros(BOMB, mat_matrix(6, (1, BOMB // 8), 8 + BOMB, b"nothing") + numbers))
 
 
+def mat_of_many_small_elements(path: Path) -> None:
+    """Each lies in the tag before it; none makes the reader unpack the file from its start again."""
+    cell = mat_matrix(4, (1, 1), 8, b"") + struct.pack("<II", 0x10010, ord("x"))
+    count = 90_000
+    mat(path, zlib.compress(mat_matrix(1, (1, count), count * len(cell)) + cell * count))
+
+
 def mat_that_claims_a_large_kernel(path: Path) -> None:
     name = mat_matrix(4, (1, 7), 16, b"") + struct.pack("<II", 16, 7) + b"conv1_1\0"
     kernel = mat_matrix(6, (3, 3, 1 << 10, BOMB // 72 >> 10), 8 + BOMB, b"") + struct.pack("<II", 9, BOMB)
@@ -236,6 +243,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "deep.mat": (mat_of_deep_cells, "arrays nested too deep"),
     "name.mat": (mat_with_a_large_name, "a name, shape or text of 419430400 bytes"),
     "beside.mat": (mat_with_a_bomb_beside_it, "no VGG convolutions found"),
+    "small.mat": (mat_of_many_small_elements, "no VGG convolutions found"),
     "kernel.mat": (mat_that_claims_a_large_kernel, "conv1_1 weight should be [64, 3, 3, 3]"),
     "compressed.pth": (pth_with_a_compressed_pickle, "its parts are compressed"),
     "pickle.pth": (pth_with_a_large_pickle, "it describes its tensors in 16777219 bytes"),
@@ -253,9 +261,12 @@ import json, resource, signal, sys
 from fastnst.errors import WeightsError
 from fastnst.weights import load
 
+def peak():
+    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
 load("{folder}/good.h5", arch="vgg19")
 for name in sys.argv[1:]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     signal.alarm(60)
     try:
         load(f"{folder}/{{name}}", arch="vgg19")
@@ -264,13 +275,13 @@ for name in sys.argv[1:]:
         error = str(caught)
     except BaseException as caught:
         error = repr(caught)
-    print(json.dumps([name, error, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak]), flush=True)
+    print(json.dumps([name, error, peak() - before]), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]]:
-    """What a process says of each hostile file: the error, and by how many kB its peak memory grew."""
+    """What a process says of each hostile file: the error, and by how many kB the peaks of its and its children's memory grew."""
     folder = tmp_path_factory.mktemp("hostile")
     files.write_keras2(folder / "good.h5", files.random_convs("conv1_1"))
     for name, (write, _) in HOSTILE.items():
@@ -350,6 +361,45 @@ def test_an_hdf5_file_cannot_wait_for_a_pipe(tmp_path: Path) -> None:
         file.create_virtual_dataset("block1_conv1", layout)
     with pytest.raises(WeightsError, match="keeps its values in another file"):
         load(tmp_path / "vgg.h5", arch="vgg19")
+
+
+@pytest.mark.slow
+def test_an_hdf5_file_that_the_library_never_ends_with_is_one_clear_error(tmp_path: Path) -> None:
+    """The library adds the size of a free object of its heap to its place for ever if that is zero."""
+    path = tmp_path / "vgg.h5"
+    files.write_keras3(path, files.random_convs("conv1_1"))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"GCOL") + 16
+    while int.from_bytes(data[place : place + 2], "little"):
+        size = int.from_bytes(data[place + 8 : place + 16], "little")
+        place += 16 + -(-size // 8) * 8
+    data[place + 8 : place + 16] = bytes(8)
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="damaged, the HDF5 library"):
+        load(path, arch="vgg19")
+
+
+@pytest.mark.parametrize("code", ["import os; os.abort()", "print('nothing')", "import time; time.sleep(60)"])
+def test_a_crash_or_nonsense_of_the_hdf5_library_is_one_clear_error(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastnst.weights.readers import keras
+
+    files.write_keras2(tmp_path / "vgg.h5", files.random_convs("conv1_1"))
+    (tmp_path / "index.py").write_text(code)
+    monkeypatch.setattr(keras.hdf5_index, "__file__", str(tmp_path / "index.py"))
+    monkeypatch.setattr(keras, "_SECONDS", 2)
+    with pytest.raises(WeightsError, match=r"vgg\.h5: damaged, ") as caught:
+        load(tmp_path / "vgg.h5", arch="vgg19")
+    assert str(caught.value).isprintable()
+
+
+def test_modules_beside_a_file_are_not_imported_by_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_keras2(tmp_path / "vgg.h5", files.random_convs("conv1_1"))
+    for name in ("h5py", "numpy", "json", "re"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    assert load("vgg.h5", arch="vgg19").arch == "vgg19"
 
 
 @pytest.mark.parametrize("filters", [{"compression": "lzf"}, {"scaleoffset": 4}])

@@ -43,18 +43,22 @@ class Content:
 
 @dataclass(frozen=True)
 class Part:
-    """A weight or bias as the header of its file describes it: shape, name of the dtype, and how to read it."""
+    """A weight or bias as the header of its file describes it: shape, name of the dtype, and how to read it.
+
+    Parts are read by rising ``place``, for files that can only be read forwards.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], torch.Tensor]
+    place: int = 0
 
     def from_hwio(self) -> Part:
         """Return the kernel [height, width, in, out] as [out, in, height, width]."""
         if len(self.shape) != 4:
             raise WeightsError(f"a weight has the shape {_shown(self.shape)}, not [height, width, in, out]")
         height, width, inputs, outputs = self.shape
-        return Part((outputs, inputs, height, width), self.dtype, lambda: self.read().permute(3, 2, 0, 1))
+        return Part((outputs, inputs, height, width), self.dtype, lambda: self.read().permute(3, 2, 0, 1), self.place)
 
 
 @contextmanager
@@ -102,7 +106,11 @@ def pairs(weights: Mapping[str, Part], biases: Mapping[str, Part]) -> dict[str, 
     for name in sorted(weights):
         check(name, "weight", weights[name])
         check(name, "bias", biases[name])
-    return {name: (weights[name].read(), biases[name].read()) for name in sorted(weights)}
+    parts = [
+        (part.place, kind, name, part) for kind, held in enumerate((weights, biases)) for name, part in held.items()
+    ]
+    values = {(kind, name): part.read() for _, kind, name, part in sorted(parts, key=lambda item: item[:3])}
+    return {name: (values[0, name], values[1, name]) for name in sorted(weights)}
 
 
 def check(name: str, kind: str, part: Part, dtypes: tuple[str, ...] = _DTYPES) -> None:

@@ -50,7 +50,7 @@ def _structs(value: Any) -> list[dict[str, Any]]:
 
 
 def _part(array: Array, shape: tuple[int, ...]) -> Part:
-    return Part(shape, array.dtype, lambda: from_numpy(array.read().reshape(shape, order="F")))
+    return Part(shape, array.dtype, lambda: from_numpy(array.read().reshape(shape, order="F")), array.place)
 
 
 def _mean(held: dict[str, Any]) -> tuple[float, float, float] | None:

@@ -40,6 +40,7 @@ class Array:
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], np.ndarray[Any, Any]]
+    place: int = 0
 
 
 def variables(file: BinaryIO, wanted: Collection[str]) -> dict[str, Any]:
@@ -55,12 +56,14 @@ def variables(file: BinaryIO, wanted: Collection[str]) -> dict[str, Any]:
     while at < end:
         kind, start, size, after = outer.element(at, end)
         if kind == _COMPRESSED:
-            inner = _Parser(_Inflated(file, start, size).read, order, wanted)
-            found |= inner.variable(0, _INFLATED)
+            variable = _Parser(_Inflated(file, start, size).read, order, wanted).variable(0, _INFLATED)
             at = start + size
         else:
-            found |= outer.variable(at, end)
+            variable = outer.variable(at, end)
             at = after
+        if found.keys() & variable.keys():
+            raise ValueError("a variable twice")
+        found |= variable
     return found
 
 
@@ -72,18 +75,23 @@ class _Inflated:
         self._rewind()
 
     def _rewind(self) -> None:
-        self.packed, self.position, self.tail = self.start, 0, b""
+        self.packed, self.position, self.tail, self.tag = self.start, 0, b"", b""
         self.inflate = zlib.decompressobj()
 
     def read(self, start: int, count: int) -> bytes:
-        if start < self.position:
+        back = self.position - start
+        if count <= back <= len(self.tag):  # a small element's contents are in its tag
+            return self.tag[len(self.tag) - back :][:count]
+        if back > 0:
             self._rewind()
         while self.position < start:
             self._next(min(start - self.position, 1 << 20))
         parts = []
         while self.position < start + count:
             parts.append(self._next(start + count - self.position))
-        return b"".join(parts)
+        data = b"".join(parts)
+        self.tag = data[-8:]
+        return data
 
     def _next(self, most: int) -> bytes:
         """Unpack up to ``most`` bytes, and at least one."""
@@ -171,7 +179,7 @@ class _Parser:
             return text.decode(encoding, "replace")
         if kind in _CLASSES:
             dtype = "complex" if complex_ else _CLASSES[kind]
-            return Array(shape, dtype, lambda: self._values(math.prod(shape), dtype, start, end))
+            return Array(shape, dtype, lambda: self._values(math.prod(shape), dtype, start, end), start)
         return None
 
     def _count(self, arrays: int) -> None:
