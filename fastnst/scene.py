@@ -148,7 +148,7 @@ def _mask(
 
 
 def _same_aspect(size: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether the sides differ by a pixel at most, as they are or where one picture is scaled to a side of the other."""
+    """Whether the sides differ by a pixel at most, as they are or with one picture scaled to a side of the other."""
     near = all(abs(side - wanted) <= 1 for side, wanted in zip(size, other, strict=True))
     return near or abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
 
