@@ -155,8 +155,9 @@ def _mask(
 
 
 def _same_aspect(size: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether the one, scaled to a side of the other, is within a pixel of it (or the other way round)."""
-    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
+    """Whether the sides differ by a pixel at most, as they are or with one picture scaled to a side of the other."""
+    near = all(abs(side - wanted) <= 1 for side, wanted in zip(size, other, strict=True))
+    return near or abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
 
 
 def parts(name: str, count: int) -> list[str]:

@@ -50,11 +50,12 @@ class Result:
     inputs: Mapping[str, Input] = field(default_factory=dict)
     """The files it was made from, by part: ``content``, ``style``, and settings that name one."""
 
-    def save(self, path: str | PathLike[str], *, with_settings: bool = True) -> Path:
+    def save(self, path: str | PathLike[str], *, with_settings: bool = True, parents: bool = False) -> Path:
         """Write the picture in the format of the suffix. It carries its settings and the names and digests of its
-        inputs (see :mod:`fastnst.inputs`) unless ``with_settings`` is False."""
+        inputs (see :mod:`fastnst.inputs`) unless ``with_settings`` is False. ``parents`` makes folders that are
+        missing."""
         facts = describe(self.settings, self.inputs, Path(path).parent) if with_settings else None
-        return images.save(path, self.image, alpha=self.alpha, settings=facts)
+        return images.save(path, self.image, alpha=self.alpha, settings=facts, parents=parents)
 
 
 class Stylizer:

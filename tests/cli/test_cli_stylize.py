@@ -46,6 +46,24 @@ def test_the_result_is_written_and_its_path_is_all_of_stdout(
     assert "left" in err
 
 
+def test_a_missing_folder_is_offered_and_made(run: Run, here: Path, content: Path, style: Path) -> None:
+    code, out, err = run("stylize", content, style, "-o", "one/two/out.png", *FAST)
+    assert (code, out) == (1, "")
+    assert "one/two/out.png: there is no folder one/two; make it first, or pass parents=True (--parents)" in err
+    assert not (here / "one").exists()
+    code, out, _ = run("stylize", content, style, "-o", "one/two/out.png", "--parents", "--snapshot-every", "1", *FAST)
+    assert (code, out.splitlines()[-1]) == (0, "one/two/out.png")
+    assert sorted(path.name for path in (here / "one" / "two").iterdir()) == ["out.png", "out_0001.png", "out_0002.png"]
+
+
+def test_a_linked_output_is_written_at_its_target(run: Run, here: Path, content: Path, style: Path) -> None:
+    (here / "link.png").symlink_to("real.png")
+    code, out, _ = run("stylize", content, style, "-o", "link.png", *FAST)
+    assert (code, out) == (0, "link.png\n")
+    assert (here / "link.png").is_symlink()
+    assert images.read_settings(here / "real.png") is not None
+
+
 def test_quiet_says_nothing_but_the_path(run: Run, content: Path, style: Path) -> None:
     code, out, err = run("stylize", content, style, "-o", "out.png", "--preset", "tutorial", *FAST, "--quiet")
     assert (code, out, err) == (0, "out.png\n", "")

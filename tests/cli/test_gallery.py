@@ -387,3 +387,17 @@ def test_the_sheet_of_very_many_pairs_stays_small(tmp_path: Path, monkeypatch: p
     ]
     with Image.open(contact.write_sheet(tmp_path / "sheet.jpg", made, grid=grid)) as image:
         assert image.width * image.height < 3.5 * 0.3e6  # pictures three times as wide as high, and the gaps
+
+
+def test_every_known_suffix_is_taken_and_other_pictures_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["content_1.heic", "content_2.NEF", "content_3.avif", "content_4.gif", "style_1.jp2", "style_2.jpg"]
+    left = ["content_5.svg", "style_3.JXL"]
+    for name in [*names, *left, "content_notes.txt", "other.svg"]:
+        (tmp_path / name).touch()
+    contents, styles = gallery.find(tmp_path)
+    assert [path.name for path in (*contents, *styles)] == names
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: passed over, as of no kind that is read: content_5.svg, style_3.JXL"
+    ]

@@ -222,6 +222,44 @@ def test_a_file_where_none_can_be_is_an_error_before_the_run(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_checkpoint_is_kept_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    link, target = tmp_path / "link.ckpt", tmp_path / "far" / "run.ckpt"
+    link.symlink_to(target)
+    whole = styled(settings_of("adam"))
+    styled(settings_of("adam"), callback=stopping(3), checkpoint=link)
+    assert link.is_symlink()
+    assert header(target)["finished"] is False
+    with Checkpoint(target, resume=True), pytest.raises(CheckpointError, match="another run is using it"):
+        styled(settings_of("adam"), checkpoint=link, resume=True)
+    same(styled(settings_of("adam"), checkpoint=link, resume=True), whole)
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".run.ckpt.lock", "far", "link.ckpt", "run.ckpt"]
+
+
+def test_a_mounted_checkpoint_is_written_in_place(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the tensors that were read from it are in use."""
+    number, rename = begun.stat().st_ino, Path.replace
+
+    def busy(self: Path, target: Path) -> Path:
+        if target == begun:
+            raise OSError(errno.EBUSY, "Device or resource busy", str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", busy)
+    found = styled(settings_of("adam"), checkpoint=begun, resume=True, checkpoint_every=1)
+    same(found, styled(settings_of("adam")))
+    assert begun.stat().st_ino == number
+    assert header(begun)["finished"] is True
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    with pytest.raises(CheckpointError, match="is a pipe or a device; expected the name of a file"):
+        styled(settings_of("adam"), checkpoint=tmp_path / "pipe.ckpt", resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.ckpt"]
+
+
 def test_what_a_killed_run_left_half_written_is_cleared_away(begun: Path) -> None:
     left = begun.with_name(".run.ckpt.part")
     left.mkdir()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from loop_pictures import samples, tiny
+from PIL import Image
 
 from fastnst.errors import UsageError
+from fastnst.scene import values
 from fastnst.transfer import Stylizer, stylize
 
 pytestmark = pytest.mark.usefixtures("weights_read_once")
@@ -85,6 +88,87 @@ def test_masks_follow_a_crop_and_scales() -> None:
     assert stylizer.run(scene).image.shape == (1, 3, 64, 64)
 
 
+def with_alpha() -> dict[str, Any]:
+    """Masks white on the left and transparent on the right, and half transparent in the middle column."""
+    opacity = half(True)
+    opacity[:, 48] = 128
+    grey, rgba = (
+        np.dstack([np.full_like(opacity, 255), opacity]),
+        np.dstack([np.full((72, 96, 3), 255, np.uint8), opacity]),
+    )
+    keyed = Image.fromarray(opacity // 128).convert("P")
+    keyed.putpalette([255] * 6)
+    keyed.info["transparency"] = bytes([0, 255])
+    return {
+        "LA": grey,
+        "RGBA": rgba,
+        "Pillow": Image.fromarray(rgba),
+        "tensor": torch.from_numpy(rgba).permute(2, 0, 1),
+        "P": keyed,
+    }
+
+
+@pytest.mark.parametrize("kind", with_alpha())
+def test_what_is_transparent_in_a_mask_counts_nothing(kind: str, tmp_path: Path) -> None:
+    mask = with_alpha()[kind]
+    stylizer = Stylizer(tiny(size=96))
+    if kind == "P":
+        mask.save(tmp_path / "mask.png", transparency=mask.info["transparency"])
+        mask = tmp_path / "mask.png"
+    scene = stylizer.load_scene(samples(), [samples(seed=2)], [mask], [mask], mask)
+    for found in (scene.paintings[0].mask, scene.paintings[0].source, scene.content_mask):
+        grey = values(found)
+        assert grey is not None
+        assert (grey[..., :48] == 1).all()
+        assert (grey[..., 49:] == 0).all()
+        assert abs(float(grey[0, 0, 5, 48]) - (1 if kind == "P" else 128 / 255)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.from_numpy(half(True)),
+        torch.from_numpy(half(True))[None],
+        torch.from_numpy(half(True) > 0),
+        half(True) > 0,
+        half(True).astype(np.float64) / 255,
+        half(True).astype(np.uint16) * 257,
+    ],
+    ids=["[H, W]", "[1, H, W]", "bool tensor", "bool array", "float64", "uint16"],
+)
+def test_masks_of_all_kinds_are_the_same(mask: Any) -> None:
+    stylizer = Stylizer(tiny(size=96))
+    scene = stylizer.load_scene(samples(), [samples(seed=2)], [mask])
+    grey = values(scene.paintings[0].mask)
+    assert grey is not None
+    assert torch.equal(grey[0, 0], torch.from_numpy(half(True)) / 255)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(72, 97), (73, 96), (71, 96), (73, 95), (36, 48), (36, 49), (144, 190), (289, 384), (3, 4)]
+)
+def test_a_mask_of_the_same_proportions_is_resized(height: int, width: int) -> None:
+    stylizer = Stylizer(tiny(size=96))
+    mask = half(True, height, width)
+    scene = stylizer.load_scene(samples(), [samples(seed=2)], [mask], [mask], mask)
+    for found in (scene.paintings[0].mask, scene.paintings[0].source, scene.content_mask):
+        grey = values(found)
+        assert grey is not None
+        assert grey.shape == (1, 1, 72, 96)
+        middle = 96 * (width // 2) / width
+        edge = 96 / width + 1  # of a mask's own pixel
+        assert (grey[..., : max(0, int(middle - 3 * edge))] > 0.9).all()
+        assert (grey[..., int(middle + 3 * edge) :] < 0.1).all()
+        assert abs(float(grey.mean()) - middle / 96) < 0.02
+
+
+@pytest.mark.parametrize(("height", "width"), [(72, 94), (75, 96), (96, 72), (36, 51), (144, 188)])
+def test_a_mask_of_other_proportions_is_refused(height: int, width: int) -> None:
+    with pytest.raises(UsageError, match=f"mask: is {width}x{height} pixels, but its picture 96x72") as caught:
+        Stylizer(tiny()).load_scene(samples(), [samples(seed=2)], [half(True, height, width)])
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -92,7 +176,7 @@ def test_masks_follow_a_crop_and_scales() -> None:
         ({"style_masks": [half(True)] * 3}, "3 style masks for 2 styles; give one for each"),
         (
             {"masks": [half(True, 72, 90), None]},
-            "mask: is 90x72 pixels, but its picture 96x72; draw it in the picture's size",
+            "mask: is 90x72 pixels, but its picture 96x72; draw it in these proportions",
         ),
         ({"masks": [half(True), half(True) * 0]}, "mask: has no pixel above zero; paint white what counts"),
         ({"content_mask": half(True) * 0}, "content mask: has no pixel above zero; paint white what counts"),
