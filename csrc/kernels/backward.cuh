@@ -8,16 +8,19 @@
 
 namespace fastnst::kernels {
 
+constexpr int kSymmetriseSide = 32;  // of the square that a block makes
+
 // m[b] = scale * (d[b] + d[b]^T), in rows of `padded` values, zeros beyond the channels.
 template <typename A>
 __global__ void __launch_bounds__(kSimtThreads)
     symmetrise(const A* __restrict__ d, A* __restrict__ m, int channels, int padded, bool both) {
-  constexpr int kSide = 32;
+  constexpr int kSide = kSymmetriseSide;
   FASTNST_SHARED(A, turned, kSide * (kSide + 1));
-  const int64_t image = blockIdx.z;
+  const int side = (padded + kSide - 1) / kSide;
+  const int64_t image = blockIdx.x / side / side;
   const A* from = d + image * channels * channels;
   A* to = m + image * padded * padded;
-  const int row0 = blockIdx.y * kSide, column0 = blockIdx.x * kSide, x = threadIdx.x % kSide;
+  const int row0 = blockIdx.x / side % side * kSide, column0 = blockIdx.x % side * kSide, x = threadIdx.x % kSide;
   const auto value = [&](int i, int j) {
     return i < channels && j < channels ? from[int64_t{i} * channels + j] : A(0);
   };
@@ -31,9 +34,8 @@ __global__ void __launch_bounds__(kSimtThreads)
 
 template <typename A>
 void launch_symmetrise(const A* d, A* m, int64_t batch, int channels, int padded, bool both, cudaStream_t stream) {
-  const unsigned side = static_cast<unsigned>((padded + 31) / 32);
-  launch(symmetrise<A>, dim3(side, side, static_cast<unsigned>(batch)), kSimtThreads, 0, stream, d, m, channels, padded,
-         both);
+  const int64_t side = (padded + kSymmetriseSide - 1) / kSymmetriseSide;
+  launch(symmetrise<A>, grid_of(batch * side * side), kSimtThreads, 0, stream, d, m, channels, padded, both);
 }
 
 enum class BackwardPath { kRows, kChannels, kSimt };

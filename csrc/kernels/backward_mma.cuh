@@ -179,7 +179,7 @@ template <typename T, Load kLoad, int kTerms>
 void launch_strips(const FeatureMap<T>& x, const BackwardTask<T>& task, cudaStream_t stream) {
   const Strip<T, kLoad> shape(x.channels);
   const int64_t strips = (x.positions + shape.positions - 1) / shape.positions;
-  launch(backward_strips<T, kLoad, kTerms>, dim3(static_cast<unsigned>(x.batch * strips)), shape.threads(),
+  launch(backward_strips<T, kLoad, kTerms>, grid_of(x.batch * strips), shape.threads(),
          static_cast<size_t>(shape.bytes()), stream, x, task);
 }
 

@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kSimtThreads, 1) backward_simt(FeatureMap<T> x
 template <typename T>
 void launch_backward_simt(const FeatureMap<T>& x, const BackwardTask<T>& task, cudaStream_t stream) {
   const int64_t strips = (x.positions + kUnit - 1) / kUnit, units = (x.channels + kUnit - 1) / kUnit;
-  launch(backward_simt<T>, dim3(static_cast<unsigned>(x.batch * strips * units)), kSimtThreads, 0, stream, x, task);
+  launch(backward_simt<T>, grid_of(x.batch * strips * units), kSimtThreads, 0, stream, x, task);
 }
 
 }  // namespace fastnst::kernels

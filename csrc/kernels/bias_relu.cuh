@@ -79,7 +79,7 @@ inline void launch_bias_relu_channels(T* x, const T* bias, int64_t pixels, int c
   const int64_t packs = pixels * per_pixel;
   const int64_t blocks = (packs + kBiasThreads * kBiasPacksPerThread - 1) / (kBiasThreads * kBiasPacksPerThread);
   if (packs == 0) return;
-  const dim3 grid(static_cast<unsigned>(blocks));
+  const dim3 grid = grid_of(blocks);
   if (full)
     launch(bias_relu_channels<T, kFull>, grid, kBiasThreads, 0, stream, x, bias, packs, per_pixel);
   else
@@ -93,7 +93,7 @@ inline void launch_bias_relu_rows(T* x, const T* bias, int64_t batch, int channe
   if (batch * channels * n == 0) return;
   const int64_t per_block = static_cast<int64_t>(kBiasThreads) * kFullWidth<T> * kBiasPacksPerThread;
   const int parts = static_cast<int>((n + per_block - 1) / per_block);
-  launch(bias_relu_rows<T>, dim3(static_cast<unsigned>(batch * channels * parts)), kBiasThreads, 0, stream, x, bias,
+  launch(bias_relu_rows<T>, grid_of(batch * channels * parts), kBiasThreads, 0, stream, x, bias,
          channels, n, stride_b, stride_c, parts);
 }
 

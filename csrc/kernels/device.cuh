@@ -17,6 +17,8 @@
 #endif
 
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 #ifndef FASTNST_EMULATED
 #include "ptx.cuh"
@@ -57,6 +59,14 @@ struct alignas(kWidth * sizeof(T)) Pack {
 
 template <typename T>
 constexpr int kFullWidth = 16 / static_cast<int>(sizeof(T));
+
+// A grid of one axis, whose limit is 2^31 - 1 blocks; the other two end at 65535.
+inline dim3 grid_of(int64_t blocks) {
+  if (blocks > 0x7fffffff)
+    throw std::length_error("a launch of " + std::to_string(blocks) +
+                            " blocks, of at most 2^31 - 1: pass the batch in parts");
+  return dim3(static_cast<unsigned>(blocks));
+}
 
 inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 

@@ -140,7 +140,8 @@ struct Rows {
           uint32_t made = 0;
 #pragma unroll
           for (int k = 0; k < kPerWord; ++k) {
-            const float b = widen(__ldg(bias + c + (kLoad == Load::kRows ? 0 : w * kPerWord + k)));
+            // Not __ldg, which for half and bfloat16 the compiler may move before the test above.
+            const float b = widen(bias[c + (kLoad == Load::kRows ? 0 : w * kPerWord + k)]);
             const float v = value_of(static_cast<const T*>(nullptr), word, k) + b;
             T rounded;
             narrow(&rounded, v < 0 ? 0.f : v);  // NaN stays NaN
@@ -178,8 +179,12 @@ struct Rows {
   }
 };
 
-// x rounded to tf32, to nearest. The instruction for it is slower than this.
-__device__ __forceinline__ uint32_t to_tf32(float x) { return (__float_as_uint(x) + 0x1000u) & 0xffffe000u; }
+// x rounded to tf32, to nearest; mma.sync leaves out the lowest 13 bits. The instruction for it is slower than this. A
+// NaN stays as it is: that of CUDA's arithmetic, 0x7fffffff, would carry into the sign and become zero.
+__device__ __forceinline__ uint32_t to_tf32(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  return x == x ? bits + 0x1000u : bits;
+}
 
 // One k-step of kBlocks blocks, in the form that mma.sync takes.
 template <Multiply kMultiply, int kBlocks>
@@ -189,7 +194,7 @@ struct Operand {
   uint32_t low[kSplit ? kBlocks : 1][2];
 
   // A register's value x, as it stands or as the sum of two tf32. The larger part is x itself, of which mma.sync leaves
-  // out the lowest bits; so it costs neither an instruction nor a register.
+  // out the lowest bits; so it costs neither an instruction nor a register. A NaN shows in that part.
   __device__ __forceinline__ void set(int r, int i, float x) {
     if (!kSplit) {
       high[r][i] = to_tf32(x);

@@ -67,7 +67,7 @@ GramPlan gram_plan(const FeatureMap<T>& x, GramPath path, int splits = 0) {
 template <typename T, Load kLoad, Multiply kMultiply>
 void launch_gram_mma(const FeatureMap<T>& x, const GramPlan& plan, const GramTask<float>& task, const T* bias,
                      T* activated, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(plan.blocks()));
+  const dim3 grid = grid_of(plan.blocks());
   const auto start = [&](auto kernel) {
     launch(kernel, grid, kGramThreads, 0, stream, x, plan, task, bias, activated);
   };
@@ -102,7 +102,7 @@ void launch_gram(const FeatureMap<T>& x, GramPath path, const GramPlan& plan, co
     if (path == GramPath::kChannels)
       return launch_gram_load<T, Load::kChannels>(x, plan, task, plain_tf32, bias, activated, stream);
   }
-  launch(gram_simt<T>, dim3(static_cast<unsigned>(plan.blocks())), kSimtThreads, 0, stream, x, plan, task);
+  launch(gram_simt<T>, grid_of(plan.blocks()), kSimtThreads, 0, stream, x, plan, task);
 }
 
 }  // namespace fastnst::kernels

@@ -268,7 +268,7 @@ inline void launch_pool(const T* x, T* y, uint8_t* places, PoolShape shape, bool
   const bool packed = aligned(x) && aligned(y) && aligned(places);
   const auto start = [&](auto kernel, int64_t lines, int64_t packs) {
     const int parts = pool_parts(packs);
-    launch(kernel, dim3(static_cast<unsigned>(lines * parts)), kPoolThreads, 0, stream, x, y, places, shape, parts);
+    launch(kernel, grid_of(lines * parts), kPoolThreads, 0, stream, x, y, places, shape, parts);
   };
   if (channels_last) {
     if (packed && shape.channels % kFull == 0)
@@ -293,7 +293,7 @@ inline void launch_pool_backward(const T* grad, const T* x, const T* y, const ui
   const bool packed = aligned(grad) && aligned(x) && aligned(y) && aligned(places) && aligned(out);
   const auto start = [&](auto kernel, int64_t lines, int64_t packs) {
     const int parts = pool_parts(packs);
-    launch(kernel, dim3(static_cast<unsigned>(lines * parts)), kPoolThreads, 0, stream, grad, x, y, places, out, shape,
+    launch(kernel, grid_of(lines * parts), kPoolThreads, 0, stream, grad, x, y, places, out, shape,
            relu, parts);
   };
   if (channels_last) {

@@ -243,7 +243,7 @@ inline void choose_rows(ImageLines& lines) {
 template <int kWidth>
 inline dim3 variation_grid(const ImageLines& lines) {
   const int64_t blocks = (units_of<kWidth>(lines) + kWarpsPerBlock - 1) / kWarpsPerBlock;
-  return dim3(static_cast<unsigned>(blocks < 1 ? 1 : blocks > kMostBlocks ? kMostBlocks : blocks));
+  return grid_of(blocks < 1 ? 1 : blocks > kMostBlocks ? kMostBlocks : blocks);
 }
 
 struct ImageShape {

@@ -93,6 +93,8 @@ void end_main_loop();
 // Accesses of a width that the compiler must not split.
 void load(void* to, const void* from, size_t bytes);
 void store(void* to, const void* from, size_t bytes);
+// By way of the cache for constants, where what this launch writes does not arrive.
+void load_constant(void* to, const void* from, size_t bytes);
 
 enum class Shuffle { kFrom, kUp, kDown, kXor };
 uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t value, int argument, int width);
@@ -152,16 +154,21 @@ inline __attribute__((no_sanitize_thread, noinline)) T atomicAdd(T* address, T v
 template <typename T>
 __forceinline__ T __ldg(const T* from) {
   T value;
+  emulator::load_constant(&value, from, sizeof(T));
+  return value;
+}
+// CUDA declares these two so that nvcc moves them before the test that guards them: read plainly.
+__half __ldg(const __half* from) = delete;
+__nv_bfloat16 __ldg(const __nv_bfloat16* from) = delete;
+template <typename T>
+__forceinline__ T __ldcg(const T* from) {
+  T value;
   emulator::load(&value, from, sizeof(T));
   return value;
 }
 template <typename T>
-__forceinline__ T __ldcg(const T* from) {
-  return __ldg(from);
-}
-template <typename T>
 __forceinline__ T __ldcs(const T* from) {
-  return __ldg(from);
+  return __ldcg(from);
 }
 template <typename T>
 __forceinline__ void __stcg(T* to, T value) {

@@ -238,6 +238,17 @@ void load(void* to, const void* from, size_t bytes) {
   access(reinterpret_cast<uintptr_t>(from), bytes, false, true, __builtin_return_address(0));
   std::memcpy(to, from, bytes);
 }
+void load_constant(void* to, const void* from, size_t bytes) {
+  const auto address = reinterpret_cast<uintptr_t>(from);
+  access(address, bytes, false, true, __builtin_return_address(0));
+  const Region* region = find_region(address);
+  if (region && region->cells)
+    for (size_t i = (address - region->base) >> region->shift; i <= (address - region->base + bytes - 1) >> region->shift;
+         ++i)
+      if (in_launch(region->cells[i].write_block))
+        fail_at(*region, address, bytes, false, __builtin_return_address(0), "__ldg of what this launch wrote");
+  std::memcpy(to, from, bytes);
+}
 void store(void* to, const void* from, size_t bytes) {
   access(reinterpret_cast<uintptr_t>(to), bytes, true, true, __builtin_return_address(0));
   std::memcpy(to, from, bytes);

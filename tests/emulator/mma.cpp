@@ -1,4 +1,5 @@
-// mma.sync: exact products, summed in double, then rounded towards zero, which is at least as bad as a tensor core.
+// mma.sync: exact products, summed in double, then rounded towards zero. Tensor cores also cut each product where it is
+// aligned with the largest, which errs a little more.
 #include "runtime.h"
 
 namespace emulator {

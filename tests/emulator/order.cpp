@@ -22,8 +22,6 @@ std::string thread_name(uint32_t stamp) {
   return code >= kManyLanes ? "lanes of warp " + std::to_string(code - kManyLanes) : "thread " + std::to_string(code);
 }
 
-bool in_launch(uint32_t block) { return block >= state.launch_base && block <= kLastBlock; }
-
 // Whether what `block` did at `stamp` was released by it and acquired by this block, for this thread to see.
 bool visible(uint32_t block, uint32_t stamp) {
   const uint32_t index = block - state.launch_base;

@@ -11,6 +11,8 @@
 
 namespace emulator {
 
+inline bool in_launch(uint32_t block) { return block >= state.launch_base && block <= kLastBlock; }
+
 inline uint32_t own_stamp() {
   const Fiber& self = *state.current;
   return state.warps[warp_of(self.thread)].epoch << kThreadBits | self.thread;

@@ -52,6 +52,22 @@ def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
     return np.asarray(x).astype(STORAGE[dtype]).astype(np.float64 if dtype == "float64" else np.float32)
 
 
+# Bits of values that are not finite: the NaN that CUDA's arithmetic makes, its negative, that of others, infinities.
+NOT_FINITE = {
+    "float32": (0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x7F800000, 0xFF800000),
+    "float64": (0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FF8000000000000, 0x7FF0000000000000, 0xFFF0000000000000),
+    "float16": (0x7FFF, 0xFFFF, 0x7E00, 0x7C00, 0xFC00),
+    "bfloat16": (0x7FFF, 0xFFFF, 0x7FC0, 0x7F80, 0xFF80),
+}
+
+
+def with_bits(x: np.ndarray, dtype: str, index: tuple[int, ...], bits: int) -> np.ndarray:
+    """`x` as it is stored in `dtype`, with one value of these bits."""
+    stored = to_bfloat16(x) if dtype == "bfloat16" else np.array(x, STORAGE[dtype])
+    stored.view(f"u{stored.itemsize}")[index] = bits
+    return stored
+
+
 def compute_dtype(dtype: str) -> str:
     """What features of `dtype` are computed and accumulated in."""
     return "float64" if dtype == "float64" else "float32"

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import DTYPES, LAYOUTS, Device, bank_conflicts, compute_dtype, rounded, sector_efficiency
+from emulated import (
+    DTYPES,
+    LAYOUTS,
+    NOT_FINITE,
+    Device,
+    bank_conflicts,
+    compute_dtype,
+    rounded,
+    sector_efficiency,
+    with_bits,
+)
 from gram_launches import BOUND, VGG, backward, error, features, matrix
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -108,6 +118,51 @@ def test_plain_tf32_is_asked_for(device: Device) -> None:
     exact = np.einsum("bij,bjn->bin", by.astype(np.float64), x.astype(np.float64))
     assert 1e-5 < error(backward(device, x, by, "float32", plain=True).out, exact) < 2e-3
     assert error(backward(device, x, by, "float32").out, exact) < 5e-7
+
+
+VALUES = [(dtype, place) for dtype in NOT_FINITE for place in range(5)]
+
+
+@pytest.mark.parametrize("channels", [16, 72])
+@pytest.mark.parametrize("layout", ["nchw", "channels_last", "offset"])
+@pytest.mark.parametrize(("dtype", "place"), VALUES)
+def test_a_value_that_is_not_finite_shows(device: Device, dtype: str, place: int, layout: str, channels: int) -> None:
+    """In each of the inputs, on every path, and nowhere else."""
+    exact = compute_dtype(dtype)
+    right = {
+        "x": np.ones((1, channels, 64)),
+        "by": np.ones((1, channels, channels)),
+        "above": np.ones((1, channels, 64)),
+        "target": np.zeros((1, channels, 64)),
+        "weight": np.ones((1, 64)),
+        "shift": np.ones((1, channels)),
+    }
+    reached = {
+        "x": np.s_[0, :, 9],
+        "by": np.s_[0, 3],
+        "above": np.s_[0, 3, 9],
+        "target": np.s_[0, 3, 9],
+        "weight": np.s_[0, :, 9],
+        "shift": np.s_[0, 3],
+    }
+    where = {"x": (0, 3, 9), "by": (0, 3, 5), "weight": (0, 9), "shift": (0, 3)}
+    for name in right:
+        kind = dtype if name in ("x", "above", "target") else exact
+        wrong = with_bits(right[name], kind, where.get(name, (0, 3, 9)), NOT_FINITE[kind][place])
+        for how in ({}, {"simt": True}, {"plain": True}):
+            given = {**right, name: wrong}
+            out = backward(device, dtype=dtype, layout=layout, content=1.0, **given, **how).out.copy()
+            assert not np.isfinite(out[reached[name]]).any(), (name, how)
+            out[reached[name]] = 0
+            assert np.isfinite(out).all(), (name, how)
+
+
+@pytest.mark.parametrize("batch", [65535, 65536, 70001])
+def test_a_batch_may_be_larger_than_the_short_axes_of_a_grid(device: Device, batch: int) -> None:
+    by = np.arange(batch, dtype=np.float32).reshape(batch, 1, 1)
+    packed = device.output("packed", by.shape, "float32")
+    device.call("symmetrise", device.input("by", by, "float32"), packed, 1, 1, True)
+    assert np.array_equal(packed.numpy(), 2 * by)
 
 
 def test_a_mask_keeps_what_is_not_finite_out_and_nothing_else(device: Device) -> None:

@@ -122,6 +122,13 @@ MUTANTS = {
         "high[4] = {a.high[2 * i + 1][0], a.high[2 * i][0],",
         r"wrong: the error is",
     ),
+    "sums of other blocks by way of the cache for constants": Mutant(
+        "gram",
+        "gram_units.cuh",
+        "sum += __ldcg(value + i * step);",
+        "sum += __ldg(value + i * step);",
+        r"of partial: __ldg of what this launch wrote",
+    ),
     "lanes missing from a collective": Mutant(
         "simt",
         "device.cuh",

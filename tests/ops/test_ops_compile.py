@@ -83,7 +83,7 @@ def test_gradients_of_dynamic_shapes() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_inputs_of_a_fixed_size_meet_a_map_of_any(case: Case) -> None:
-    """A matrix, weight or bias that compiled code holds: its sizes are numbers where those of the map are symbols."""
+    """What the compiled code holds has sizes that are numbers where those of the map are symbols."""
     t = case.tensors((2, 5, 6, 7), torch.float32)
     held = {name: value for name, value in t.items() if value.dim() < 4}
 
