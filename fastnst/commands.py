@@ -21,7 +21,7 @@ from fastnst.errors import ImageError, UsageError, nearest, printable
 from fastnst.inputs import Named, describe, find_inputs, locate, named, refuse_clashes
 from fastnst.interrupts import uninterrupted
 from fastnst.optimize import Step
-from fastnst.progress import LONGEST, ByteBar, GalleryBar, Results, StepBar, say
+from fastnst.progress import LONGEST, ByteBar, GalleryBar, Results, StepBar, say, say_json
 from fastnst.scene import listed, parts
 from fastnst.settings import STARTS, Settings, is_pattern, parse, parse_layers, parse_number
 from fastnst.weights.layout import CONVENTIONS, conv_shapes, span
@@ -58,7 +58,10 @@ def _plan(options: argparse.Namespace, settings: Settings) -> int:
     _fetch_weights(settings, options.quiet)
     masks: dict[str, Any] = {"masks": options.mask, "style_masks": options.style_mask}
     found = planning.plan(options.content, options.style, **masks, content_mask=options.content_mask, settings=settings)
-    say(json.dumps(found.to_dict()) if options.json else str(found))
+    if options.json:
+        say_json(found.to_dict())
+    else:
+        say(str(found))
     return 0
 
 
@@ -163,7 +166,10 @@ def demo(options: argparse.Namespace) -> int:
 def info(options: argparse.Namespace) -> int:
     """What was built and what serves this machine."""
     facts = machine.collect()
-    say(json.dumps(facts) if options.json else machine.table(facts))
+    if options.json:
+        say_json(facts)
+    else:
+        say(machine.table(facts))
     return 0
 
 
@@ -171,12 +177,12 @@ def settings_show(options: argparse.Namespace) -> int:
     """The settings that a file holds, and for a picture what it was made from."""
     stored = settings_file.read(Path(options.file))
     if options.json:
-        say(json.dumps({"settings": stored.settings.to_dict(), "files": stored.files}))
+        say_json({"settings": stored.settings.to_dict(), "files": stored.files})
         return 0
     toml = settings_file.to_toml(stored.settings).rstrip()
     for part, file in stored.files.items():
-        name = file["name"]
-        say(f"# {part}: {json.dumps(name, ensure_ascii=not name.isprintable())}, sha256 {file['sha256']}")
+        name = json.dumps(file["name"], ensure_ascii=False)
+        say(f"# {part}: {printable(name, len(name))}, sha256 {file['sha256']}")
     say(toml)
     return 0
 
@@ -196,7 +202,7 @@ def weights_list(options: argparse.Namespace) -> int:
         for entry in weights.catalogue()
     ]
     if options.json:
-        say(json.dumps(entries))
+        say_json(entries)
         return 0
     head = ("NAME", "NETWORK", "SIZE", "WHERE", "LICENCE")
     rows = [(e["name"], e["arch"], _megabytes(e["size_bytes"]), e["where"], e["license"]) for e in entries]
@@ -238,7 +244,7 @@ def weights_show(options: argparse.Namespace) -> int:
         facts["convention"] = entry.convention
     facts["deepest"] = max(shapes)
     if options.json:
-        say(json.dumps({**facts, "convs": shapes}))
+        say_json({**facts, "convs": shapes})
         return 0
     for name, value in facts.items():
         say(f"{name:<10}  {printable(value, LONGEST)}")

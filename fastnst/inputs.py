@@ -38,8 +38,7 @@ def refuse_clashes(written: Sequence[Named], read: Iterable[Named]) -> None:
     """
     taken = _Taken()
     for what, path in read:
-        if Path(path).is_file():  # of another the error is to be that of reading it
-            taken.add(what, path)
+        taken.add(what, path, read=True)
     for what, path in written:
         other = taken.find(path)
         if other is not None:
@@ -69,8 +68,10 @@ class _Taken:
         self._names: dict[str, list[tuple[str, bool]]] = {}  # and whether there is such a file
         self._folders: dict[str, str] = {}  # those that files lie in
 
-    def add(self, what: str, path: str | Path) -> None:
+    def add(self, what: str, path: str | Path, *, read: bool = False) -> None:
         name, folders, file = _place(path)
+        if read and file is None:  # the error is to be that of reading it
+            return
         if file is not None:
             self._files[file] = what
         self._names.setdefault(name, []).append((what, file is not None))
@@ -91,7 +92,7 @@ def _place(path: str | Path) -> tuple[str, list[str], tuple[int, int] | None]:
     """The name of a path and those of the folders it lies in, in a form to compare; what tells the file from others."""
     try:
         real = Path(os.path.realpath(path))
-        found = real.stat() if real.exists() else None
+        found = real.stat() if real.is_file() else None
     except (OSError, ValueError):  # no name that a file could have
         real, found = Path(path).absolute(), None
     name, *folders = (unicodedata.normalize("NFC", str(one)).casefold() for one in (real, *real.parents))

@@ -64,6 +64,11 @@ def say(text: str) -> None:
             raise FastnstError(f"stdout: cannot be written ({error.strerror})") from error
 
 
+def say_json(value: Any) -> None:
+    """Write a value as JSON, in printable characters of ASCII, as a line to stdout."""
+    say(json.dumps(value).replace("\x7f", "\\u007f"))
+
+
 def discard(stream: TextIO) -> None:
     """Send what a stream still holds, and all that follows, nowhere: Python would complain about it at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -86,7 +91,7 @@ class Results:
 
     def finish(self, **facts: Any) -> None:
         if self.as_json:
-            say(json.dumps({"paths": self.paths, **facts}))
+            say_json({"paths": self.paths, **facts})
 
 
 class _Bar:
@@ -123,7 +128,7 @@ class _Bar:
     def close(self, text: str = "") -> None:
         if self._bar is not None:
             if text:
-                self._bar.set_description_str(text, refresh=False)
+                self._bar.set_description_str(printable(text), refresh=False)
             self._bar.close()
             self._bar = None
 

@@ -277,10 +277,21 @@ def recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_number(name: str, value: object, allowed: Range) -> Any:
     """The value as an int or a float; raises UsageError, which says what is allowed, for another value."""
-    kind = numbers.Integral if allowed.whole else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind) or value not in allowed:
+    found: int | float | None = None
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        found = operator.index(value)
+    elif isinstance(value, numbers.Real) and not isinstance(value, bool) and not allowed.whole:
+        found = _float(value)
+    if found is None or found not in allowed:
         raise UsageError(f"{name}: expected {allowed}, got {shown(value)}")
-    return operator.index(value) if isinstance(value, numbers.Integral) and allowed.whole else float(value)
+    return found if allowed.whole else float(found)
+
+
+def _float(value: numbers.Real) -> float | None:
+    try:
+        return float(value)
+    except OverflowError:  # of a fraction
+        return None
 
 
 def check_choice(name: str, value: object, known: Sequence[str], more: str = "") -> str:

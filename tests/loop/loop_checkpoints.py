@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from loop_pictures import samples, tiny
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from fastnst import checkpoint
 from fastnst.optimize import Step
 from fastnst.settings import Settings
 from fastnst.transfer import Result, stylize
@@ -51,3 +53,15 @@ def header(file: Path) -> dict[str, Any]:
 def seconds(file: Path) -> float:
     """How long a run had taken when it was kept."""
     return float(header(file)["seconds"])
+
+
+def forge(file: Path, change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> None:
+    """Change a checkpoint's header and tensors, in place, and write the digest that goes with them.
+
+    ``change`` may return a text to stand for the header.
+    """
+    facts, tensors = header(file), {name: x.clone() for name, x in load_file(file).items()}
+    text = change(facts, tensors)
+    text = text if isinstance(text, str) else json.dumps(facts)
+    digest = checkpoint._digest_all(text, tensors)
+    save_file(tensors, file, {"fastnst checkpoint": str(checkpoint.FORMAT), "run": text, "sha256": digest})

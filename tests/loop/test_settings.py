@@ -13,7 +13,7 @@ import pytest
 
 from fastnst.errors import UsageError
 from fastnst.presets import PRESETS
-from fastnst.settings import Settings, parse_layers
+from fastnst.settings import Settings, parse_layers, recipe
 
 
 def with_one(name: str, value: Any) -> Settings:
@@ -199,3 +199,17 @@ def test_layers_are_parsed(text: str, layers: Any) -> None:
 def test_layers_that_cannot_be_parsed_say_why(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_layers(text)
+
+
+FREE = {"preset", "snapshot_every", "max_pixels", "device", "convolution", "tiles", "memory", "graph"}
+
+
+def test_the_settings_that_do_not_change_the_picture_are_listed_once() -> None:
+    fields = dataclasses.fields(Settings)
+    assert {field.name for field in fields if not field.metadata.get("changes_picture", True)} == FREE
+    values = Settings().to_dict()
+    assert set(values) - set(recipe(values)) == FREE | {"seed"}  # there is no noise
+    assert set(values) - set(recipe({**values, "init": "noise"})) == FREE
+    text = (Path(__file__).parents[2] / "docs" / "control.md").read_text()
+    told = text[text.index("refused with the first difference.") : text.index("may differ: they say")]
+    assert set(re.findall("`([a-z_]+)`", told)) == FREE
