@@ -18,12 +18,13 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="seed of the first input of each reader (default: 0)")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time (default: 2)")
     parser.add_argument("--child", metavar="FOLDER", help=argparse.SUPPRESS)
+    parser.add_argument("--kept", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     from . import harness
     from .readers import READERS
 
     if options.child:
-        harness.child(Path(options.child))
+        harness.child(Path(options.child), Path(options.kept))
         return 0
     if options.seed is not None:
         return one(options.reader, options.seed)

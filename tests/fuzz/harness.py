@@ -20,8 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "fuzz"
-SECONDS = 20.0  # for one input; the first of a process also imports torch
-START = 120.0
+SECONDS = 20.0  # for one input
+START = 120.0  # until torch is imported and every reader has read a whole file
 MEMORY = 1 << 30  # bytes of address space beyond what the process has before its first input
 
 Job = tuple[str, int]  # reader, seed
@@ -46,12 +46,20 @@ class Outcome:
         return f"{self.reader} {self.seed}: {self.kind} at {self.place or '?'}: {self.text[:300]!r} ({again})"
 
 
-def run(jobs: Sequence[Job], workers: int = 2, watch: Callable[[Outcome], None] = lambda _: None) -> list[Outcome]:
-    """Outcomes in the order of the jobs; ``watch`` gets each when it is known. The bytes of failures are kept."""
+def run(
+    jobs: Sequence[Job],
+    workers: int = 2,
+    watch: Callable[[Outcome], None] = lambda _: None,
+    seconds: float = SECONDS,
+) -> list[Outcome]:
+    """Outcomes in the order of the jobs; ``watch`` gets each when it is known. The bytes of failures are kept.
+
+    An input may take so many ``seconds``.
+    """
 
     def work(first: int) -> list[Outcome]:
         found = []
-        for outcome in _supervised(jobs[first::workers]):
+        for outcome in _supervised(jobs[first::workers], seconds):
             watch(outcome)
             found.append(outcome)
         return found
@@ -62,26 +70,26 @@ def run(jobs: Sequence[Job], workers: int = 2, watch: Callable[[Outcome], None] 
     return [found[job] for job in jobs]
 
 
-def _supervised(jobs: Sequence[Job]) -> Iterator[Outcome]:
+def _supervised(jobs: Sequence[Job], seconds: float) -> Iterator[Outcome]:
     """Give the jobs to a child; after a crash or a hang another child takes the rest."""
     left = list(jobs)
     while left:
         done = 0
-        for outcome in _one_child(left):
+        for outcome in _one_child(left, seconds):
             done += 1
             yield outcome
         left = left[done:]
 
 
-def _one_child(jobs: Sequence[Job]) -> Iterator[Outcome]:
+def _one_child(jobs: Sequence[Job], seconds: float) -> Iterator[Outcome]:
     with tempfile.TemporaryDirectory(prefix="fastnst-fuzz-") as folder, Path(folder, "stderr").open("w+b") as errors:
         child = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz", "--child", folder],
+            [sys.executable, "-m", "tests.fuzz", "--child", folder, "--kept", KEPT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=folder,
-            env=_environment(),
+            env=environment(),
         )
         assert child.stdin
         assert child.stdout
@@ -89,8 +97,12 @@ def _one_child(jobs: Sequence[Job]) -> Iterator[Outcome]:
             child.stdin.write(json.dumps(jobs).encode())
             child.stdin.close()
         try:
-            for number, job in enumerate(jobs):
-                line = _line(child, SECONDS if number else START)
+            ready = _line(child, START)
+            if not ready:
+                errors.seek(0)
+                raise RuntimeError(f"the child did not start:\n{errors.read().decode(errors='replace')}")
+            for job in jobs:
+                line = _line(child, seconds)
                 if line:
                     yield Outcome(*job, *json.loads(line))
                     continue
@@ -105,7 +117,8 @@ def _one_child(jobs: Sequence[Job]) -> Iterator[Outcome]:
             child.stdout.close()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Of a child: the fastnst of this process, and this package."""
     import fastnst
 
     source = str(Path(fastnst.__file__).resolve().parents[1])
@@ -142,29 +155,30 @@ def _ended(job: Job, folder: str, code: int, hung: bool) -> Outcome:
     if made.exists():
         keep(*job, made.read_bytes())
     if hung:
-        return Outcome(*job, "hang", f"more than {SECONDS:g} s")
+        return Outcome(*job, "hang", "no end")
     name = signal.Signals(-code).name if code < 0 else f"exit {code}"
     return Outcome(*job, f"crash ({name})", said[:300] if last else said[-300:], last[0] if last else "")
 
 
-def keep(reader: str, seed: int, data: bytes) -> Path:
-    """Write an input to build/fuzz."""
-    from .readers import READERS
+def keep(name: str, seed: int, data: bytes, kept: Path | None = None) -> Path:
+    """Write an input to build/fuzz, or where failures are kept instead."""
+    from .readers import reader
 
-    KEPT.mkdir(parents=True, exist_ok=True)
-    path = KEPT / f"{reader}-{seed}{READERS[reader].suffix}"
+    folder = kept or KEPT
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{seed}{reader(name).suffix}"
     path.write_bytes(data)
     return path
 
 
-def child(folder: Path) -> None:
+def child(folder: Path, kept: Path) -> None:
     """Answer each job of stdin (JSON) with a line of JSON on stdout."""
     import torch
 
     import fastnst.cli
     import fastnst.commands  # noqa: F401  # all that is imported late, before the limit is set
 
-    from .readers import READERS, make
+    from .readers import make
 
     faulthandler.enable()
     torch.set_num_threads(1)
@@ -172,22 +186,23 @@ def child(folder: Path) -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     jobs = json.load(sys.stdin)
     for name in dict.fromkeys(name for name, _ in jobs):
-        READERS[name].read(_written(folder, name, make(name, -1)))  # imports the libraries of the reader
+        judge(name, _written(folder, name, make(name, -1)))  # imports the libraries of the reader
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY,) * 2)
+    print("ready", file=answers, flush=True)
     for name, seed in jobs:
         data = make(name, seed)
         (folder / "input").write_bytes(data)
         outcome = judge(name, _written(folder, name, data))
         if outcome[0] not in ("loaded", "refused"):
-            keep(name, seed, data)
+            keep(name, seed, data, kept)
         print(json.dumps(outcome), file=answers, flush=True)
 
 
 def _written(folder: Path, name: str, data: bytes) -> Path:
-    from .readers import READERS
+    from .readers import reader
 
-    path = folder / f"case{READERS[name].suffix}"
+    path = folder / f"case{reader(name).suffix}"
     path.write_bytes(data)
     return path
 
@@ -196,10 +211,10 @@ def judge(name: str, path: Path) -> tuple[str, str, str]:
     """Read a file: kind, text and place of the outcome."""
     from fastnst.errors import FastnstError
 
-    from .readers import READERS, Broken, check_error
+    from .readers import Broken, check_error, reader
 
     try:
-        READERS[name].read(path)
+        reader(name).read(path)
     except FastnstError as error:
         try:
             check_error(error)

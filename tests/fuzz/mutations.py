@@ -277,6 +277,6 @@ def mutated(random: Random, seeds: Sequence[bytes], knowing: Sequence[Mutation])
         mutation = random.choice(knowing) if knowing and random.random() < 0.6 else random.choice(BLIND)
         try:
             data = mutation(random, data)
-        except (ValueError, IndexError, struct.error, zlib.error, zipfile.BadZipFile, KeyError, TypeError):
+        except Exception:
             data = blind(random, data)  # already too damaged for what knows the format
     return data

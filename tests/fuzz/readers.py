@@ -361,7 +361,8 @@ def _opened(data: bytes) -> tuple[dict[str, Any], dict[str, Any], str]:
 
     (length,) = struct.unpack_from("<Q", data)
     metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-    return load(data), json.loads(metadata["run"]), metadata["fastnst checkpoint"]
+    tensors = dict(sorted(load(data).items()))
+    return tensors, json.loads(metadata["run"]), metadata["fastnst checkpoint"]
 
 
 def make_checkpoint(random: Random) -> bytes:
@@ -479,5 +480,11 @@ SHARES = {
 def make(name: str, seed: int) -> bytes:
     """Input ``seed`` of a reader; -1, -2, ... are the undamaged files it is made from."""
     if seed < 0:
-        return READERS[name].seeds()[-1 - seed]
-    return READERS[name].make(Random(f"{name} {seed}"))
+        return reader(name).seeds()[-1 - seed]
+    return reader(name).make(Random(f"{name} {seed}"))
+
+
+def reader(name: str) -> Reader:
+    from .trials import TRIAL_READERS
+
+    return {**READERS, **TRIAL_READERS}[name]

@@ -98,14 +98,18 @@ def tiff() -> list[bytes]:
 
     found = [_saved(_picture(mode), "TIFF", compression=how) for mode, how in (("RGB", "raw"), ("RGBA", "tiff_lzw"))]
     found += [_saved(_picture("CMYK"), "TIFF"), _saved(_picture("RGB"), "TIFF", compression="jpeg")]
-    found += [_saved(_picture("RGB").quantize(9), "TIFF"), _saved(_picture("L").convert("F"), "TIFF")]
+    found += [
+        _saved(_picture("RGB").quantize(9), "TIFF"),
+        _saved(Image.fromarray(np.asarray(_picture("L"), np.float32) / 255), "TIFF"),
+    ]
     deep = (np.arange(SIZE[0] * SIZE[1] * 3).reshape(SIZE[1], SIZE[0], 3) * 11).astype(np.uint16)
     kinds: list[dict[str, Any]] = [
         {"compression": "zlib", "rowsperstrip": 5, "iccprofile": _profile()},
         {"tile": (16, 16)},
     ]
     kinds += [{"bigtiff": True, "compression": "zlib"}, {"planarconfig": "separate"}]
-    for data, options in zip((deep, deep, (deep >> 8).astype(np.uint8), deep), kinds, strict=True):
+    pictures = (deep, deep, (deep >> 8).astype(np.uint8), deep.transpose(2, 0, 1))
+    for data, options in zip(pictures, kinds, strict=True):
         stream = io.BytesIO()
         tifffile.imwrite(stream, data, photometric="rgb", metadata=None, software="", **options)
         found.append(stream.getvalue())
@@ -173,25 +177,26 @@ def _file(write: Callable[[Path], object]) -> bytes:
 
 def safetensors() -> list[bytes]:
     import torch
-    from safetensors.torch import save
 
     kernel, bias = map(torch.from_numpy, _conv())
     meta = {"format": "fastnst-codebook-1", "arch": "vgg19", "convention": "caffe", "name": "a name"}
     meta |= {"license": "a licence", "source": "a source", "decoded_sha256": {}}
     index = (torch.arange(64 * 27) % 256).to(torch.uint8).reshape(64, 3, 3, 3)
     coded = {"conv1_1.codebook": torch.arange(256.0) / 99, "conv1_1.index": index, "conv1_1.bias": bias}
-    names = [{"features.0.weight": kernel, "features.0.bias": bias}, {"conv1_1.weight": kernel, "conv1_1.bias": bias}]
-    return [*map(save, names), save(coded, {"fastnst": json.dumps(meta)}), save(coded, {"fastnst": json.dumps(meta)})]
+    plain = [packed({f"{name}.weight": kernel, f"{name}.bias": bias}, {}) for name in ("features.0", "conv1_1")]
+    return [*plain, *[packed(coded, {"fastnst": json.dumps(meta)})] * 2]
 
 
 def pth() -> list[bytes]:
     import torch
 
     kernel, bias = map(torch.from_numpy, _conv())
-    state = {"features.0.weight": kernel, "features.0.bias": bias}
-    nested = {"epoch": 3, "state_dict": state}
-    kinds: list[tuple[Any, bool]] = [(state, True), (nested, True), (state, False)]
-    return [_file(lambda p, s=s, z=z: torch.save(s, p, _use_new_zipfile_serialization=z)) for s, z in kinds]
+    both = torch.cat([kernel.flatten(), bias])  # of one storage, which the old format calls by where it lies in memory
+    state = {"features.0.weight": both[: kernel.numel()].view_as(kernel), "features.0.bias": both[kernel.numel() :]}
+    kinds: list[tuple[Any, bool]] = [(state, True), ({"epoch": 3, "state_dict": state}, True), (state, False)]
+    new, nested, old = [_file(lambda p, s=s, z=z: torch.save(s, p, _use_new_zipfile_serialization=z)) for s, z in kinds]
+    name = str(both.untyped_storage()._cdata).encode()
+    return [new, nested, old.replace(struct.pack("<cI", b"X", len(name)) + name, b"X\1\0\0\x000")]
 
 
 def h5() -> list[bytes]:
@@ -278,7 +283,7 @@ def settings_json() -> list[bytes]:
     """The JSON that a picture carries; :func:`with_json` makes the picture."""
     return [
         json.dumps({"fastnst": "0.1.0", **SETTINGS, "files": FILES}).encode(),
-        json.dumps({**SETTINGS, "size": None}).encode(),
+        json.dumps({**SETTINGS, "size": None, "scales": 2}).encode(),
     ]
 
 
@@ -298,13 +303,26 @@ def with_json(text: bytes, kind: str) -> bytes:
 
 def signed(tensors: dict[str, Any], header: Any, version: str = "2") -> bytes:
     """A checkpoint with a digest that is right: SHA-256 of the text and, by name, of dtype, shape and bytes."""
-    import torch
-    from safetensors.torch import save
-
     text = header if isinstance(header, str) else json.dumps(header)
     found = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return save(tensors, {"fastnst checkpoint": version, "run": text, "sha256": found.hexdigest()})
+        found.update(f"{tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        found.update(_bytes(tensors[name]))
+    return packed(tensors, {"fastnst checkpoint": version, "run": text, "sha256": found.hexdigest()})
+
+
+def packed(tensors: dict[str, Any], metadata: dict[str, str]) -> bytes:
+    """A safetensors file; the library writes metadata in an order of chance."""
+    names = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    at = 0
+    for name, tensor in tensors.items():
+        kind, size = names[str(tensor.dtype).removeprefix("torch.")], tensor.numel() * tensor.element_size()
+        entries[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text + b"".join(map(_bytes, tensors.values()))
+
+
+def _bytes(tensor: Any) -> bytes:
+    return bytes(tensor.contiguous().numpy().tobytes())
