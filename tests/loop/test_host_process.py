@@ -9,7 +9,7 @@ import pytest
 import torch
 from loop_pictures import samples, tiny
 
-from fastnst import planning, styles
+from fastnst import styles
 from fastnst.transfer import Result, Stylizer, stylize
 
 pytestmark = pytest.mark.usefixtures("weights_read_once")
@@ -62,32 +62,9 @@ def plain() -> Callable[[str], Result]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_inference_mode_gives_the_same_pixels(name: str, plain: Callable[[str], Result]) -> None:
-    with torch.inference_mode():
-        found = run(RUNS[name])
-    assert torch.equal(found.image, plain(name).image)
-    assert not found.image.is_inference()
-
-
-@pytest.mark.parametrize("name", RUNS)
 def test_default_device_and_dtype_give_the_same_pixels(name: str, plain: Callable[[str], Result], host: None) -> None:
     del host
     assert torch.equal(run(RUNS[name]).image, plain(name).image)
-
-
-def test_inference_mode_inside_a_callback_is_the_hosts() -> None:
-    seen: list[bool] = []
-    with torch.inference_mode():
-        stylize(
-            samples(), samples(seed=2), settings=tiny(), callback=lambda step: seen.append(step.image.is_inference())
-        )
-        assert torch.is_inference_mode_enabled()
-    assert seen == [False] * 3
-
-
-def test_a_plan_can_be_made_in_inference_mode() -> None:
-    with torch.inference_mode():
-        assert planning.plan(samples(), samples(seed=2), settings=tiny(style_loss="wasserstein")).fits
 
 
 def test_a_stylizer_made_in_inference_mode_serves_outside() -> None:

@@ -18,7 +18,7 @@ from fastnst.transfer import Stylizer, stylize
 
 pytestmark = pytest.mark.usefixtures("weights_read_once")
 
-SMALL: dict[str, Any] = {"size": 48, "crop": None, "steps": 3, "scales": 1, "device": "cpu"}
+SMALL: dict[str, Any] = {"size": 48, "crop": None, "steps": 3, "history": 3, "scales": 1, "device": "cpu"}
 CHANGES: dict[str, dict[str, Any]] = {
     **{f"style_loss {name}": {"style_loss": name} for name in styles.style_losses()},
     "nine_point": {"tv_kind": "nine_point", "tv_weight": 1.0},
