@@ -85,7 +85,7 @@ def _as_path(spec: str) -> Path:
     if not path.suffix and path.name == spec and not _exists(path):
         known = [entry.name for entry in catalogue()]
         hint = nearest(spec, known) or f"; names: {', '.join(known)}"
-        raise UsageError(f"weights: {printable(spec)!r} is neither a file nor a name of the catalogue{hint}")
+        raise UsageError(f"weights: {printable(repr(spec))} is neither a file nor a name of the catalogue{hint}")
     return path
 
 

@@ -281,7 +281,7 @@ for name in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]]:
-    """What a process says of each hostile file: the error, and by how many kB the peaks of its and its children's memory grew."""
+    """What a process says of each hostile file: the error, and how many kB more it and its children take at most."""
     folder = tmp_path_factory.mktemp("hostile")
     files.write_keras2(folder / "good.h5", files.random_convs("conv1_1"))
     for name, (write, _) in HOSTILE.items():

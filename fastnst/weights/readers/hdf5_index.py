@@ -22,7 +22,7 @@ _DEPTH = 32  # groups within groups
 _NAMES = 1 << 22  # characters of all names
 _VALUES = 9 * 512 * 512  # of VGG's largest kernel
 _CHUNKS = 100_000  # of all arrays
-_SECONDS, _BYTES = 10, 2 << 30  # that this process may take
+_SECONDS, _BYTES = 5, 2 << 30  # that this process may take
 
 
 class Refused(Exception):
