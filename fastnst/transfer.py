@@ -122,9 +122,11 @@ class Stylizer:
         side = self.settings.style_size
         if side is None:
             side = max(1, round(max(content.pixels.shape[-2:]) * self.settings.style_scale))
-        if self.settings.crop is not None:
-            return images.load(source, crop=side, max_pixels=self.settings.max_pixels)
-        return images.load(source, size=side, max_pixels=self.settings.max_pixels)
+        picture = images.load(source, max_pixels=self.settings.max_pixels)
+        height, width = picture.pixels.shape[-2:]
+        crop = self.settings.crop is not None
+        memory.check_style(*((side, side) if crop else images.fit(height, width, side)), self.settings, self.device)
+        return images.load(picture, crop=side) if crop else images.load(picture, size=side)
 
     def load_start(self, content: Picture) -> Picture | None:
         """The picture that ``settings.init`` names, at the content's size; None where it names none."""
@@ -350,7 +352,7 @@ def stylize(
         resume: go on from that file, if it is there; the result is the one of a run that was never broken off.
         force: begin anew over a file that is not to be resumed, or cannot be.
         changes: any field of :class:`fastnst.settings.Settings`, such as ``size=512``, ``preset="gatys"``,
-            ``steps=300``, ``style_weight=2e3``.
+            ``steps=300``, ``style_weight=2e3``; ``size=None`` keeps the content's own size.
 
     Returns:
         A :class:`Result`; ``result.image`` is ``[1, 3, H, W]`` in 0..1, ``result.save("out.png")`` writes it.

@@ -164,9 +164,8 @@ def test_what_is_held_back_comes_after_the_block() -> None:
 
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        with heeded() as caught:
-            with pytest.raises(KeyboardInterrupt):
-                saving(caught)
+        with heeded() as caught, pytest.raises(KeyboardInterrupt):
+            saving(caught)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (came, caught.first) == ([None], signal.SIGTERM)
