@@ -31,6 +31,7 @@ log = logging.getLogger("fastnst")
 
 def stylize(options: argparse.Namespace) -> int:
     """Style one picture."""
+    _refuse_addresses(options)
     settings = _settings(options)
     _require_pictures(options)
     if options.plan:
@@ -331,7 +332,7 @@ def _recorded(options: argparse.Namespace, stored: settings_file.Stored, part: s
 
 
 def _require_pictures(options: argparse.Namespace) -> None:
-    """Raise UsageError where CONTENT or STYLE is missing, or is an address."""
+    """Raise UsageError where CONTENT or STYLE is missing."""
     missing = [part.upper() for part in ("content", "style") if not getattr(options, part)]
     if missing:
         greedy = [f"--{name.replace('_', '-')}" for name in ("mask", "style_mask") if len(getattr(options, name)) > 1]
@@ -339,7 +340,10 @@ def _require_pictures(options: argparse.Namespace) -> None:
         raise UsageError(
             f"the following arguments are required: {', '.join(missing)}{told} (see fastnst stylize --help)"
         )
-    for what, path in named(Settings(), **_read(options)):
+
+
+def _refuse_addresses(options: argparse.Namespace) -> None:
+    for what, path in named(Settings(), **_read(options), weights=getattr(options, "weights", None)):
         if re.match("[A-Za-z][A-Za-z0-9+.-]+://", str(path)):
             raise UsageError(f"{path}: expected a file for {what}, got an address; download it first")
 

@@ -50,10 +50,10 @@ def named(settings: Settings, **sources: Any) -> list[Named]:
     """The files that a run reads: those of ``sources``, by what they are to it, each a path, several, or something else
     to be left out, and those that the settings name."""
     known = {entry.name: entry.path for entry in catalogue()}
-    sources["start picture"] = None if settings.init in STARTS else settings.init
-    sources["weights"] = known.get(settings.weights or "vgg19", settings.weights)
+    start = None if settings.init in STARTS else settings.init
+    of_settings = {"start picture": start, "weights": known.get(settings.weights or "vgg19", settings.weights)}
     found: list[Named] = []
-    for what, given in sources.items():
+    for what, given in {**of_settings, **sources}.items():
         for one in given if isinstance(given, (list, tuple)) else [given]:
             if isinstance(one, (str, os.PathLike)):
                 found.append((f"the {what}", os.fsdecode(one)))

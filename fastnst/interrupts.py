@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,17 +14,23 @@ from typing import Any
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # not every system has all of them
 
 
+GRACE = 60.0  # seconds in which a run that was interrupted may save what there is
+
+
 class Interrupts:
-    """The handler of signals that end a run: the first raises KeyboardInterrupt, those after it are ignored, so that
-    none of them cuts off the saving. ``first`` is the signal that came, None before."""
+    """The handler of signals that end a run: the first raises KeyboardInterrupt, those of the next ``GRACE`` seconds
+    are ignored, so that none of them cuts off the saving. ``first`` is the signal that came, None before."""
 
     def __init__(self) -> None:
         self.first: signal.Signals | None = None
+        self._until = -math.inf
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.first is None:
-            self.first = signal.Signals(number)
-            raise KeyboardInterrupt
+        if time.monotonic() < self._until:
+            return
+        self.first = self.first or signal.Signals(number)
+        self._until = time.monotonic() + GRACE
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from fastnst.errors import FastnstError, OutOfMemoryError
+from fastnst import errors
 from fastnst.images import fit
 from fastnst.settings import Settings
 from fastnst.shelf import IN_MEMORY
@@ -35,6 +35,7 @@ CHEAPER: tuple[Mapping[str, str], ...] = (
 )
 # By strips, beside the style: content, image, the last good one, gradient, moments or what L-BFGS works in.
 STRIP_IMAGES = {"adam": 6, "lbfgs": 11}
+STYLE_COPIES = 3  # of a style picture at once, while it is brought to its size
 CARRIED = 5  # rows that a layer may have beside its strip
 LEAST_ROWS = 32  # of a strip, where memory decides; its rows are a multiple of these
 MOST_PIXELS = 2**20  # of a strip that memory decides
@@ -60,11 +61,8 @@ class Terms:
         return int(max(held, model["loading"]))
 
 
-class _OutOfMemoryError(OutOfMemoryError, torch.OutOfMemoryError):
+class OutOfMemoryError(errors.OutOfMemoryError, torch.OutOfMemoryError):
     """For those who expect PyTorch's. Here, since :mod:`fastnst.errors` does not import torch."""
-
-
-_OutOfMemoryError.__name__ = OutOfMemoryError.__name__
 
 
 def needed(chain: Sequence[Layer], height: int, width: int, dtype: torch.dtype, settings: Settings) -> int:
@@ -177,6 +175,14 @@ def fits(
     return have is None or strip_needed(chain, rows, height, width, dtype, settings) <= have
 
 
+def check_style(height: int, width: int, settings: Settings, device: torch.device) -> None:
+    """Raise OutOfMemoryError where a style picture of this size does not fit into memory, on its way to it included."""
+    need, have = STYLE_COPIES * 3 * 4 * height * width, budget(settings, device)
+    if have is not None and need > have:
+        told = f"a style picture of {width}x{height} needs about {gigabytes(need)}, {gigabytes(have)} are to be had"
+        raise OutOfMemoryError(f"out of memory: {told}; use a smaller --style-scale or --style-size")
+
+
 def budget(settings: Settings, device: torch.device) -> int | None:
     """Bytes that a run may hold: what the settings say, else what the device has; None where nobody can say."""
     if settings.memory is not None:
@@ -277,7 +283,7 @@ def _too_large(
     """The error for a size that does not fit: what happened, and what would."""
     advice = " or ".join(remedies(chain, height, width, dtype, settings, have))
     said = f"{advice} would fit" if advice else "use a smaller --size"
-    return _OutOfMemoryError(f"out of memory at {width}x{height}: {what}; {said}")
+    return OutOfMemoryError(f"out of memory at {width}x{height}: {what}; {said}")
 
 
 def remedies(
@@ -318,7 +324,7 @@ def _saves(change: Mapping[str, str], dtype: torch.dtype, settings: Settings) ->
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception is an allocation that failed; PyTorch has no class of its own for that on the CPU."""
-    if isinstance(error, FastnstError):  # which says already what would fit
+    if isinstance(error, errors.FastnstError):  # which says already what would fit
         return False
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True

@@ -75,7 +75,7 @@ RANGES: Mapping[str, Range] = {
     "betas": Range(0, 1, whole=False, open="most"),
     "epsilon": Range(0, 1e6, whole=False, open="least"),
     "history": Range(1, 1000),
-    "steps": Range(1, 10**9),
+    "steps": Range(1, 10**6),
     "scales": Range(1, 1000),  # how many; the side of one: see `size`
     "scale_factor": Range(1.1, 1000, whole=False),
     "min_scale": Range(SMALLEST_SCALE, 10**6),

@@ -141,10 +141,15 @@ class Stylizer:
         return images.load(picture, size=self.settings.size, crop=self.settings.crop)
 
     def load_style(self, source: Any, content: Picture) -> Picture:
-        """A style picture at the settings' style size, or style scale and fit, relative to the content."""
+        """A style picture at the settings' style size, or style scale and fit, relative to the content.
+
+        Raises OutOfMemoryError for one that is too large, before it is made.
+        """
         picture = images.load(source, max_pixels=self.settings.max_pixels)
-        side = style_side(_size(picture), _size(content), self.settings)
-        return images.load(picture, crop=side) if self.settings.crop is not None else images.load(picture, size=side)
+        side, crop = style_side(_size(picture), _size(content), self.settings), self.settings.crop is not None
+        size = (side, side) if crop else images.fit(*_size(picture), side)
+        memory.check_style(*size, self.settings, self.device)
+        return images.load(picture, crop=side) if crop else images.load(picture, size=side)
 
     def load_start(self, content: Picture) -> Picture | None:
         """The picture that ``settings.init`` names, at the content's size; None where it names none."""
@@ -379,7 +384,7 @@ def stylize(
         resume: go on from that file, if it is there; the result is the one of a run that was never broken off.
         force: begin anew over a file that is not to be resumed, or cannot be.
         changes: any field of :class:`fastnst.settings.Settings`, such as ``size=512``, ``preset="gatys"``,
-            ``steps=300``, ``style_weight=2e3``.
+            ``steps=300``, ``style_weight=2e3``; ``size=None`` keeps the content's own size.
 
     Returns:
         A :class:`Result`; ``result.image`` is ``[1, 3, H, W]`` in 0..1, ``result.save("out.png")`` writes it.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastnst.errors import ImageError, UsageError
+from fastnst.errors import ImageError, UsageError, printable
 from fastnst.gallery.pairs import Pair, natural
 from fastnst.interrupts import uninterrupted
 from fastnst.settings import Settings, recipe
@@ -100,11 +100,11 @@ def refuse_changed(pairs: Sequence[Pair], there: Mapping[tuple[str, str], Made],
 def _difference(
     pair: Pair, record: Mapping[str, Any], wanted: Mapping[str, Any], digests: Mapping[Path, str | None]
 ) -> str | None:
-    recipe = _recipe({**Settings().to_dict(), **record["settings"]})  # which may be older than some of the settings
+    found = _recipe({**Settings().to_dict(), **record["settings"]})  # which may be older than some of the settings
     reasons = [
-        f"{name} was {recipe.get(name)}, is {wanted.get(name)}"
-        for name in sorted({*wanted, *recipe})
-        if wanted.get(name) != recipe.get(name)
+        f"{name} was {printable(str(found.get(name)))}, is {printable(str(wanted.get(name)))}"
+        for name in sorted({*wanted, *found})
+        if wanted.get(name) != found.get(name)
     ]
     for part, path in (("content", pair.content), ("style", pair.style)):
         if record[part].get("sha256") != digests[path]:

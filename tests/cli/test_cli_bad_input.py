@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import re
 import struct
 import zlib
@@ -14,6 +15,7 @@ import pytest
 import torch
 from cli_pictures import FAST, save_picture
 
+import fastnst
 from fastnst import demo, memory, transfer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -359,3 +361,22 @@ def test_debug_shows_the_traceback_of_an_expected_error_too(run: Run, style: Pat
     assert code == 1
     assert err.startswith("Traceback")
     assert "ImageError" in err
+
+
+def test_running_out_of_memory_is_any_of_three_errors(content: Path, style: Path) -> None:
+    kinds = (fastnst.OutOfMemoryError, MemoryError, torch.OutOfMemoryError)
+    for kind in kinds:
+        with pytest.raises(kind, match=r"out of memory at .* would fit") as caught:
+            fastnst.stylize(content, style, size=4000, memory=2**29, tiles="off")
+        assert all(isinstance(caught.value, one) for one in kinds)
+        assert type(pickle.loads(pickle.dumps(caught.value))) is type(caught.value)
+
+
+@pytest.mark.parametrize("change", [("--style-scale", "100"), ("--style-size", "1000000")])
+def test_a_style_picture_too_large_is_refused_before_it_is_made(
+    run: Run, here: Path, content: Path, style: Path, change: tuple[str, str]
+) -> None:
+    options = ("--size", "1000", "--memory", "4GB", "--steps", "1", *change)
+    line = refused(run, 1, "stylize", content, style, "-o", "out.png", *options)
+    assert "use a smaller --style-scale or --style-size" in line
+    assert list(here.iterdir()) == []
