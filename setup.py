@@ -5,8 +5,8 @@ toolkit and a CUDA build of torch are found. Both use the stable ABIs of Python 
 every Python from 3.10 and every torch from 2.10.
 
 Environment: USE_CUDA=0 skips CUDA, FORCE_CUDA=1 fails where CUDA is missing, TORCH_CUDA_ARCH_LIST names architectures
-("8.6;9.0+PTX"), CUDA_HOME names the toolkit, MAX_JOBS limits parallel compilers. FASTNST_SANITIZE=address or thread builds
-the CPU module for tools/sanitize.py.
+("8.6;9.0+PTX"), CUDA_HOME names the toolkit, MAX_JOBS limits parallel compilers. FASTNST_SANITIZE=address or thread
+builds the CPU module for tools/sanitize.py.
 """
 
 import os

@@ -41,7 +41,7 @@ def main(name: str, chosen: list[str]) -> int:
 def build(name: str, folder: Path) -> None:
     """The package with its CPU module, under the sanitizer."""
     environment = {**os.environ, "FASTNST_SANITIZE": name, "USE_CUDA": "0"}
-    command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(folder / "base"), "--build-lib", str(folder)]
+    command = [sys.executable, "setup.py", "-q", "build", "--build-base", folder / "base", "--build-lib", folder]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 
