@@ -1,7 +1,10 @@
 # The words a newcomer types. Each target sets up what it needs in a virtual environment of its own.
 #
 #   make demo    style the shipped photograph with the shipped painting; pictures in demo/
-#   make test    every test
+#   make test    the tests, but for those that take minutes
+#   make test-all  every test: long sweeps and 2,000 damaged files besides
+#   make asan    build the CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer and run the tests of the ops
+#   make tsan    the same under ThreadSanitizer, with the tests of several threads
 #   make lint    formatting, lint and types
 #   make wheel   build sdist and wheel, install the wheel elsewhere under a later torch, use it
 #   make cuda    build, link and import the CUDA module for every architecture and report on its kernels (needs nvcc; no
@@ -27,13 +30,22 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint wheel cuda kernels bench bench-gpu docs clean
+.PHONY: demo test test-all asan tsan lint wheel cuda kernels bench bench-gpu docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fastnst demo -o demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=10 -m "not slow"
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest --durations=10
+
+asan: $(VENV)/.installed
+	$(BIN)/python tools/sanitize.py address
+
+tsan: $(VENV)/.installed
+	$(BIN)/python tools/sanitize.py thread
 
 lint: $(VENV)/.linters
 	$(BIN)/ruff check .

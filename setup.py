@@ -5,7 +5,8 @@ toolkit and a CUDA build of torch are found. Both use the stable ABIs of Python 
 every Python from 3.10 and every torch from 2.10.
 
 Environment: USE_CUDA=0 skips CUDA, FORCE_CUDA=1 fails where CUDA is missing, TORCH_CUDA_ARCH_LIST names architectures
-("8.6;9.0+PTX"), CUDA_HOME names the toolkit, MAX_JOBS limits parallel compilers.
+("8.6;9.0+PTX"), CUDA_HOME names the toolkit, MAX_JOBS limits parallel compilers. FASTNST_SANITIZE=address or thread
+builds the CPU module for tools/sanitize.py.
 """
 
 import os
@@ -25,6 +26,13 @@ DEFINES = [f"-DTORCH_TARGET_VERSION={STABLE_TORCH}"]
 CXX_FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wno-psabi", *DEFINES]
 # Two architectures of a file at once: the largest files are the last to finish.
 NVCC_FLAGS = ["-O3", "-std=c++17", "--threads=2", "-Xcompiler=-fvisibility=hidden", "-DUSE_CUDA", *DEFINES]
+
+
+SANITIZERS = {
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "thread": ["-fsanitize=thread", "-include", str(Path("tools", "sanitize_threads.h").resolve())],
+}
+SANITIZE = os.environ.get("FASTNST_SANITIZE", "")
 
 
 def sources(folder: str, *suffixes: str) -> list[str]:
@@ -77,12 +85,14 @@ def cuda_toolkit() -> str | None:
 
 def extensions() -> list:
     build = f"torch-{torch.__version__.split('+')[0]}"
+    sanitized = [*SANITIZERS[SANITIZE], "-O1", "-g1", "-fno-omit-frame-pointer"] if SANITIZE else []
     modules = [
         cpp_extension.CppExtension(
             "fastnst._C",
             [str(CSRC / "library.cpp"), *sources("cpu", ".cpp")],
             depends=headers(),
-            extra_compile_args={"cxx": [*CXX_FLAGS, f'-DFASTNST_BUILD="{build}"']},
+            extra_compile_args={"cxx": [*CXX_FLAGS, f'-DFASTNST_BUILD="{build}"', *sanitized]},
+            extra_link_args=SANITIZERS[SANITIZE][:1] if SANITIZE else [],
             py_limited_api=True,
         )
     ]
@@ -108,7 +118,8 @@ class Build(cpp_extension.BuildExtension):
     def finalize_options(self) -> None:
         super().finalize_options()
         # Editable installs use a fresh temporary folder each time, which would recompile everything.
-        self.build_temp = str(Path("build", f"temp-{sys.implementation.cache_tag}-torch-{torch.__version__}"))
+        kind = f"{sys.implementation.cache_tag}-torch-{torch.__version__}{SANITIZE and f'-{SANITIZE}'}"
+        self.build_temp = str(Path("build", f"temp-{kind}"))
 
 
 setup(

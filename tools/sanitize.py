@@ -1,0 +1,60 @@
+"""Build the CPU kernels under a sanitizer, beside the normal build, and run tests of the ops with it.
+
+    python tools/sanitize.py address                 # AddressSanitizer and UndefinedBehaviorSanitizer, tests/ops
+    python tools/sanitize.py thread                  # ThreadSanitizer, the tests of several threads
+    python tools/sanitize.py address -k gram         # what follows chooses tests, as for pytest
+
+The build is in build/sanitize-NAME; the first report of a sanitizer ends the run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = {"address": ["libasan.so", "libubsan.so", "libstdc++.so"], "thread": ["libtsan.so", "libstdc++.so"]}
+OPTIONS = {
+    "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:detect_stack_use_after_return=1",  # Python leaks on purpose
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    # What is not instrumented (Python, libtorch, libgomp) synchronises in ways that are not seen.
+    "TSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:ignore_noninstrumented_modules=1:report_signal_unsafe=0",
+}
+# What torch.compile makes is built without the sanitizer, and compiling under one takes minutes.
+ALWAYS = ["-q", "-x", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "tests" / "ops")]
+CHOSEN = {"address": ["-m", "not cuda", "-k", "not compile"], "thread": ["-m", "not cuda", "-k", "threads"]}
+
+
+def main(name: str, chosen: list[str]) -> int:
+    folder = ROOT / "build" / f"sanitize-{name}"
+    build(name, folder)
+    # Addresses are not shuffled: ThreadSanitizer needs them where it expects them.
+    command = ["setarch", platform.machine(), "-R", sys.executable, "-m", "pytest", *ALWAYS, *(chosen or CHOSEN[name])]
+    environment = {**os.environ, **OPTIONS, "LD_PRELOAD": " ".join(map(library, LIBRARIES[name]))}
+    environment |= {"PYTHONPATH": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode  # where Python looks first
+
+
+def build(name: str, folder: Path) -> None:
+    """The package with its CPU module, under the sanitizer."""
+    environment = {**os.environ, "FASTNST_SANITIZE": name, "USE_CUDA": "0"}
+    command = [sys.executable, "setup.py", "-q", "build", "--build-base", folder / "base", "--build-lib", folder]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+
+
+def library(name: str) -> str:
+    """The compiler's own file of that name."""
+    command = [os.environ.get("CXX", "g++"), f"-print-file-name={name}"]
+    path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if not Path(path).is_absolute():
+        sys.exit(f"{name}: the compiler has none; install its sanitizers")
+    return str(Path(path).resolve())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in LIBRARIES:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
