@@ -71,7 +71,7 @@ RANGES: Mapping[str, Range] = {
     "content_layers": _WEIGHT,
     "style_layers": _WEIGHT,
     "style_weights": _WEIGHT,
-    "learning_rate": Range(0, 1e6, whole=False, open="least"),
+    "learning_rate": Range(0, 1e40, whole=False, open="least"),
     "betas": Range(0, 1, whole=False, open="most"),
     "epsilon": Range(0, 1e6, whole=False, open="least"),
     "history": Range(1, 1000),

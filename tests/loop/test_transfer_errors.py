@@ -126,7 +126,11 @@ def test_errors_of_the_library_come_through_as_they_are(monkeypatch: pytest.Monk
 
 def test_weights_so_large_that_the_loss_overflows_are_an_error() -> None:
     with pytest.raises(FastnstError, match="the loss of the start image is not finite"):
-        stylize(samples(), samples(seed=2), settings=tiny(style_weight=1e30, style_form="raw"))
+        stylize(
+            samples(),
+            samples(seed=2),
+            settings=tiny(style_weight=1e30, style_layers=(("relu1_1", 1e30),), style_form="raw"),
+        )
 
 
 def test_a_gpu_without_kernels_is_passed_over_aloud_and_refused_by_name(
