@@ -27,8 +27,9 @@ OPTIONS = {
     # What is not instrumented (Python, libtorch, libgomp) synchronises in ways that are not seen.
     "TSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:ignore_noninstrumented_modules=1:report_signal_unsafe=0",
 }
-# What torch.compile makes is built without the sanitizer, and compiling under one takes minutes.
-ALWAYS = ["-q", "-x", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "tests" / "ops")]
+# -s: a report would be lost with what pytest captures. What torch.compile makes is built without the sanitizer, and
+# compiling under one takes minutes.
+ALWAYS = ["-q", "-x", "-s", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "tests" / "ops")]
 CHOSEN = {"address": ["-m", "not cuda", "-k", "not compile"], "thread": ["-m", "not cuda", "-k", "threads"]}
 
 
