@@ -16,15 +16,20 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARIES = {"address": ["libasan.so", "libubsan.so", "libstdc++.so"], "thread": ["libtsan.so", "libstdc++.so"]}
+LIBRARIES = {
+    "address": ["libasan.so", "libubsan.so", "libstdc++.so"],
+    "thread": ["libtsan.so", "libstdc++.so"],
+}
 OPTIONS = {
-    "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:detect_stack_use_after_return=1",  # Python leaks on purpose
+    # Python frees nothing at its end; tests ask for more memory than there is.
+    "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
     # What is not instrumented (Python, libtorch, libgomp) synchronises in ways that are not seen.
     "TSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:ignore_noninstrumented_modules=1:report_signal_unsafe=0",
 }
-# What torch.compile makes is built without the sanitizer, and compiling under one takes minutes.
-ALWAYS = ["-q", "-x", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "tests" / "ops")]
+# -s: a report would be lost with what pytest captures. What torch.compile makes is built without the sanitizer, and
+# compiling under one takes minutes.
+ALWAYS = ["-q", "-x", "-s", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "tests" / "ops")]
 CHOSEN = {"address": ["-m", "not cuda", "-k", "not compile"], "thread": ["-m", "not cuda", "-k", "threads"]}
 
 
