@@ -98,7 +98,7 @@ std::tuple<Tensor, Tensor, Tensor> bias_relu_style_loss(const Tensor& x_, const 
   Wanted wanted;
   wanted.target = target;
   wanted.loss = new_loss(x);
-  if (out.numel() == 0) return {y, *wanted.loss, out};
+  if (out.numel() == 0) return {in_layout_of(y, like), *wanted.loss, out};
   bool fused = false;
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);
@@ -114,7 +114,7 @@ std::tuple<Tensor, Tensor, Tensor> bias_relu_style_loss(const Tensor& x_, const 
     bias_relu(y, bias);
     sums(op, y, scale, out, wanted);
   }
-  return {y, *wanted.loss, out};
+  return {in_layout_of(y, like), *wanted.loss, out};
 }
 
 }  // namespace

@@ -93,8 +93,8 @@ inline void launch_bias_relu_rows(T* x, const T* bias, int64_t batch, int channe
   if (batch * channels * n == 0) return;
   const int64_t per_block = static_cast<int64_t>(kBiasThreads) * kFullWidth<T> * kBiasPacksPerThread;
   const int parts = static_cast<int>((n + per_block - 1) / per_block);
-  launch(bias_relu_rows<T>, grid_of(batch * channels * parts), kBiasThreads, 0, stream, x, bias,
-         channels, n, stride_b, stride_c, parts);
+  launch(bias_relu_rows<T>, grid_of(batch * channels * parts), kBiasThreads, 0, stream, x, bias, channels, n, stride_b,
+         stride_c, parts);
 }
 
 }  // namespace fastnst::kernels

@@ -293,8 +293,7 @@ inline void launch_pool_backward(const T* grad, const T* x, const T* y, const ui
   const bool packed = aligned(grad) && aligned(x) && aligned(y) && aligned(places) && aligned(out);
   const auto start = [&](auto kernel, int64_t lines, int64_t packs) {
     const int parts = pool_parts(packs);
-    launch(kernel, grid_of(lines * parts), kPoolThreads, 0, stream, grad, x, y, places, out, shape,
-           relu, parts);
+    launch(kernel, grid_of(lines * parts), kPoolThreads, 0, stream, grad, x, y, places, out, shape, relu, parts);
   };
   if (channels_last) {
     if (packed && shape.channels % kFull == 0)

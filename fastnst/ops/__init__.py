@@ -3,7 +3,8 @@
 Features are ``[B, C, ...positions]``. Losses and Gram matrices are float32 whatever the features' precision, also
 inside autocast, and float64 for float64 features. Results are the same bit for bit on repeat and for any number of
 threads. :func:`kernels` says which ops have kernels of ours for a device; the others run on
-:mod:`fastnst.ops.reference`. A CUDA tensor where the build has no CUDA kernels is an error.
+:mod:`fastnst.ops.reference`, and so does what is asked of the others in forward mode or through ``torch.func``: their
+derivatives there are those of the reference. A CUDA tensor where the build has no CUDA kernels is an error.
 """
 
 from __future__ import annotations

@@ -22,15 +22,25 @@ except ImportError as error:
     ) from error
 torch.ops.fastnst.cpu_kernels()  # a FASTNST_CPU that makes no sense is an error here, not inside a parallel loop
 
-cuda_error: str | None = None
-"""Why there are no CUDA kernels; None when the CUDA module is loaded."""
 CUDA_REMEDY = "Reinstall fastnst where a CUDA toolkit and a CUDA build of torch are found, with FORCE_CUDA=1"
-if importlib.util.find_spec("fastnst._C_cuda") is None:
-    cuda_error = "built for CPU only"
-elif torch.version.cuda is None:
-    cuda_error = f"torch {torch.__version__} is not a CUDA build"
-else:
-    importlib.import_module("fastnst._C_cuda")
+
+
+def _load_cuda() -> str | None:
+    """Load the CUDA module; why there is none, if so: the CPU is served all the same."""
+    if importlib.util.find_spec("fastnst._C_cuda") is None:
+        return "built for CPU only"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is not a CUDA build"
+    try:
+        importlib.import_module("fastnst._C_cuda")
+    except (ImportError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"the module built for them does not load beside torch's CUDA {torch.version.cuda} ({reason})"
+    return None
+
+
+cuda_error = _load_cuda()
+"""Why there are no CUDA kernels; None when the CUDA module is loaded."""
 
 _followed = "highest"
 

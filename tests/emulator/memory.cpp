@@ -243,8 +243,8 @@ void load_constant(void* to, const void* from, size_t bytes) {
   access(address, bytes, false, true, __builtin_return_address(0));
   const Region* region = find_region(address);
   if (region && region->cells)
-    for (size_t i = (address - region->base) >> region->shift; i <= (address - region->base + bytes - 1) >> region->shift;
-         ++i)
+    for (size_t i = (address - region->base) >> region->shift;
+         i <= (address - region->base + bytes - 1) >> region->shift; ++i)
       if (in_launch(region->cells[i].write_block))
         fail_at(*region, address, bytes, false, __builtin_return_address(0), "__ldg of what this launch wrote");
   std::memcpy(to, from, bytes);

@@ -8,7 +8,9 @@ import pytest
 import torch
 from cuda_device import NEEDS_CUDA, assert_right
 from op_cases import CASES, DIFFERENTIABLE, DTYPES, Case, Tensors, channels_last, contiguous, gradients, noise
+from test_ops_registered import every_op, on_meta, permutations, strides_taken
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from fastnst import ops
 
@@ -57,6 +59,20 @@ def test_gram_matrices_are_exactly_symmetric(
     _, residual = ops.style_loss_and_residual(x, target)
     for g in (ops.gram(x), ops.gram(x, weight), ops.moments(x)[1], residual):
         assert torch.equal(g, g.mT)
+
+
+@pytest.mark.parametrize(("shape", "order"), permutations(), ids=str)
+def test_strides_are_the_foretold_ones_whatever_the_order_of_axes(
+    shape: tuple[int, ...], order: tuple[int, ...]
+) -> None:
+    x = noise(tuple(shape[axis] for axis in order)).float().cuda()
+    x = x.permute([order.index(axis) for axis in range(len(shape))])
+    for name, given in every_op(x).items():
+        given = pytree.tree_map_only(Tensor, Tensor.cuda, given)
+        op = getattr(torch.ops.fastnst, name.split()[0])
+        foretold = pytree.tree_leaves(op(*pytree.tree_map_only(Tensor, on_meta, given)))
+        for y, z in zip(pytree.tree_leaves(op(*given)), foretold, strict=True):
+            assert (y.shape, y.dtype, strides_taken(y)) == (z.shape, z.dtype, strides_taken(z)), name
 
 
 @every_case

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -410,6 +412,40 @@ def test_a_result_that_does_not_fit_into_memory_is_a_readable_error() -> None:
     many = torch.ones(1, 1, 1).expand(1, 10**7, 1)
     with pytest.raises(RuntimeError, match="fastnst: out of memory: could not allocate a tensor of shape"):
         ops.gram(many)
+
+
+BROKEN = """
+import importlib.abc, importlib.machinery, logging, sys, torch
+
+class Broken(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name == "fastnst._C_cuda" else None
+    def exec_module(self, module):
+        raise ImportError("libcudart.so.13: cannot open shared object file: No such file or directory")
+
+sys.meta_path.insert(0, Broken())
+torch.version.cuda = "12.8"
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+import fastnst
+from fastnst import choices, info, ops
+print(float(ops.gram(torch.ones(1, 1, 2))))
+print([line for line in info.table(info.collect()).splitlines() if line.startswith("CUDA module")][0])
+torch.cuda.is_available = lambda: True
+print(choices.choose_device("auto"))
+"""
+
+
+def test_a_cuda_module_that_does_not_load_leaves_the_cpu() -> None:
+    """As one built for CUDA 13 beside a torch of CUDA 12."""
+    done = subprocess.run([sys.executable, "-c", BROKEN], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    value, line, warning, device = done.stdout.splitlines()
+    said = "does not load beside torch's CUDA 12.8 (libcudart.so.13: cannot open shared object file"
+    assert (value, device) == ("2.0", "cpu")
+    assert line.startswith("CUDA module")
+    assert warning.startswith("there is a GPU, but no CUDA kernels")
+    assert said in line
+    assert said in warning
 
 
 def test_a_cuda_tensor_without_cuda_kernels_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

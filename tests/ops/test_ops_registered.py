@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from op_cases import (
     reversed_axes,
 )
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from fastnst.ops import reference
 
@@ -111,6 +113,70 @@ def test_opcheck_of_bias_and_relu(layout: Callable[[Tensor], Tensor], dtype: tor
     ours = torch.ops.fastnst.bias_relu_style_loss(x, bias, target, 0.3)
     for a, b in zip(ours, reference.bias_relu_style_loss(x, bias, target, 0.3), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, check_stride=True)
+
+
+def permutations() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Sizes, some of them 1, with every order in which the axes may lie in memory."""
+    shapes = [(2, 3, 4, 6), (1, 3, 4, 6), (2, 1, 4, 6), (2, 3, 1, 6), (2, 3, 4, 1), (1, 1, 4, 6), (1, 3, 1, 1)]
+    shapes += [(2, 3, 5), (1, 3, 5), (2, 3, 2, 3, 2), (1, 3, 2, 1, 4)]
+    return [(shape, order) for shape in shapes for order in itertools.permutations(range(len(shape)))]
+
+
+def on_meta(x: Tensor) -> Tensor:
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+
+
+def strides_taken(x: Tensor) -> list[int]:
+    """The strides along axes of more than one value: no other is ever taken, and PyTorch checks no other."""
+    return [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1] if x.numel() else []
+
+
+def every_op(x: Tensor) -> dict[str, Arguments]:
+    """Arguments of every op that puts out tensors, for features of any number of axes."""
+    shape, dtype, matrix = tuple(x.shape), x.dtype, accumulated(x.dtype)
+    g = exact_gram(features(shape, 2)).to(matrix)
+    weight, shift = noise((shape[0], x.shape[2:].numel()), 3).to(matrix), noise(shape[:2], 5).to(matrix)
+    one, bias = torch.tensor(0.7, dtype=matrix), noise(shape[1:2], 4).to(dtype)
+    found: dict[str, Arguments] = {
+        "gram": (x, weight, 0.3),
+        "gram_backward": (g, x, weight, 0.3, shift),
+        "moments": (x, 0.3),
+        "style_loss": (x, g, weight, 0.3),
+        "content_loss": (x, 2 * x),
+        "content_loss_backward": (one, x, 2 * x),
+        "bias_relu_style_loss": (x, bias, g, 0.3),
+    }
+    if x.dim() == 4:
+        size, kernel = shape[2:], noise((5, shape[1], 3, 3), 7).to(dtype)
+        found |= {
+            "total_variation": (x, "isotropic"),
+            "total_variation_backward": (one, x, "isotropic"),
+            **{f"pool {kind}": (x, kind) for kind in reference.POOLS},
+            "pool_backward average": (x, None, None, None, "average", 2 * size[0] + 1, 2 * size[1], False),
+            "conv3x3": (x, kernel, noise((5,), 8).to(dtype), True, "replicate"),
+            "conv3x3_backward": (x, kernel.transpose(0, 1), None, None, *size, True),
+        }
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("shape", "order"), permutations(), ids=str)
+def test_strides_are_the_foretold_ones_whatever_the_order_of_axes(
+    shape: tuple[int, ...], order: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """Compiled code relies on them; of the kernels and of the reference, for memory with and without holes."""
+    back = [order.index(axis) for axis in range(len(shape))]
+    dense = torch.empty([shape[axis] for axis in order], dtype=dtype).permute(back)
+    larger = torch.empty([2 * shape[axis] for axis in order], dtype=dtype).permute(back)
+    for x in (dense, larger[tuple(slice(0, 2 * n, 2) for n in shape)]):
+        x.copy_(features(shape))
+        for name, given in every_op(x).items():
+            op = name.split()[0]
+            meta = pytree.tree_map_only(Tensor, on_meta, list(given))
+            foretold = pytree.tree_leaves(getattr(torch.ops.fastnst, op)(*meta))
+            for call in (getattr(torch.ops.fastnst, op), _reference(op)):
+                for y, z in zip(pytree.tree_leaves(call(*given)), foretold, strict=True):
+                    assert (y.shape, y.dtype, strides_taken(y)) == (z.shape, z.dtype, strides_taken(z)), (name, call)
 
 
 def _reference(name: str) -> Callable[..., Any]:
