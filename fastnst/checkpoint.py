@@ -112,7 +112,7 @@ class Checkpoint:
         self._identity: Identity | None = None
 
     def __enter__(self) -> Checkpoint:
-        reason = obstacle(self.path) if self.writes else None
+        reason = obstacle(self.path)
         if reason is not None:
             raise CheckpointError(f"{self.path}: {reason}")
         try:
@@ -319,8 +319,6 @@ def files(path: str | os.PathLike[str]) -> list[Named]:
         target = target.resolve()
         if target.is_dir():
             raise UsageError(f"{path}: is a folder, expected the name of a file")
-        if target.exists() and not target.is_file():
-            raise UsageError(f"{path}: is no regular file, expected the name of one")
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
     beside = (target.with_name(f".{target.name}.{suffix}") for suffix in ("part", "lock"))

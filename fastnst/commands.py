@@ -183,7 +183,7 @@ def settings_show(options: argparse.Namespace) -> int:
     toml = settings_file.to_toml(stored.settings).rstrip()
     for part, file in stored.files.items():
         name = json.dumps(file["name"], ensure_ascii=False)
-        say(f"# {part}: {printable(name, len(name))}, sha256 {file['sha256']}")
+        say(f"# {part}: {printable(name, None)}, sha256 {file['sha256']}")
     say(toml)
     return 0
 
@@ -407,7 +407,8 @@ def _snapshots(settings: Settings, output: Path, others: list[Any]) -> list[Path
     if not settings.snapshot_every:
         return []
     name = re.compile(rf"{re.escape(output.stem)}_([0-9]{{4,18}}){re.escape(output.suffix)}", re.IGNORECASE)
-    there = [path.name for path in output.parent.iterdir()] + [Path(path).name for path in others]
+    there = [path.name for path in output.parent.iterdir()] if output.parent.is_dir() else []
+    there += [Path(path).name for path in others]
     counts = {int(found[1]) for found in map(name.fullmatch, there) if found is not None}
     return [_snapshot(output, count) for count in sorted(counts) if count and count % settings.snapshot_every == 0]
 

@@ -41,13 +41,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f", did you mean {found[0]}?" if found else ""
 
 
-def printable(text: str, limit: int = 200) -> str:
+def printable(text: str, limit: int | None = 200) -> str:
     r"""Return foreign ``text`` fit for one line of a terminal, at most ``limit`` characters, cut with ``...``.
 
     Control characters, line breaks, bidirectional overrides and lone surrogates become ``\x1b`` or ``\u202e``.
     """
-    shown = "".join(c if c.isprintable() else _escape(ord(c)) for c in text[: limit + 1])
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+    shown = "".join(c if c.isprintable() else _escape(ord(c)) for c in text[: None if limit is None else limit + 1])
+    return shown if limit is None or len(shown) <= limit else shown[: limit - 3] + "..."
 
 
 def _escape(code: int) -> str:

@@ -87,7 +87,7 @@ class Results:
         self.paths.append(os.fspath(path))
         if not self.as_json:
             text = self.paths[-1]
-            say(printable(text, len(text)) if sys.stdout.isatty() else text)  # as ls does
+            say(printable(text, None) if sys.stdout.isatty() else text)  # as ls does
 
     def finish(self, **facts: Any) -> None:
         if self.as_json:

@@ -9,6 +9,7 @@ is read by strips or tiles instead (:mod:`fastnst.images.segments`): in one pass
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
 import struct
@@ -136,7 +137,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             raise ImageError(f"{path}: is not a regular file; expected an image file")
         if found.st_size == 0:
             raise ImageError(f"{path}: is empty; expected an image file")
-        stream = path.open("rb")
+        stream = _File(path.open("rb", buffering=0))
     except FileNotFoundError as error:
         if (url := _URL.match(str(path))) is not None:  # of which Path has made one slash out of two
             address = f"{url[1]}//{str(path)[url.end() :]}"
@@ -148,6 +149,15 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise ImageError(f"{path}: cannot be opened ({line(error)}); expected an image file") from error
     with stream:
         yield stream
+
+
+class _File(io.BufferedReader):
+    """A file of which no more is read at a time than there is: memory is taken for as much as is asked for."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(os.fstat(self.fileno()).st_size - self.tell(), 0))
+        return super().read(size)
 
 
 @contextmanager

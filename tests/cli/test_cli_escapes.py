@@ -43,11 +43,11 @@ def carrying(path: Path, facts: dict[str, Any]) -> Path:
     [
         ("plain é 漢 'x' \\", "plain é 漢 'x' \\"),
         ("\x1b[0m", "\\x1b[0m"),
-        ("a\nb\tc", "a\\nb\\tc"),
+        ("a\nb\tc", "a\\x0ab\\x09c"),
         ("\x9b\x85\u2028", "\\x9b\\x85\\u2028"),
         ("\u202eabc\u2066", "\\u202eabc\\u2066"),
         ("\udc9b\ud800", "\\udc9b\\ud800"),
-        ("x" * 201, "x" * 200 + "..."),
+        ("x" * 201, "x" * 197 + "..."),
         ("x" * 200, "x" * 200),
     ],
 )

@@ -259,7 +259,7 @@ def test_patterns_name_layers_of_the_network_in_a_file(here: Path) -> None:
 
 def test_tiles_takes_no_picture_for_its_rows(run: Run, here: Path, content: Path, style: Path) -> None:
     assert run("stylize", "--tiles", content, style, "-o", "a.png", *FAST, "-q")[0] == 0
-    assert Settings.from_file(here / "a.png").tiles == "on"
+    assert dict(Settings.from_file(here / "a.png").tiles)  # type: ignore[arg-type] # strips, of the rows that were used
     for words, tiles in (
         (("--tiles", "32"), 32),
         (("--tiles", "off"), "off"),

@@ -126,7 +126,7 @@ def test_the_table_of_the_page_is_what_the_script_prints(rows: list[Any], page: 
 
 
 def test_the_example_of_the_page_prints_what_the_page_says(page: str) -> None:
-    found = re.search(r"```python\n(.*?)```.*?```\n(.*?)```", page, flags=re.DOTALL)
+    found = re.search(r"```python\n(.*?)```.*?```(?:text)?\n(.*?)```", page, flags=re.DOTALL)
     assert found is not None
     output = io.StringIO()
     with contextlib.redirect_stdout(output):

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from fastnst.errors import WeightsError
 from fastnst.weights import bundle
 from fastnst.weights.readers import state_dict
-from fastnst.weights.readers.common import Content, Part, check, pairs
+from fastnst.weights.readers.common import Content, Part, check, nothing_found, pairs
 
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "U8": "uint8"}
 _HEADER = 10 << 20  # bytes; VGG-19's has 4,000
@@ -45,6 +45,8 @@ def _codebook(header: dict[str, Any], keys: list[str], part: Callable[[str], Par
             raise WeightsError(f"{name}.codebook should be 256 float32 numbers")
         weights[name] = Part(index.shape, codebook.dtype, partial(_decoded, codebook, index))
         biases[name] = part(f"{name}.bias")
+    if not weights:
+        raise nothing_found(keys, "tensors such as conv1_1.index")
     return Content(pairs(weights, biases), settled=True, **header)
 
 
