@@ -114,7 +114,9 @@ def plan(
     longest, shortest = max(height, width), min(height, width)
     side = min(longest, round(PROBE_SIDE * math.sqrt(longest / shortest)))
     shape = {"size": side} if settings.crop is None else {"crop": side}
-    trial = settings.at(1).but(**shape, scales=1, steps=PROBE_STEPS, style_size=None, tiles="off", memory=None)
+    # The style's size is of no account for a step's time.
+    changes = {**shape, "scales": 1, "steps": PROBE_STEPS, "style_scale": 1.0, "tiles": "off", "memory": None}
+    trial = settings.at(1).but(**changes)
     stylizer = Stylizer(trial)
     chain, dtype, convolution = stylizer.network.chain, stylizer.dtype, stylizer.chosen.convolution
     check_size(chain, height, width)

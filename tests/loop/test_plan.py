@@ -148,3 +148,17 @@ def test_a_probe_that_ends_early_is_measured_by_what_there_is(a_second_a_step: N
     """A picture in its own style is at its minimum: no second step helps."""
     found = fastnst.plan(samples(), samples(), settings=tiny(optimizer="lbfgs"))
     assert found.seconds[1] > 0
+
+
+def test_a_probe_takes_no_larger_style_than_its_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    real = planning.Stylizer.load_style
+
+    def watched(self: Any, source: Any, content: Any) -> Any:
+        style = real(self, source, content)
+        seen.append(tuple(style.pixels.shape[-2:]))
+        return style
+
+    monkeypatch.setattr(planning.Stylizer, "load_style", watched)
+    planning.plan(samples(), samples(seed=2), settings=tiny(style_scale=100.0))
+    assert seen == [(48, 64)]
