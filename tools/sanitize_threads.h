@@ -1,7 +1,7 @@
 // Included before every file of a build under ThreadSanitizer: torch::stable::parallel_for over threads of std::thread.
 //
-// PyTorch's runs on libgomp, which is not instrumented: ThreadSanitizer sees none of its barriers and would report every
-// result as a race. Threads that are created and joined, it sees. Work is cut as at::parallel_for cuts it.
+// PyTorch's runs on libgomp, which is not instrumented: ThreadSanitizer sees none of its barriers and would report
+// every result as a race. Threads that are created and joined, it sees. Work is cut as at::parallel_for cuts it.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
