@@ -59,7 +59,7 @@ def test_name_that_cannot_be(tmp_path: Path) -> None:
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_png(tmp_path / "a.png", colours(4, 4))
 
-    def forbidden(self: Path, mode: str) -> None:
+    def forbidden(self: Path, mode: str, buffering: int = -1) -> None:
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "open", forbidden)
