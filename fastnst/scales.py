@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Iterator
 
 from fastnst.images import fit
-from fastnst.settings import MUCH_LARGER, Settings
+from fastnst.settings import Settings
+
+MUCH_LARGER = 1.1  # a style whose shorter side is more times the content's is shrunk by "shorter_shrink"
 
 
 def full_size(height: int, width: int, settings: Settings) -> tuple[int, int]:

@@ -36,7 +36,6 @@ MATCH_COLOURS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")
 # Below this a scale has too few positions at the deep layers to say anything about a style.
 SMALLEST_SCALE = 64
 STYLE_FITS = ("longest", "longest_shrink", "shorter_shrink")
-MUCH_LARGER = 1.1  # a style whose shorter side is so many times the content's is shrunk by "shorter_shrink"
 SIZE = re.compile(r"[0-9]{1,7}x[0-9]{1,7}")  # width and height
 MOST_ENTRIES = 100  # of a setting with several: steps, scales, layers, weights of styles
 

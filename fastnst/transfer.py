@@ -106,7 +106,7 @@ class Stylizer:
     def rows_of_strip(self, height: int, width: int, scale: int) -> int | None:
         """The rows of a strip at this size in scale ``scale``, from 1; None for the picture whole."""
         settings, chain = self.chosen.at(scale), self.network.chain
-        if settings.tiles == "off" or isinstance(settings.tiles, int):
+        if not self._by_memory:
             return memory.choose_rows(chain, height, width, self.dtype, settings, self.device)
         size = f"{width}x{height}"
         rows = self._strips.get(size)
@@ -123,8 +123,14 @@ class Stylizer:
 
     def as_run(self) -> Settings:
         """The settings with ``tiles`` as memory chose them: what gives the same pixels again."""
-        by_memory = self.settings.tiles != "off" and not isinstance(self.settings.tiles, int)
-        return self.settings.but(tiles=tuple(self._strips.items())) if by_memory and self._strips else self.settings
+        if not (self._by_memory and self._strips):
+            return self.settings
+        return self.settings.but(tiles=tuple(self._strips.items()))
+
+    @property
+    def _by_memory(self) -> bool:
+        """Whether the rows of strips depend on the memory that is free."""
+        return self.settings.tiles != "off" and not isinstance(self.settings.tiles, int)
 
     def _shared(self, height: int) -> bool:
         """Whether the ranks share a picture of this height out."""
@@ -201,7 +207,7 @@ class Stylizer:
         if checkpoint is not None:
             pictures = {part: picture.pixels for part, picture in scene.pictures().items()}
             saved = checkpoint.begin(Identity(settings, pictures, self.weights_name, self._weights_digest()))
-            if settings.tiles == "auto":
+            if self._by_memory:
                 self._strips |= saved.strips
         original = content
         content = colours.content_for(content, settings)

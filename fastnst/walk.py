@@ -90,9 +90,10 @@ class Walk:
         return losses, math.isfinite(losses.total) and all_finite(self.gradient)
 
     def check(self) -> tuple[Losses, bool]:
-        """As :meth:`look`, where no step follows: nothing else changes."""
-        losses, gradient = self.objective.value_and_grad(self.image)
-        return losses, math.isfinite(losses.total) and all_finite(gradient)
+        """What :meth:`look` finds, op by op, where no step follows: nothing else changes."""
+        found = Walk.look(self)
+        self.gradient = None
+        return found
 
     def go(self) -> None:
         """Take the place last looked at for good, and step on from it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from machine import ROOT
@@ -47,10 +48,10 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, f @ f.T / f.shape[1] - mean.outer(mean) + RIDGE * torch.eye(len(f), dtype=f.dtype)
 
 
-def loss(x: Tensor, style: Tensor, root: object) -> float:
+def loss(x: Tensor, style: Tensor, root: Callable[[Tensor], Tensor]) -> float:
     (mean, k), (wanted, target) = statistics(x), statistics(style)
-    side = root(target)  # type: ignore[operator]
-    between = root(side @ k @ side)  # type: ignore[operator]
+    side = root(target)
+    between = root(side @ k @ side)
     return float((mean - wanted).square().mean() + (k + target - 2 * between).trace() / len(k))
 
 

@@ -56,17 +56,16 @@ def test_a_picture_made_whole_records_no_strips(free: Any) -> None:
     assert run().settings == tiny(**SIZE)
 
 
-@pytest.mark.parametrize(("before", "after"), [(32, None), (32, 48)])
-def test_a_resumed_run_takes_the_strips_it_began_with(
-    before: int, after: int | None, free: Any, tmp_path: Path
-) -> None:
-    free(before)
-    whole = run()
+@pytest.mark.parametrize(("tiles", "after"), [("auto", None), ("auto", 48), ("on", 48)])
+def test_a_resumed_run_takes_the_strips_it_began_with(tiles: str, after: int | None, free: Any, tmp_path: Path) -> None:
+    settings = tiny(**SIZE, tiles=tiles)
+    free(32)
+    whole = run(settings)
     file = tmp_path / "run.ckpt"
-    stopped = run(checkpoint=file, callback=lambda step: step.count == 6)
+    stopped = run(settings, checkpoint=file, callback=lambda step: step.count == 6)
     assert stopped.stopped == "callback"
     free(after)
-    assert torch.equal(run(checkpoint=file, resume=True).image, whole.image)
+    assert torch.equal(run(settings, checkpoint=file, resume=True).image, whole.image)
 
 
 def test_strips_asked_for_go_before_those_recorded(free: Any, tmp_path: Path) -> None:
