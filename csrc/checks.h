@@ -1,5 +1,4 @@
-// Shape, dtype and device checks that the CPU and CUDA bindings share, and the view of a feature map they hand to
-// kernels.
+// Shape, dtype and device checks shared by the CPU and CUDA bindings, and the view of a feature map that kernels take.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -46,7 +45,7 @@ inline ScalarType accumulate_type(const Tensor& x) {
   return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// A feature map [B, C, ...positions] seen as B matrices of C x N with one stride per axis.
+// A feature map [B, C, ...positions] as B matrices of C x N with one stride per axis.
 struct Features {
   void* data = nullptr;
   ScalarType dtype = ScalarType::Float;
@@ -54,7 +53,7 @@ struct Features {
   int64_t stride_b = 0, stride_c = 0, stride_n = 0;
 };
 
-// The one stride of all position axes together, or -1 where they cannot be walked with one stride.
+// The stride of the flattened position axes, or -1 if they cannot be flattened without a copy.
 inline int64_t position_stride(const Tensor& x) {
   int64_t stride = -1, extent = 1;
   for (int64_t i = x.dim() - 1; i >= 2; --i) {
@@ -69,8 +68,10 @@ inline int64_t position_stride(const Tensor& x) {
   return stride == -1 ? 1 : stride;
 }
 
-// Contiguous and channels_last maps are taken as they are; any other layout is copied once.
-inline Tensor walkable(const Tensor& x) { return x.numel() == 0 || position_stride(x) > 0 ? x : as_contiguous(x); }
+// `x` if its positions have one stride, as in contiguous and channels_last maps; else a contiguous copy.
+inline Tensor with_position_stride(const Tensor& x) {
+  return x.numel() == 0 || position_stride(x) > 0 ? x : as_contiguous(x);
+}
 
 inline Features features(const char* op, const char* name, const Tensor& x) {
   check(x.dim() >= 2, op, ": expected ", name, " of shape (B, C, ...), got ", shape_of(x));
@@ -101,7 +102,7 @@ inline bool same_strides(const Tensor& a, const Tensor& b) {
   return true;
 }
 
-// Memory without holes, in whatever order of axes: then elementwise work can walk it as one line.
+// Whether `x` is dense in some order of its axes, so that elementwise kernels can treat it as one-dimensional.
 inline bool is_dense(const Tensor& x) {
   int64_t expected = 1, done = 0, n = x.dim();
   for (int64_t i = 0; i < n; ++i) done += x.size(i) == 1;
@@ -119,14 +120,14 @@ inline bool is_dense(const Tensor& x) {
   return true;
 }
 
-// `x` without holes: itself, or a copy in its order of axes, the layout that torch.empty_like gives its gradient.
+// `x` if it is dense, else a dense copy in the layout that torch.empty_like gives its gradient.
 inline Tensor dense(const Tensor& x) {
   if (is_dense(x)) return x;
   Tensor copy = allocate_like(x);
   return torch::stable::copy_(copy, x);
 }
 
-// `other` with the memory layout of `like`; copied only where it differs. `like` is dense.
+// `other` in the memory layout of `like`, which is dense; copied only if the layouts differ.
 inline Tensor in_layout_of(const Tensor& other, const Tensor& like) {
   if (same_strides(other, like)) return other;
   Tensor copy = allocate_like(like);
@@ -145,7 +146,7 @@ inline void check_matrix(const char* op, const Tensor& x, const char* name, cons
   check(m.dim() == 3 && m.size(0) == b && m.size(1) == c && m.size(2) == c, op, ": expected ", name, " of shape (", b,
         ", ", c, ", ", c, "), got ", shape_of(m));
   check(m.scalar_type() == accumulate_type(x), op, ": expected ", name,
-        " of dtype float32, or float64 where x is float64");
+        " of dtype float32, or float64 if x is float64");
   check(m.is_cuda() == x.is_cuda() && m.get_device_index() == x.get_device_index(), op, ": expected ", name,
         " on the device of x");
 }
@@ -157,7 +158,7 @@ inline void check_weight(const char* op, const Tensor& x, const std::optional<Te
   check(weight->dim() == 2 && weight->size(0) == x.size(0) && weight->size(1) == n, op, ": expected weight of shape (",
         x.size(0), ", ", n, "), one value per position, got ", shape_of(*weight));
   check(weight->scalar_type() == accumulate_type(x), op,
-        ": expected weight of dtype float32, or float64 where x is float64");
+        ": expected weight of dtype float32, or float64 if x is float64");
   check(weight->is_cuda() == x.is_cuda() && weight->get_device_index() == x.get_device_index(), op,
         ": expected weight on the device of x");
 }
@@ -167,7 +168,7 @@ inline void check_shift(const char* op, const Tensor& x, const std::optional<Ten
   check(shift->dim() == 2 && shift->size(0) == x.size(0) && shift->size(1) == x.size(1), op,
         ": expected shift of shape (", x.size(0), ", ", x.size(1), "), got ", shape_of(*shift));
   check(shift->scalar_type() == accumulate_type(x), op,
-        ": expected shift of dtype float32, or float64 where x is float64");
+        ": expected shift of dtype float32, or float64 if x is float64");
   check(shift->is_cuda() == x.is_cuda() && shift->get_device_index() == x.get_device_index(), op,
         ": expected shift on the device of x");
 }
@@ -180,12 +181,13 @@ inline void check_bias(const char* op, const Tensor& x, const Tensor& bias) {
         ": expected bias on the device of x");
 }
 
-// The arguments of tapped_backward_, which works in place: nothing may be copied but the target.
-inline void check_tapped(const char* op, const Tensor& grad, const Tensor& x, const std::optional<Tensor>& residual,
-                         const std::optional<Tensor>& weight, const std::optional<Tensor>& target) {
+// Checks the arguments of layer_backward_. It works in place, so only the target may be copied.
+inline void check_layer_backward(const char* op, const Tensor& grad, const Tensor& x,
+                                 const std::optional<Tensor>& residual, const std::optional<Tensor>& weight,
+                                 const std::optional<Tensor>& target) {
   features(op, "x", x);
   check_pair(op, x, "grad", grad);
-  check(is_dense(x) && same_strides(x, grad), op, ": expected grad and x without holes and with the same strides");
+  check(is_dense(x) && same_strides(x, grad), op, ": expected grad and x to be dense, with the same strides");
   check(!residual || x.numel() == 0 || position_stride(x) > 0, op, ": expected x contiguous or channels_last");
   if (residual) check_matrix(op, x, "residual", *residual);
   if (target) check_pair(op, x, "target", *target);

@@ -1,5 +1,5 @@
-// Every op's schema, once, and the entry point of the extension module fastnst._C.
-// Definitions of the ops: fastnst/ops/reference.py. Kernels register themselves in csrc/cpu and csrc/cuda.
+// The schemas of all ops, and the entry point of the extension module fastnst._C.
+// Definitions of the ops: fastnst/ops/reference. Kernels register themselves in csrc/cpu and csrc/cuda.
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
 
@@ -20,25 +20,25 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
   m.def("total_variation(Tensor x, str kind) -> Tensor");
   m.def("total_variation_backward(Tensor grad, Tensor x, str kind) -> Tensor");
   m.def(
-      "tapped_backward_(Tensor(a!) grad, Tensor x, Tensor? residual, Tensor? weight, float style, "
+      "layer_backward_(Tensor(a!) grad, Tensor x, Tensor? residual, Tensor? weight, float style, "
       "Tensor? target, float content, bool relu) -> ()");
   m.def("bias_relu_(Tensor(a!) x, Tensor bias) -> ()");
   m.def("bias_relu_style_loss(Tensor x, Tensor bias, Tensor target, float scale) -> (Tensor, Tensor, Tensor)");
   m.def("pool(Tensor x, str kind) -> (Tensor, Tensor)");
   m.def(
-      "pool_backward(Tensor grad, Tensor? x, Tensor? y, Tensor? places, str kind, int height, int width, bool relu) "
+      "pool_backward(Tensor grad, Tensor? x, Tensor? y, Tensor? argmax, str kind, int height, int width, bool relu) "
       "-> Tensor");
   m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding) -> Tensor");
-  // The `_out` forms write the rows from `first` on, as many as there is room for: a part of a map, or rows beside it.
+  // The `_out` forms write the rows from `first`, as many as `out` has, which may include rows of padding.
   m.def("conv3x3_out(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding, int first, Tensor(a!) out) -> ()");
   m.def(
       "conv3x3_pool_out(Tensor x, Tensor weight, Tensor bias, str padding, int first, Tensor(a!) out, Tensor(b!) "
-      "places) -> ()");
+      "argmax) -> ()");
   m.def(
-      "conv3x3_backward(Tensor grad, Tensor weight, Tensor? mask, Tensor? places, int height, int width, bool border) "
+      "conv3x3_backward(Tensor grad, Tensor weight, Tensor? mask, Tensor? argmax, int height, int width, bool border) "
       "-> Tensor");
   m.def(
-      "conv3x3_backward_out(Tensor grad, Tensor weight, Tensor? mask, Tensor? places, int height, int width, "
+      "conv3x3_backward_out(Tensor grad, Tensor weight, Tensor? mask, Tensor? argmax, int height, int width, "
       "bool border, int first, Tensor(a!) out) -> ()");
   m.def("build_info() -> str");
 }
@@ -46,7 +46,7 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
 STABLE_TORCH_LIBRARY_IMPL(fastnst, CompositeExplicitAutograd, m) { m.impl("build_info", TORCH_BOX(&build_info)); }
 
 extern "C" {
-// The module itself is empty: importing it loads the library, whose registrations run.
+// The module is empty; importing it loads the library and runs its registrations.
 PyMODINIT_FUNC PyInit__C(void) {
   static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);

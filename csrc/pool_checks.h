@@ -1,4 +1,4 @@
-// What the bindings of pool, pool_backward and the convolutions share: checks, memory layouts, allocation.
+// Checks, memory layouts and allocation shared by the bindings of pool, pool_backward and the convolutions.
 #pragma once
 
 #include <initializer_list>
@@ -7,8 +7,8 @@
 
 namespace fastnst {
 
-// Whether memory is walked without holes by these axes, the innermost first.
-inline bool walked_by(const Tensor& x, std::initializer_list<int> axes) {
+// Whether `x` is dense in this order of axes, the innermost first.
+inline bool is_dense_in_order(const Tensor& x, std::initializer_list<int> axes) {
   int64_t expected = 1;
   for (const int axis : axes) {
     if (x.size(axis) == 1) continue;
@@ -18,11 +18,11 @@ inline bool walked_by(const Tensor& x, std::initializer_list<int> axes) {
   return true;
 }
 
-inline bool is_contiguous(const Tensor& x) { return x.numel() == 0 || walked_by(x, {3, 2, 1, 0}); }
-inline bool is_channels_last(const Tensor& x) { return walked_by(x, {1, 3, 2, 0}); }
+inline bool is_contiguous(const Tensor& x) { return x.numel() == 0 || is_dense_in_order(x, {3, 2, 1, 0}); }
+inline bool is_channels_last(const Tensor& x) { return is_dense_in_order(x, {1, 3, 2, 0}); }
 
-// What a pool or its backward puts out for x: see pool_layout of fastnst/ops/reference.py.
-inline bool puts_out_channels_last(const Tensor& x) { return is_channels_last(x) && !is_contiguous(x); }
+// Whether a pool of x and its backward return channels_last: see pool_layout in fastnst/ops/reference.
+inline bool output_is_channels_last(const Tensor& x) { return is_channels_last(x) && !is_contiguous(x); }
 
 inline Tensor laid_out(const Tensor& x, bool channels_last) {
   if (channels_last ? is_channels_last(x) : is_contiguous(x)) return x;
@@ -44,7 +44,7 @@ inline void check_map(const char* op, const char* name, const Tensor& x) {
   check(is_floating(x), op, ": expected ", name, " of dtype float32, float64, bfloat16 or float16");
 }
 
-// An input that the kind reads, in the layout of the gradient.
+// Checks an input that the kind needs and returns it in the layout of the gradient.
 inline std::optional<Tensor> needed(const char* name, const Tensor& grad, const std::optional<Tensor>& given,
                                     int64_t height, int64_t width, ScalarType dtype, bool channels_last) {
   const char* op = "pool_backward";
@@ -61,7 +61,7 @@ inline std::optional<Tensor> needed(const char* name, const Tensor& grad, const 
   return laid_out(t, channels_last);
 }
 
-// The gradient of a map of height x width, checked but for what its kind needs besides.
+// Checks the arguments of pool_backward that every kind has.
 inline void check_pooled(const Tensor& grad, const std::string& kind, int64_t height, int64_t width, bool relu) {
   const char* op = "pool_backward";
   check_map(op, "grad", grad);
@@ -70,8 +70,8 @@ inline void check_pooled(const Tensor& grad, const std::string& kind, int64_t he
   check(!relu || kind == "max", op, ": expected relu with kind max only, got ", kind);
 }
 
-// What max leaves of its input, like y; empty for the other kinds.
-inline Tensor new_places(const Tensor& x, const std::string& kind, bool channels_last) {
+// An uninitialized argmax in the shape of the pooled map for max; empty for other kinds.
+inline Tensor new_argmax(const Tensor& x, const std::string& kind, bool channels_last) {
   if (kind != "max") return allocate(x, {0}, ScalarType::Byte);
   return new_map(x, x.size(2) / 2, x.size(3) / 2, ScalarType::Byte, channels_last);
 }

@@ -1,7 +1,8 @@
-"""fastnst: neural style transfer with fused losses and gradients.
+"""Neural style transfer with fused losses and gradients.
 
-``fastnst.stylize(photo, painting, size=512)`` styles a picture; ``fastnst.ops`` has the fused ops, ``fastnst.losses``
-their ``nn.Module`` forms. Names are loaded when first used, so that ``import fastnst`` alone does not import torch.
+:func:`stylize` renders a photograph in the style of a painting. :mod:`fastnst.ops` has the fused ops,
+:mod:`fastnst.losses` their ``nn.Module`` forms, :mod:`fastnst.optim` the optimizer. Names are imported on first use, so
+``import fastnst`` alone does not import torch.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastnst import gallery, images, losses, ops, settings, styles, weights
+    from fastnst import config, gallery, images, losses, ops, optim, weights
+    from fastnst.config.settings import Settings
+    from fastnst.config.toml import load_settings, save_settings
     from fastnst.errors import CheckpointError, FastnstError, ImageError, OutOfMemoryError, UsageError, WeightsError
-    from fastnst.objective import Losses, Objective
-    from fastnst.optimize import Step
-    from fastnst.planning import Plan, plan
-    from fastnst.settings import Settings
-    from fastnst.transfer import Result, Stylizer, stylize
-    from fastnst.vgg import VGG
+    from fastnst.network.vgg import VGG
+    from fastnst.objective.protocol import Losses
+    from fastnst.objective.whole import Objective
+    from fastnst.optim.progress import Step
+    from fastnst.run.planning import Plan, plan
+    from fastnst.run.result import Result
+    from fastnst.run.stylizer import Stylizer, stylize
 
 _FROM = {
     "CheckpointError": "errors",
@@ -28,18 +32,20 @@ _FROM = {
     "Losses": "objective",
     "Objective": "objective",
     "OutOfMemoryError": "errors",
-    "Plan": "planning",
-    "Result": "transfer",
-    "Settings": "settings",
-    "Step": "optimize",
-    "Stylizer": "transfer",
+    "Plan": "run",
+    "Result": "run",
+    "Settings": "config",
+    "Step": "optim",
+    "Stylizer": "run",
     "UsageError": "errors",
-    "VGG": "vgg",
+    "VGG": "network",
     "WeightsError": "errors",
-    "plan": "planning",
-    "stylize": "transfer",
+    "load_settings": "config",
+    "plan": "run",
+    "save_settings": "config",
+    "stylize": "run",
 }
-_MODULES = ("gallery", "images", "losses", "ops", "settings", "styles", "weights")
+_MODULES = ("config", "gallery", "images", "losses", "ops", "optim", "weights")
 
 __all__ = [
     "VGG",
@@ -57,13 +63,15 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "config",
     "gallery",
     "images",
+    "load_settings",
     "losses",
     "ops",
+    "optim",
     "plan",
-    "settings",
-    "styles",
+    "save_settings",
     "stylize",
     "weights",
 ]

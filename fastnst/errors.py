@@ -1,4 +1,4 @@
-"""The errors fastnst raises on purpose: one clear line each, and the exit code the command line gives them."""
+"""The errors of fastnst. Messages are one line; ``exit_code`` is that of the command line."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 
 class FastnstError(Exception):
-    """Base of every error raised on purpose. ``exit_code`` is what the command line exits with."""
+    """Base class of the errors of fastnst."""
 
     exit_code = 1
 
 
 class UsageError(FastnstError, ValueError):
-    """A value or name that makes no sense, whatever the files hold (exit code 2)."""
+    """An argument or setting that is not valid (exit code 2). Also a ValueError."""
 
     exit_code = 2
 
@@ -23,16 +23,16 @@ class ImageError(FastnstError):
 
 
 class WeightsError(FastnstError):
-    """A weights file that cannot be found, fetched, verified or read."""
+    """Weights that cannot be found, downloaded, verified or read."""
 
 
 class CheckpointError(FastnstError):
-    """A checkpoint that cannot be read or written, that another run uses, or that is of another run."""
+    """A checkpoint that cannot be read or written, is in use, or belongs to another run."""
 
 
 class OutOfMemoryError(FastnstError, MemoryError):
-    """The device has too little memory for this size; the message says which size would fit. Those that a run raises
-    are of ``torch.OutOfMemoryError`` as well."""
+    """Too little memory for a size; the message names one that fits. Also a MemoryError and, when raised by a run, a
+    ``torch.OutOfMemoryError``."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -42,7 +42,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str, limit: int | None = 200) -> str:
-    r"""Return foreign ``text`` fit for one line of a terminal, at most ``limit`` characters, cut with ``...``.
+    r"""Return untrusted ``text`` made safe for one line of a terminal, truncated to ``limit`` characters with ``...``.
 
     Control characters, line breaks, bidirectional overrides and lone surrogates become ``\x1b`` or ``\u202e``.
     """
@@ -55,8 +55,8 @@ def _escape(code: int) -> str:
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """``repr(value)`` for a message: cut, safe for a terminal, and there for every value."""
+    """``repr(value)`` for a message: truncated, safe for a terminal, and defined for every value."""
     try:
         return printable(repr(value), limit)
-    except (ValueError, RecursionError):  # of an integer of thousands of digits, of a nest too deep
+    except (ValueError, RecursionError):  # thousands of digits, or nested too deep
         return f"a value of type {type(value).__name__} that is too large to show"

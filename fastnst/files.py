@@ -1,4 +1,4 @@
-"""Results are written beside their place and renamed, so that a path holds a whole file or the old one."""
+"""Writing files atomically: a path holds the old file or the complete new one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ASSETS = Path(__file__).with_name("assets")
+"""The folder of the files that come with the package, other than weights."""
+
 
 def destination(path: Path) -> Path:
-    """The file that ``path`` stands for: symbolic links are followed, also one to a file that is yet to be made."""
+    """The file that ``path`` refers to: symbolic links are followed, even to a file that does not exist yet."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def obstacle(path: Path, *, parents: bool | None = None) -> str | None:
-    """Why :func:`replacing` could not write ``path``, as the end of a sentence; None where it could.
+    """Why :func:`replacing` could not write ``path``, as the end of a sentence; None if it could.
 
-    With ``parents`` a folder that is missing is none, since it can be made; False offers that where there is one.
+    With ``parents=True`` a missing folder is no obstacle; with ``parents=False`` the message suggests it.
     """
     try:
         target = destination(path)
@@ -45,17 +48,17 @@ def obstacle(path: Path, *, parents: bool | None = None) -> str | None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a fresh temporary path; put the file made there in the place of ``path`` if the block ends well.
+    """Yield a temporary path, and replace ``path`` by the file written there if the block succeeds.
 
-    The temporary path is in the folder of ``path`` and keeps its suffix, since image writers choose the format by it.
-    See :func:`put` for what becomes of it; whatever else happens, it is removed. The new file gets the permissions that
-    a plain ``open(path, "w")`` would give it.
+    The temporary path is in the folder of ``path`` and has its suffix, because image writers choose the format by it.
+    It is removed whatever happens, unless :func:`put` fails half-way. The new file gets the permissions of a plain
+    ``open(path, "w")``.
     """
     target = destination(path)
     if target.exists() and not target.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     name = f".{target.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}"
-    # A folder may be closed whose file is open: the new one is then made elsewhere and copied.
+    # If the file is writable but its folder is not, the new file is written elsewhere and copied.
     closed = target.is_file() and not _is_open(target.parent)
     folder = Path(tempfile.mkdtemp()) if closed else target.parent
     temporary, left = folder / name, False
@@ -73,14 +76,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 class WrittenElsewhere(OSError):
-    """A file that could not be put in its place: its last place is all that is left of it."""
+    """A file that could not be moved into place; the message names the temporary file that holds it."""
 
 
 def put(made: Path, target: Path) -> None:
-    """Move the file ``made`` to ``target``, at one stroke.
+    """Move the file ``made`` to ``target`` atomically.
 
-    A file that cannot be replaced, such as one that is mounted or in a folder that is closed, is written over instead.
-    Raises OSError; WrittenElsewhere if that failed half-way, and ``made`` is then left.
+    A file that cannot be replaced, such as a mounted one or one in a read-only folder, is overwritten instead. Raises
+    OSError; WrittenElsewhere if overwriting failed half-way, in which case ``made`` is kept.
     """
     try:
         made.replace(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,34 @@ def note(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     return lambda heading, line: notes.setdefault(heading, []).append(line)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a test marked ``sweep(n)`` every n-th is run by ``make test``, all by ``make test-all``."""
+    cases: Counter[str] = Counter()
+    for item in items:
+        marker = item.get_closest_marker("sweep")
+        if marker is not None:
+            name = item.nodeid.partition("[")[0]
+            if cases[name] % marker.args[0]:
+                item.add_marker(pytest.mark.slow)
+            cases[name] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the notes of a worker to the process that prints the summary."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["notes"] = session.config.stash.get(NOTES, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collect the notes of a worker."""
+    notes = node.config.stash.setdefault(NOTES, {})
+    for heading, lines in getattr(node, "workeroutput", {}).get("notes", {}).items():
+        notes.setdefault(heading, []).extend(lines)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     _what_ran(terminalreporter)
     for heading, lines in terminalreporter.config.stash.get(NOTES, {}).items():
@@ -31,7 +60,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _what_ran(terminal: pytest.TerminalReporter) -> None:
     """The number of tests by folder, and of those skipped by reason."""
-    ran = Counter(report.nodeid.split("/")[1] for report in terminal.stats.get("passed", []) if "/" in report.nodeid)
+    folders = (report.nodeid.partition("::")[0].split("/")[1:-1] for report in terminal.stats.get("passed", []))
+    ran = Counter("/".join(folder) or "files" for folder in folders)
     skipped = Counter(_reason(report) for report in terminal.stats.get("skipped", []))
     terminal.section("what was tested")
     terminal.write_line(", ".join(f"{name} {count}" for name, count in sorted(ran.items())) or "nothing")

@@ -1,4 +1,4 @@
-"""Import the CUDA module and check that ops have their CUDA kernels; run by `make cuda`, with or without a GPU."""
+"""Import the CUDA module and check that every op has its CUDA kernel; run by `make cuda`, with or without a GPU."""
 
 import sys
 
@@ -7,7 +7,7 @@ import torch
 import fastnst.ops
 from fastnst.ops import _library
 
-# Every op of ours that takes tensors. One that is missing here or among the registered ones is an error.
+# Every op that takes tensors and has a CUDA kernel. These and CPU_OPS must be exactly the registered ops.
 OPS = (
     "gram",
     "gram_backward",
@@ -17,18 +17,18 @@ OPS = (
     "content_loss_backward",
     "total_variation",
     "total_variation_backward",
-    "tapped_backward_",
+    "layer_backward_",
     "bias_relu_",
     "bias_relu_style_loss",
     "pool",
     "pool_backward",
 )
-# Ours on the CPU alone; on CUDA convolutions are cuDNN's.
+# Ops with CPU kernels alone; on CUDA, convolutions are cuDNN's.
 CPU_OPS = ("conv3x3", "conv3x3_out", "conv3x3_pool_out", "conv3x3_backward", "conv3x3_backward_out")
 
 
 def registered_ops() -> set[str]:
-    """Ops of ours that take a tensor, from the registered schemas."""
+    """The ops of fastnst that take a tensor, from the registered schemas."""
     ours = [schema for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("fastnst::")]
     takes_tensors = [schema for schema in ours if any("Tensor" in str(argument.type) for argument in schema.arguments)]
     return {schema.name.removeprefix("fastnst::") for schema in takes_tensors}

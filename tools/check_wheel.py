@@ -1,9 +1,9 @@
 """Build sdist and wheel, install the wheel in a new environment under another torch, and use it from another folder.
 
-    python tools/check_wheel.py [--other-torch torch==2.14.1]
+    python -m tools.check_wheel [--other-torch torch==2.14.1]
 
-Run by `make wheel`. The sdist is built into a wheel with build isolation, as a plain `pip install .` does, so the build
-requirements in pyproject.toml are proven too; a constraint keeps pip from fetching another torch than the one here.
+Run by `make wheel`. The sdist is built into a wheel with build isolation, as `pip install .` does, which checks the
+build requirements in pyproject.toml too; a constraint keeps pip from downloading another torch than the installed one.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ IN_WHEEL = (
     "fastnst/py.typed",
 )
 
-# Run by the installed package, in an empty folder.
+# Run with the installed package, in an empty folder.
 USE = """
 import pathlib, sys, torch, fastnst
 from fastnst import ops
-place = pathlib.Path(fastnst.__file__).resolve()
-assert pathlib.Path(sys.argv[1]) not in place.parents, f"imported from the checkout: {place}"
+file = pathlib.Path(fastnst.__file__).resolve()
+assert pathlib.Path(sys.argv[1]) not in file.parents, f"imported from the checkout: {file}"
 x = torch.randn(2, 64, 33, 47)
 expected = torch.einsum("bchw,bdhw->bcd", x.double(), x.double())
 error = ((ops.gram(x).double() - expected).norm() / expected.norm()).item()
@@ -56,7 +56,7 @@ def call(*command: str | Path, **options: object) -> None:
 def build(folder: Path) -> Path:
     """An sdist, and a wheel from it in an isolated environment; returns the wheel."""
     constraint = folder / "constraint.txt"
-    # Without its local part, which an index may not know.
+    # Without its local part: an index may not have that version.
     constraint.write_text(f"torch=={importlib.metadata.version('torch').split('+')[0]}\n")
     constraints = {"PIP_CONSTRAINT": str(constraint), "PIP_BUILD_CONSTRAINT": str(constraint)}
     call(sys.executable, "-m", "build", "--outdir", folder, ROOT, env={**os.environ, **constraints, "USE_CUDA": "0"})
@@ -69,7 +69,7 @@ def build(folder: Path) -> Path:
         names = set(archive.namelist())
     assert names.issuperset(IN_WHEEL), f"wheel lacks {set(IN_WHEEL) - names}"
     stray = [name for name in names if not name.startswith(("fastnst/", "fastnst-"))]
-    assert not stray, f"wheel holds {stray}"
+    assert not stray, f"wheel contains {stray}"
     for file in (sdist, wheel):
         print(f"  {file.name}: {file.stat().st_size / 1e6:.1f} MB")
     return wheel

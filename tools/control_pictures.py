@@ -1,7 +1,9 @@
-"""Make the pictures of docs/control.md: python tools/control_pictures.py [--out FOLDER] [NAME ...]
+"""Make the pictures of docs/howto/control.md.
 
-The shipped photograph in the style of the shipped painting, and of hatching drawn here, in each of the ways that the
-document describes. Without names all sheets are made, which takes half an hour on two cores.
+    python -m tools.control_pictures [--out FOLDER] [NAME ...]
+
+The shipped photograph in the style of the shipped painting, and of hatching drawn here, with each of the settings that
+the document describes. Without names all sheets are made, which takes half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastnst import images, styles, stylize
-from fastnst.demo import PAINTING, PHOTO
-from fastnst.settings import KEEP_COLOURS, MATCH_COLOURS
+from fastnst import images, stylize
+from fastnst.cli.demo import PAINTING, PHOTO
+from fastnst.config.ranges import KEEP_COLORS, MATCH_COLORS
+from fastnst.losses.style import registry
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
 SIZE, STEPS = 256, 60
-Shown = list[tuple[str, Tensor]]
+Labeled = list[tuple[str, Tensor]]
 
 
 def photograph() -> Tensor:
@@ -33,7 +36,7 @@ def painting() -> Tensor:
 
 
 def hatching() -> Tensor:
-    """Ink on paper: waves of lines whose width wanders."""
+    """Ink on paper: waves of lines of varying width."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     bend = 0.04 * np.sin(7 * x + 3 * y) + 0.03 * np.sin(13 * y - 5 * x)
     lines = np.sin(2 * np.pi * 34 * (y + bend + 0.4 * x)) + 0.9 * np.sin(9 * x + 4 * np.sin(6 * y))
@@ -49,33 +52,33 @@ def upper(soft: float = 0.08) -> Tensor:
     return torch.sigmoid((0.5 - rows) / soft * 4).expand(1, 3, height, width)
 
 
-def made(style: Any = None, **ways: Any) -> Tensor:
-    return stylize(photograph(), painting() if style is None else style, size=SIZE, **{"steps": STEPS, **ways}).image
+def styled(style: Any = None, **changes: Any) -> Tensor:
+    return stylize(photograph(), painting() if style is None else style, size=SIZE, **{"steps": STEPS, **changes}).image
 
 
-def scales() -> Shown:
+def scales() -> Labeled:
     return [
-        ("one scale", made(scales=1, steps=2 * STEPS)),
-        ("two", made(scales=2)),
-        ("three by the root of two", made(scales=3, scale_factor=2**0.5, min_scale=64, steps=40)),
-        ("style half as large", made(style_scale=0.5)),
-        ("style twice as large", made(style_scale=2.0)),
+        ("one scale", styled(scales=1, steps=2 * STEPS)),
+        ("two", styled(scales=2)),
+        ("three by the root of two", styled(scales=3, scale_factor=2**0.5, min_scale=64, steps=40)),
+        ("style half as large", styled(style_scale=0.5)),
+        ("style twice as large", styled(style_scale=2.0)),
     ]
 
 
-def several() -> Shown:
+def several() -> Labeled:
     both = [painting(), hatching()]
     return [
         ("hatching", hatching()),
-        ("hatching alone", made(hatching())),
-        ("both alike", made(both)),
-        ("painting 3, hatching 1", made(both, style_weights=(3.0, 1.0))),
-        ("shallow layers", made(style_layers=(("relu1_1", 20.0), ("relu2_1", 5.0)))),
-        ("deep layers", made(style_layers=(("relu3_1", 1.0), ("relu4_1", 4.0), ("relu5_1", 8.0)))),
+        ("hatching alone", styled(hatching())),
+        ("both alike", styled(both)),
+        ("painting 3, hatching 1", styled(both, style_weights=(3.0, 1.0))),
+        ("shallow layers", styled(style_layers=(("relu1_1", 20.0), ("relu2_1", 5.0)))),
+        ("deep layers", styled(style_layers=(("relu3_1", 1.0), ("relu4_1", 4.0), ("relu5_1", 8.0)))),
         (
             "gradients of one size",
-            made(
-                normalise_gradients=True,
+            styled(
+                normalize_gradients=True,
                 style_weight=20.0,
                 content_weight=10.0,
                 tv_weight=0.0,
@@ -86,37 +89,33 @@ def several() -> Shown:
     ]
 
 
-def masks() -> Shown:
+def masks() -> Labeled:
     top, bottom = upper(), 1 - upper()
     both = [painting(), hatching()]
     return [
         ("mask of the painting", top),
-        ("each in its mask", made(both, masks=[top, bottom])),
-        ("the painting above alone", made([painting()], masks=[top])),
-        ("content held below", made(content_mask=bottom, content_weight=40.0)),
+        ("each in its mask", styled(both, masks=[top, bottom])),
+        ("the painting above alone", styled([painting()], masks=[top])),
+        ("content held below", styled(content_mask=bottom, content_weight=40.0)),
     ]
 
 
-def losses() -> Shown:
-    return [("gram", made()), *((name, made(style_loss=name)) for name in styles.registry.BUILT_IN)]
+def losses() -> Labeled:
+    return [("gram", styled()), *((name, styled(style_loss=name)) for name in registry.BUILT_IN)]
 
 
-def colour() -> Shown:
-    ways: list[dict[str, Any]] = [{"keep_colour": how} for how in KEEP_COLOURS[1:]]
-    ways += [{"match_colour": how} for how in MATCH_COLOURS[1:]]
-    ways += [{"match_colour": "monge-kantorovich", "keep_colour": "yiq"}]
-    return [
-        (", ".join(f"{name.split('_')[0]} {how}" for name, how in way.items()), made(**way))
-        for way in ({}, *ways)
-        if way
-    ]
+def color() -> Labeled:
+    ways: list[dict[str, Any]] = [{"keep_color": how} for how in KEEP_COLORS[1:]]
+    ways += [{"match_color": how} for how in MATCH_COLORS[1:]]
+    ways += [{"match_color": "monge-kantorovich", "keep_color": "yiq"}]
+    return [(", ".join(f"{name.split('_')[0]} {how}" for name, how in way.items()), styled(**way)) for way in ways]
 
 
-SHEETS = {"scales": scales, "styles": several, "masks": masks, "losses": losses, "colour": colour}
+SHEETS = {"scales": scales, "styles": several, "masks": masks, "losses": losses, "color": color}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the pictures of docs/control.md.")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of sheets: {', '.join(SHEETS)} (default: all)")
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args()

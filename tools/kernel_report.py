@@ -1,6 +1,6 @@
-"""What the assembler made of every CUDA kernel, on every architecture; no GPU is needed.
+"""Registers, memory, occupancy and machine code of every CUDA kernel on every architecture; needs no GPU.
 
-    python tools/kernel_report.py [--json FILE] [BINARY ...]
+    python -m tools.kernel_report [--json FILE] [BINARY ...]
 
 Reads the built `fastnst/_C_cuda*.so`, or the given objects, with cuobjdump. Prints for each kernel and architecture
 registers, shared memory, local memory, spills and occupancy, and from its machine code the width of the global loads
@@ -21,19 +21,19 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import sass
+from tools import sass
 
 SITE = Path(sysconfig.get_path("purelib"))
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
-# Kernels that are launched with dynamic shared memory: each (threads, bytes) they are launched with. Others have the
-# threads of their launch bounds and none.
+# Kernels launched with dynamic shared memory, with each (threads, bytes) of their launches. Others are launched with
+# the threads of their launch bounds and without dynamic shared memory.
 DYNAMIC: dict[str, list[tuple[int, int]]] = {"backward_strips": [(128, 32 * 1024), (256, 64 * 1024)]}
 
-# Kernels by name, arguments as C++ writes them. On sm_75 tensor cores multiply half only; the backward does without.
+# Patterns of kernel names with template arguments. On sm_75 tensor cores multiply half only, in the Gram kernel only.
 TENSOR_CORES = r"^(gram_mma|backward_strips)<"
 TENSOR_CORES_SM75 = r"^gram_mma<__half,"
-# Fast paths. What is left out of these are kernels that take one value at a time, for data that 16 bytes do not divide.
+# Fast paths. Other kernels take one value at a time, for data whose size is not a multiple of 16 bytes.
 FULL = r"(double, 2|float, 4|__\w+, 8)\b"
 WIDE = (
     r"^(gram_mma|backward_strips|bias_relu_rows)<",
@@ -63,7 +63,7 @@ class Kernel:
 
 
 def tool(name: str) -> str:
-    """The path of a binary tool that one of NVIDIA's packages brought."""
+    """The path of a binary tool of one of NVIDIA's packages."""
     found = sorted((SITE / "nvidia").glob(f"*/bin/{name}"))
     if not found:
         sys.exit(f"kernel_report: no {name}: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
@@ -71,14 +71,14 @@ def tool(name: str) -> str:
 
 
 def cuobjdump(*arguments: str | Path) -> str:
-    # It calls nvdisasm, which is beside it.
+    # It calls nvdisasm, which is in a folder of its own.
     path = {"PATH": f"{Path(tool('nvdisasm')).parent}:/usr/bin:/bin"}
     command = [tool("cuobjdump"), *map(str, arguments)]
     return subprocess.run(command, env=path, capture_output=True, text=True, check=True).stdout
 
 
 def demangled(names: list[str]) -> list[str]:
-    """Readable names: without the namespace, the parameters and the enumerations' types."""
+    """Readable names, without namespace, parameters and types of enumerations."""
     run = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
     return [short(line) for line in run.stdout.splitlines()]
 
@@ -95,7 +95,7 @@ def short(name: str) -> str:
 
 
 def parse_usage(text: str) -> dict[tuple[int, str], dict[str, int]]:
-    """`cuobjdump -res-usage`: what each (architecture, mangled name) takes."""
+    """`cuobjdump -res-usage`: the resources of each (architecture, mangled name)."""
     found: dict[tuple[int, str], dict[str, int]] = {}
     architecture, name = 0, ""
     for line in text.splitlines():
@@ -110,7 +110,7 @@ def parse_usage(text: str) -> dict[tuple[int, str], dict[str, int]]:
 
 
 def own_shared(architecture: int, shared: int) -> int:
-    """Without the first KiB, which the driver keeps and cuda_occupancy.h adds itself; the assembler counts it too."""
+    """Shared memory without the KiB reserved by the driver: the assembler counts it, and cuda_occupancy.h adds it."""
     return shared - 1024 if architecture >= 90 and shared >= 1024 else shared
 
 
@@ -157,18 +157,18 @@ def read(binary: Path) -> list[Kernel]:
 
 
 def add_occupancy(kernels: list[Kernel]) -> None:
-    """Compile cuda_occupancy.h into a small program and ask it."""
-    places = [*sorted((SITE / "nvidia").glob("*/include")), Path("/usr/local/cuda/include")]
-    include = next((place for place in places if (place / "cuda_occupancy.h").exists()), None)
+    """Compute occupancies with cuda_occupancy.h, compiled into a small program."""
+    folders = [*sorted((SITE / "nvidia").glob("*/include")), Path("/usr/local/cuda/include")]
+    include = next((folder for folder in folders if (folder / "cuda_occupancy.h").exists()), None)
     if include is None:
         sys.exit("kernel_report: no cuda_occupancy.h beside torch nor in /usr/local/cuda/include")
     launches = [(kernel, *launch) for kernel in kernels for launch in launches_of(kernel)]
-    questions = [f"{k.architecture} {k.registers} {k.static_shared} {dynamic} {t}" for k, t, dynamic in launches]
+    inputs = [f"{k.architecture} {k.registers} {k.static_shared} {dynamic} {t}" for k, t, dynamic in launches]
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "occupancy")
         source = Path(__file__).with_name("occupancy.cpp")
         subprocess.run(["c++", "-O1", f"-I{include}", str(source), "-o", str(program)], check=True)
-        run = subprocess.run([str(program)], input="\n".join(questions), capture_output=True, text=True, check=True)
+        run = subprocess.run([str(program)], input="\n".join(inputs), capture_output=True, text=True, check=True)
     for (kernel, threads, dynamic), line in zip(launches, run.stdout.splitlines(), strict=True):
         resident, most = map(int, line.split())
         kernel.launches.append({"threads": threads, "dynamic_shared": dynamic, "occupancy": resident / most})
@@ -181,7 +181,7 @@ def launches_of(kernel: Kernel) -> list[tuple[int, int]]:
 
 
 def defects(kernel: Kernel) -> list[str]:
-    """What a kernel must not do; empty for a good one."""
+    """Defects of a kernel; empty for a good one."""
     found = []
     if kernel.spills:
         found.append(f"{kernel.spills} loads and stores of local memory")
@@ -190,7 +190,7 @@ def defects(kernel: Kernel) -> list[str]:
     if kernel.threads == 0:
         found.append("has no launch bounds")
     found += [f"does not fit: {launch}" for launch in kernel.launches if launch["occupancy"] == 0]
-    if not served(kernel):
+    if not launched(kernel):
         return found
     if re.search(TENSOR_CORES, kernel.name) and kernel.tensor == 0:
         found.append("no tensor-core instruction in the main loop")
@@ -199,8 +199,8 @@ def defects(kernel: Kernel) -> list[str]:
     return found
 
 
-def served(kernel: Kernel) -> bool:
-    """Whether the architecture ever launches the kernel: sm_75 has no tf32 and no bfloat16 products."""
+def launched(kernel: Kernel) -> bool:
+    """Whether the kernel is launched on its architecture: sm_75 has no tf32 and no bfloat16 products."""
     pattern = TENSOR_CORES_SM75 if kernel.architecture < 80 else TENSOR_CORES
     return not re.search(TENSOR_CORES, kernel.name) or re.search(pattern, kernel.name) is not None
 
@@ -210,7 +210,7 @@ def widths(loads: dict[int, int]) -> str:
 
 
 def table(kernels: list[Kernel]) -> list[str]:
-    """Rows of the printed table: one for each kernel, architectures and launches side by side where they agree."""
+    """Lines of the printed table: for each kernel its name, and a line for each architecture."""
     head = ("sm", "registers", "shared", "local", "spills", "occupancy", "loads in loop", "tensor", "of loop")
     form = "  {:>4} {:>9} {:>12} {:>5} {:>6} {:>11}  {:<22} {:>6} {:>7}"
     rows = []
@@ -225,7 +225,7 @@ def table(kernels: list[Kernel]) -> list[str]:
             occupancy = "/".join(f"{launch['occupancy']:.0%}" for launch in k.launches)
             share = f"{k.tensor / k.loop:.0%}" if k.loop else "-"
             cells = (k.registers, shared, k.stack, k.spills, occupancy, widths(k.loop_loads), k.tensor, share)
-            rows.append(form.format(k.architecture, *cells) + ("" if served(k) else "  never launched"))
+            rows.append(form.format(k.architecture, *cells) + ("" if launched(k) else "  never launched"))
     return rows
 
 
@@ -260,7 +260,7 @@ def main() -> None:
     print(f"\n{len(names)} kernels, architectures {' '.join(map(str, sorted(counts)))}")
     if wrong:
         sys.exit("kernel_report: " + "\n  ".join([f"{len(wrong)} defects", *wrong]))
-    print("no spills, no local memory; tensor cores and 16-byte loads where they are meant to be")
+    print("no spills, no local memory; tensor cores and 16-byte loads where expected")
 
 
 if __name__ == "__main__":

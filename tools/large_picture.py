@@ -1,10 +1,10 @@
-"""Style a photograph at 4096 x 4096 a strip at a time, and cut out what lies where two strips meet.
+"""Style a photograph at 4096 x 4096 in strips, and show crops around the boundaries between strips.
 
-    python tools/large_picture.py PAINTING [--photo FILE] [--side 4096] [--memory 2.2GB]
+    python -m tools.large_picture PAINTING [--photo FILE] [--side 4096] [--memory 2.2GB]
 
-The photograph is enlarged and cut to a square; scales go from an eighth of the side to the whole, with few steps at the
-last. Writes docs/images/large.jpg: the picture made small, and below it at full size what lies about the boundaries of
-strips, whose rows are marked at the left edge of each cutting. Prints the seconds and the peak memory.
+The photograph is enlarged and cropped to a square; scales go from an eighth of the side to the whole, with few steps at
+the last. Writes docs/images/large.jpg: the picture reduced, and below it crops at full size around boundaries of
+strips, which are marked at the left border of each crop. Prints the seconds and the peak memory.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fastnst import Settings, info
-from fastnst.settings import parse_bytes
-from fastnst.transfer import Stylizer
+from fastnst import Settings
+from fastnst.cli import info
+from fastnst.config.parsing import parse_bytes
+from fastnst.run.stylizer import Stylizer
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (60, 12, 4, 2)
-CUT = (640, 300)  # width and height
+CROP = (640, 300)  # width and height
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
         tiles="auto",
     )
     stylizer = Stylizer(settings)
-    rows = stylizer.rows_of_strip(side, side, scale=4)
+    rows = stylizer.setup.sizing.rows(side, side, scale=4)
     assert rows is not None
     scene = stylizer.load_scene(options.photo, options.painting)
     result = stylizer.run(scene, callback=lambda step: print(step.scale, step.step, step.losses.total, file=sys.stderr))
@@ -55,14 +56,14 @@ def main() -> None:
     picture = Image.fromarray((result.image[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
     boundaries = range(rows, side, rows)
     chosen = [boundaries[len(boundaries) * i // 4] for i in (1, 2, 3)]
-    width, height = CUT
+    width, height = CROP
     sheet = Image.new("RGB", (width, width + 3 * (height + 8)), "white")
     sheet.paste(picture.resize((width, width), Image.Resampling.LANCZOS), (0, 0))
     for i, row in enumerate(chosen):
         left = (side - width) * (i + 1) // 4
-        cut = picture.crop((left, row - height // 2, left + width, row + height // 2))
-        ImageDraw.Draw(cut).line([(0, height // 2), (10, height // 2)], "red", 2)
-        sheet.paste(cut, (0, width + 8 + i * (height + 8)))
+        crop = picture.crop((left, row - height // 2, left + width, row + height // 2))
+        ImageDraw.Draw(crop).line([(0, height // 2), (10, height // 2)], "red", 2)
+        sheet.paste(crop, (0, width + 8 + i * (height + 8)))
     sheet.save(options.out, quality=85)
 
 

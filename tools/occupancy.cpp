@@ -1,4 +1,4 @@
-// How many threads of a kernel fit on one multiprocessor, as cuda_occupancy.h has it; no device is asked.
+// How many threads of a kernel fit on one multiprocessor, computed by cuda_occupancy.h without a device.
 //
 // Reads lines "architecture registers static_shared dynamic_shared threads" (architecture as in sm_90: 90), writes for
 // each "resident_threads most_threads". Built and run by tools/kernel_report.py.

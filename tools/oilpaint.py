@@ -1,4 +1,4 @@
-"""A small oil painter in NumPy: strokes with bristles, laid along a flow, whose thickness catches the light.
+"""A small oil painter in NumPy: strokes with bristles that follow a flow, with lighting of the paint's relief.
 
 Every length is in pixels of the finished picture, WIDTH by HEIGHT. Fields are float32 arrays (HEIGHT, WIDTH) or, for
 flows, unit vectors (HEIGHT, WIDTH, 2) in x, y.
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Array: TypeAlias = NDArray[Any]
-Colour: TypeAlias = Callable[[Array, Array], Array]  # points (n, 2) and tones (n,) -> RGB (n, 3), 0 to 1
+Color: TypeAlias = Callable[[Array, Array], Array]  # points (n, 2) and tones (n,) -> RGB (n, 3), 0 to 1
 
 WIDTH, HEIGHT = 768, 576
-SUPER = 2  # strokes are laid down at twice the finished size and reduced, which smooths their edges
+SUPER = 2  # strokes are drawn at twice the finished size and reduced, which smooths their borders
 KNOTS = 15  # points of the line that a stroke follows
 Y, X = (grid.astype(np.float32) for grid in np.mgrid[0:HEIGHT, 0:WIDTH])
 
@@ -86,7 +86,7 @@ def trace(flow: Array, middles: Array, lengths: Array) -> Array:
 
 
 def smeared(values: Array, flow: Array, length: float) -> Array:
-    """`values` averaged along `flow`: bands of tone that run the way the strokes run."""
+    """`values` averaged along `flow`: bands of tone in the direction of the strokes."""
     points = np.stack([X, Y], -1).reshape(-1, 2)
     lines = trace(flow, points, np.full(len(points), length, np.float32))
     return standard(at(values, lines).mean(1).reshape(HEIGHT, WIDTH))
@@ -99,11 +99,11 @@ def rise(low: float, high: float, x: Array) -> Array:
     return result
 
 
-# ---- colours ---------------------------------------------------------------------------------------------------------
+# ---- colors ---------------------------------------------------------------------------------------------------------
 
 
 def palette(codes: str) -> Array:
-    """Colours (n, 3) from hexadecimal codes, from shadow to light."""
+    """Colors (n, 3) from hexadecimal codes, from shadow to light."""
     rows = [[int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)] for code in codes.split()]
     return np.array(rows, np.float32)
 
@@ -114,16 +114,16 @@ def mixed(a: Array, b: Array, t: Array) -> Array:
     return result
 
 
-def ramp(colours: Array, t: Array) -> Array:
-    """Colours along a palette, t from 0 (first) to 1 (last)."""
-    position = np.clip(t, 0, 1) * (len(colours) - 1)
-    index = np.minimum(position.astype(np.int32), len(colours) - 2)
-    return mixed(colours[index], colours[index + 1], position - index)
+def ramp(colors: Array, t: Array) -> Array:
+    """Colors along a palette, t from 0 (first) to 1 (last)."""
+    position = np.clip(t, 0, 1) * (len(colors) - 1)
+    index = np.minimum(position.astype(np.int32), len(colors) - 2)
+    return mixed(colors[index], colors[index + 1], position - index)
 
 
-def tints(colours: Array, middle: float, gain: float = 0.18) -> Colour:
-    """Tone 0 takes the colour at `middle` of the palette; each unit of tone moves by `gain`."""
-    return lambda points, tones: ramp(colours, middle + gain * tones)
+def tints(colors: Array, middle: float, gain: float = 0.18) -> Color:
+    """The color at `middle` of the palette for tone 0, and `gain` further along it for each unit of tone."""
+    return lambda points, tones: ramp(colors, middle + gain * tones)
 
 
 # ---- brush -----------------------------------------------------------------------------------------------------------
@@ -131,34 +131,34 @@ def tints(colours: Array, middle: float, gain: float = 0.18) -> Colour:
 
 @dataclass(frozen=True)
 class Coat:
-    """Strokes of one size: how often they cover the ground, how far their tones are pushed and scattered."""
+    """Strokes of one size: how often they cover the ground, and the contrast and scatter of their tones."""
 
     width: float
     length: float
     coverage: float
-    colour: Colour
+    color: Color
     contrast: float = 1.0
     scatter: float = 0.5
 
 
-def coats(colour: Colour, width: float, length: float, fine: float = 1.5) -> tuple[Coat, ...]:
-    """Coarse strokes that close the ground, middling ones over them, and fine ones of stronger contrast on top."""
+def coats(color: Color, width: float, length: float, fine: float = 1.5) -> tuple[Coat, ...]:
+    """Coarse strokes that cover the ground, medium ones over them, and fine ones of stronger contrast on top."""
     return (
-        Coat(width, length, 3, colour, 0.8, 0.4),
-        Coat(0.53 * width, 0.65 * length, 2.4, colour),
-        Coat(0.3 * width + 1.2, 0.4 * length, fine, colour, 1.25, 0.65),
+        Coat(width, length, 3, color, 0.8, 0.4),
+        Coat(0.53 * width, 0.65 * length, 2.4, color),
+        Coat(0.3 * width + 1.2, 0.4 * length, fine, color, 1.25, 0.65),
     )
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the scene: where it is, which way its strokes run, its tone (standard deviation about 1), its coats."""
+    """A part of the scene: its mask, the flow of its strokes, its tone (standard deviation about 1) and its coats."""
 
     where: NDArray[np.bool_]
     flow: Array
     tone: Array
     coats: tuple[Coat, ...]
-    spill: int = 0  # strokes may leave the region by so many of their KNOTS; 0 lets them start at either end
+    spill: int = 0  # how many of their KNOTS strokes may leave the region by; 0 lets them start at either end
 
 
 class Canvas:
@@ -172,14 +172,14 @@ class Canvas:
         self.bristles = [self._bristles() for _ in range(128)]
 
     def _bristles(self, length: int = 160, across: int = 48) -> Array:
-        """(length, across, 2): streaks along the stroke, two columns each, and the slow drift of colour."""
+        """(length, across, 2): streaks along the stroke, two columns each, and the slow drift of color."""
         streaks = resized(self.rng.random((5, across // 2), np.float32), across, length)
         drift = resized(self.rng.random((3, 6), np.float32), across, length)
         texture: Array = np.clip(np.stack([1.3 * streaks + 0.2 * drift - 0.25, drift], -1), 0, 1)
         return texture
 
     def stroke(self, line: Array, on: Array, width: float, first: Array, second: Array) -> None:
-        """Draw a brush loaded with two colours along `line` (KNOTS, 2), where `on` (KNOTS,) is above 0."""
+        """Draw a brush loaded with two colors along `line` (KNOTS, 2), where `on` (KNOTS,) is above 0."""
         length = float(np.hypot(*np.diff(line, axis=0).T).sum())
         along = np.linspace(0, 1, int(length * SUPER * 1.5) + 4, dtype=np.float32)
         across = np.linspace(-1, 1, int(width * SUPER * 1.6) + 3, dtype=np.float32)
@@ -196,24 +196,24 @@ class Canvas:
         hairs = ((across + 1) / 2 * min(width, texture.shape[1] - 1)).astype(np.int32)  # a bristle every 2 pixels
         streaks = texture[:, hairs, 0]
         drift = texture[:, ((across + 1) / 2 * (texture.shape[1] - 1)).astype(np.int32), 1]
-        edge = np.clip((1 - np.abs(across)) * len(across) * 0.4, 0, 1)
+        border = np.clip((1 - np.abs(across)) * len(across) * 0.4, 0, 1)
         # Bristles do not all touch down at once, and run dry one by one over the second half.
         touch = np.clip(streaks * 3 + along[:, None] * 12, 0, 1)
         wet = np.clip((streaks - (along[:, None] - 0.5) * 1.3) * 5 + 1, 0, 1)
-        alpha = edge * touch * wet * on[:, None] * 0.95
-        seen = (column >= 0) & (column < WIDTH * SUPER) & (row >= 0) & (row < HEIGHT * SUPER) & (alpha > 0.02)
-        place = (row[seen], column[seen])
-        alpha, streaks, drift = alpha[seen], streaks[seen], drift[seen]
+        alpha = border * touch * wet * on[:, None] * 0.95
+        inside = (column >= 0) & (column < WIDTH * SUPER) & (row >= 0) & (row < HEIGHT * SUPER) & (alpha > 0.02)
+        pixels = (row[inside], column[inside])
+        alpha, streaks, drift = alpha[inside], streaks[inside], drift[inside]
 
         # Positions repeat within a stroke; assignment keeps the last one, so no pixel is painted twice.
-        colour = mixed(first, second, np.clip(drift * 1.6 + streaks * 0.9 - 0.75, 0, 1))
-        colour = colour * (0.8 + 0.4 * streaks)[:, None]
-        self.paint[place] += (colour - self.paint[place]) * alpha[:, None]
+        color = mixed(first, second, np.clip(drift * 1.6 + streaks * 0.9 - 0.75, 0, 1))
+        color = color * (0.8 + 0.4 * streaks)[:, None]
+        self.paint[pixels] += (color - self.paint[pixels]) * alpha[:, None]
         thickness = (0.2 + 0.8 * streaks) * min(width, 14) / 6
-        self.relief[place] += (0.3 * self.relief[place] + thickness - self.relief[place]) * alpha
+        self.relief[pixels] += (0.3 * self.relief[pixels] + thickness - self.relief[pixels]) * alpha
 
     def fill(self, region: Region) -> None:
-        """Lay down the coats of a region, the strokes of each in random order."""
+        """Draw the coats of a region, the strokes of each in random order."""
         for index, coat in enumerate(region.coats):
             self._apply(region, coat, corners=index == 0)
 
@@ -227,8 +227,8 @@ class Canvas:
         lines = trace(region.flow, start, coat.length * rng.lognormal(0, 0.3, number).astype(np.float32))
         on = drawn(region, lines, corners)
         tones = at(region.tone, start) * coat.contrast + rng.normal(0, coat.scatter, number)
-        first = coat.colour(start, tones.astype(np.float32))
-        second = coat.colour(start, tones + rng.normal(0, 0.15 + coat.scatter / 2, number).astype(np.float32))
+        first = coat.color(start, tones.astype(np.float32))
+        second = coat.color(start, tones + rng.normal(0, 0.15 + coat.scatter / 2, number).astype(np.float32))
         backwards = (rng.random(number) < 0.5) & (region.spill == 0)
         for i in range(number):
             way = -1 if backwards[i] else 1
@@ -237,16 +237,16 @@ class Canvas:
     def picture(self) -> Image.Image:
         """The painted surface, lit from the upper left, reduced to the finished size."""
         gy, gx = np.gradient(self.relief)
-        slope = np.clip((gx + gy) * 0.7, -0.8, 0.8)[..., None]
-        lit = self.paint * (1 + 0.6 * slope) + np.clip(slope - 0.1, 0, 1) * 0.35
+        incline = np.clip((gx + gy) * 0.7, -0.8, 0.8)[..., None]
+        lit = self.paint * (1 + 0.6 * incline) + np.clip(incline - 0.1, 0, 1) * 0.35
         image = Image.fromarray((np.clip(lit, 0, 1) * 255 + 0.5).astype(np.uint8))
         return image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
 
 def drawn(region: Region, lines: Array, corners: bool) -> Array:
-    """1 where a line (n, KNOTS, 2) is drawn: it ends, either way from its middle, where it leaves the region.
+    """1 where a line (n, KNOTS, 2) is drawn: from its middle, both ways, until it leaves the region.
 
-    It ends at a corner of the flow too, unless `corners`: the first coat leaves no ground bare.
+    It ends at a corner of the flow too, unless `corners`: the first coat must cover all of the ground.
     """
     on = (at(region.where.astype(np.float32), lines) > 0.5).astype(np.float32)
     for _ in range(region.spill):

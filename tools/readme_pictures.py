@@ -1,4 +1,7 @@
-"""Make the README's picture: run `fastnst demo` and keep its sheet, small, as docs/images/demo.jpg."""
+"""Make the README's picture: run `fastnst demo` and save its sheet, reduced, as docs/images/demo.jpg.
+
+python -m tools.readme_pictures
+"""
 
 from __future__ import annotations
 

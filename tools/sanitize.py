@@ -1,8 +1,8 @@
 """Build the CPU kernels under a sanitizer, beside the normal build, and run tests of the ops with it.
 
-    python tools/sanitize.py address                 # AddressSanitizer and UndefinedBehaviorSanitizer, tests/ops
-    python tools/sanitize.py thread                  # ThreadSanitizer, the tests of several threads
-    python tools/sanitize.py address -k gram         # what follows chooses tests, as for pytest
+    python -m tools.sanitize address                 # AddressSanitizer and UndefinedBehaviorSanitizer, tests/ops
+    python -m tools.sanitize thread                  # ThreadSanitizer, the tests of several threads
+    python -m tools.sanitize address -k gram         # further arguments select tests, as for pytest
 
 The build is in build/sanitize-NAME; the first report of a sanitizer ends the run.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,26 +22,28 @@ LIBRARIES = {
     "thread": ["libtsan.so", "libstdc++.so"],
 }
 OPTIONS = {
-    # Python frees nothing at its end; tests ask for more memory than there is.
+    # Python does not free everything at exit; tests request more memory than exists.
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
-    # What is not instrumented (Python, libtorch, libgomp) synchronises in ways that are not seen.
+    # Synchronization in code that is not instrumented (Python, libtorch, libgomp) is invisible to the sanitizer.
     "TSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:ignore_noninstrumented_modules=1:report_signal_unsafe=0",
 }
-# -s: a report would be lost with what pytest captures. What torch.compile makes is built without the sanitizer, and
-# compiling under one takes minutes.
+# -s: a report would be lost in pytest's captured output.
 ALWAYS = ["-q", "-x", "-s", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "tests" / "ops")]
-CHOSEN = {"address": ["-m", "not cuda", "-k", "not compile"], "thread": ["-m", "not cuda", "-k", "threads"]}
+# Code of torch.compile is built without the sanitizer, and compiling under one takes minutes.
+SELECTED = {"address": ["-m", "not cuda", "-k", "not compile"], "thread": ["-m", "not cuda", "-k", "threads"]}
 
 
-def main(name: str, chosen: list[str]) -> int:
+def main(name: str, selection: list[str]) -> int:
     folder = ROOT / "build" / f"sanitize-{name}"
     build(name, folder)
-    # Addresses are not shuffled: ThreadSanitizer needs them where it expects them.
-    command = ["setarch", platform.machine(), "-R", sys.executable, "-m", "pytest", *ALWAYS, *(chosen or CHOSEN[name])]
+    # -R: ThreadSanitizer does not support randomized addresses.
+    command = ["setarch", platform.machine(), "-R", sys.executable, "-m", "pytest", *ALWAYS]
+    # The package in this folder comes before the checkout's.
+    command += ["-o", f"pythonpath={shlex.join([str(folder), str(ROOT / 'tests')])}", *(selection or SELECTED[name])]
     environment = {**os.environ, **OPTIONS, "LD_PRELOAD": " ".join(map(library, LIBRARIES[name]))}
     environment |= {"PYTHONPATH": str(folder)}
-    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode  # where Python looks first
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
 
 
 def build(name: str, folder: Path) -> None:
@@ -51,11 +54,11 @@ def build(name: str, folder: Path) -> None:
 
 
 def library(name: str) -> str:
-    """The compiler's own file of that name."""
+    """The path of a library that comes with the compiler."""
     command = [os.environ.get("CXX", "g++"), f"-print-file-name={name}"]
     path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     if not Path(path).is_absolute():
-        sys.exit(f"{name}: the compiler has none; install its sanitizers")
+        sys.exit(f"{name}: the compiler does not have it; install its sanitizers")
     return str(Path(path).resolve())
 
 

@@ -1,7 +1,7 @@
 // Included before every file of a build under ThreadSanitizer: torch::stable::parallel_for over threads of std::thread.
 //
-// PyTorch's runs on libgomp, which is not instrumented: ThreadSanitizer sees none of its barriers and would report
-// every result as a race. Threads that are created and joined, it sees. Work is cut as at::parallel_for cuts it.
+// PyTorch's runs on libgomp, which is not instrumented: ThreadSanitizer does not see its barriers and would report
+// every result as a race. It does see threads that are created and joined. Work is split as in at::parallel_for.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>

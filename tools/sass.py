@@ -1,4 +1,4 @@
-"""Machine code as `cuobjdump -sass` prints it: instructions, loops, loads. Used by tools/kernel_report.py."""
+"""Machine code as `cuobjdump -sass` prints it: instructions, loops, loads. Used by kernel_report.py."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Instruction:
 
     @property
     def tensor(self) -> bool:
-        """Whether tensor cores execute it; HFMA2.MMA, a plain addition in another pipe, is none."""
+        """Whether tensor cores execute it; HFMA2.MMA, a plain addition in another pipe, is not."""
         return TENSOR.match(self.opcode) is not None
 
     @property
     def target(self) -> int | None:
-        """Where a branch goes, unless it is a subroutine call or a return."""
+        """The address a branch goes to; None for other instructions, subroutine calls and returns."""
         if not self.opcode.startswith("BRA"):
             return None
         match = re.search(r"0x([0-9a-f]+)\s*$", self.operands.strip())
@@ -51,7 +51,7 @@ def parse(text: str) -> dict[str, list[Instruction]]:
 
 
 def load_widths(instructions: list[Instruction]) -> dict[int, int]:
-    """How many loads from global memory there are of each width in bits; copies to shared memory count too."""
+    """The number of loads from global memory by width in bits, including copies to shared memory."""
     widths: Counter[int] = Counter()
     for instruction in instructions:
         parts = instruction.opcode.split(".")
@@ -62,7 +62,7 @@ def load_widths(instructions: list[Instruction]) -> dict[int, int]:
 
 
 def blocks(instructions: list[Instruction]) -> tuple[list[list[Instruction]], list[list[int]]]:
-    """Basic blocks, and the numbers of those that may follow each."""
+    """Basic blocks, and for each the indices of the blocks that may follow."""
     index = {instruction.address: i for i, instruction in enumerate(instructions)}
     starts = {0}
     for i, instruction in enumerate(instructions):
@@ -85,7 +85,7 @@ def blocks(instructions: list[Instruction]) -> tuple[list[list[Instruction]], li
 
 
 def loops(following: list[list[int]]) -> list[set[int]]:
-    """Natural loops: the blocks between a branch back and its target, which every way to the branch passes."""
+    """Natural loops: the blocks between a backward branch and its target, which dominates the branch."""
     count = len(following)
     before: list[list[int]] = [[] for _ in range(count)]
     reachable, stack = {0}, [0]
@@ -120,9 +120,9 @@ def loops(following: list[list[int]]) -> list[set[int]]:
 
 
 def main_loop(instructions: list[Instruction]) -> list[Instruction]:
-    """The innermost loop with the most tensor-core instructions, or, with none in any, the most bits loaded.
+    """The innermost loop with the most tensor-core instructions or, without any, with the most bits loaded.
 
-    What follows an atomic is left out where there is a choice: there the last block adds up what all have written.
+    Loops after an atomic are skipped if there are others: in them the last thread block sums all partial results.
     """
     if not instructions:
         return []

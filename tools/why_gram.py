@@ -1,170 +1,52 @@
-"""Make the table and the pictures of docs/why_gram.md: python tools/why_gram.py [--out FOLDER]
+"""Make the table and the pictures of docs/explanation/why_gram.md.
 
-Shuffles the positions of VGG-19's feature maps of the shipped photograph and measures what the style loss and the
-content loss make of it; then paints textures from Gram matrices alone. The table goes to stdout, the pictures to
-docs/images. Needs matplotlib (pip install "fastnst[plot]"); takes a minute or two, nearly all of it for the textures.
+    python -m tools.why_gram [--out FOLDER]
+
+Shuffles the positions of VGG-19's feature maps of the shipped photograph and measures the style loss and the content
+loss of the result; then makes textures from Gram matrices alone. The table goes to stdout, the pictures to docs/images.
+Needs matplotlib (pip install "fastnst[plot]"); takes a minute or two, mostly for the textures.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from fastnst import VGG, images, ops, stylize, weights
-from fastnst.files import replacing
-from fastnst.losses import ContentLoss, StyleLoss
-from fastnst.presets import STYLE_LAYERS
-from fastnst.settings import Settings
-from fastnst.vgg import chain_to
+from fastnst import VGG, ops, weights
+from tools.canvas import INK, QUIET, WIDTH, Canvas
+from tools.gram_measurements import (
+    CROP,
+    NEGLIGIBLE,
+    TEXTURE_STEPS,
+    Row,
+    measure,
+    ratio,
+    receptive_field,
+    shipped,
+    shuffled,
+    table,
+    texture,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-CROP = (256, 384)  # both pictures, so that features can be compared position by position
 SHOWN = "relu2_1"
-CHANNELS = (12, 80, 51, 6, 114, 24)  # of SHOWN: chosen by eye for what they tell of the photograph
-
+CHANNELS = (12, 80, 51, 6, 114, 24)  # of SHOWN, selected by eye
 TEXTURE_SIDE = 224
-TEXTURE_STEPS = 60
-# Deep Gram matrices pull harder; these bring each layer's loss after the run to the same order.
+# The style losses of deep layers have larger gradients; these weights give each layer's loss the same order of
+# magnitude after the run.
 TEXTURE_LAYERS = (("relu1_1", 10.0), ("relu2_1", 3.0), ("relu3_1", 5.0), ("relu4_1", 1.0))
-
-INK, QUIET, STYLE, CONTENT = "#2b3440", "#6b7785", "#c2703d", "#7d9cb8"
-WIDTH = 1500  # pixels
-DPI = 100
-
-
-# ---- the claim -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Row:
-    """One layer. The three ratios have for yardstick the same loss between the photograph and the painting."""
-
-    layer: str
-    sees: int  # side, in pixels, of the patch that one feature looks at
-    style: float  # style loss of the feature map with its positions shuffled
-    content: float  # content loss of the same
-    pixels: float  # style loss of the photograph with its pixels shuffled before the network sees it
-
-
-def shuffled(x: Tensor, seed: int = 0) -> Tensor:
-    """``x`` ``[1, C, H, W]`` with its positions in random order, the same order for every channel."""
-    order = torch.randperm(x.shape[2:].numel(), generator=torch.Generator().manual_seed(seed))
-    return x.flatten(2)[:, :, order].reshape(x.shape)
-
-
-def shipped(name: str, crop: int | tuple[int, int]) -> Tensor:
-    """The shipped ``demo_photo`` or ``demo_painting``, pixels ``[1, 3, H, W]`` in 0..1."""
-    with as_file(files("fastnst") / "assets" / f"{name}.jpg") as path:
-        return images.load(path, crop=crop).pixels
-
-
-def field_of_view(layer: str) -> int:
-    """Side, in pixels, of the patch of the image that one feature of VGG-19's ``layer`` looks at."""
-    side = 1
-    for step in chain_to("vgg19", [layer]):
-        side += {"conv": 2 * step.stride, "pool": step.stride // 2, "relu": 0}[step.kind]
-    return side
-
-
-@torch.no_grad()
-def measure() -> list[Row]:
-    """The table, one row for each of the five layers of Gatys et al."""
-    network = VGG(weights.load(), STYLE_LAYERS)
-    photo, painting = shipped("demo_photo", CROP), shipped("demo_painting", CROP)
-    here = network.features(photo * 255, STYLE_LAYERS)
-    there = network.features(painting * 255, STYLE_LAYERS)
-    noise = network.features(shuffled(photo) * 255, STYLE_LAYERS)
-    rows = []
-    for layer in STYLE_LAYERS:
-        style, content = StyleLoss(here[layer]), ContentLoss(here[layer])
-        mixed, other = shuffled(here[layer]), there[layer]
-        rows.append(
-            Row(
-                layer,
-                field_of_view(layer),
-                float(style(mixed) / style(other)),
-                float(content(mixed) / content(other)),
-                float(style(noise[layer]) / style(other)),
-            )
-        )
-    return rows
-
-
-NEGLIGIBLE = 1e-10  # ratios below are rounding errors, whose digits differ from machine to machine
-
-
-def ratio(value: float) -> str:
-    """Two digits after the point, or the statement that there is nothing but rounding."""
-    return f"< {NEGLIGIBLE:.0e}" if value < NEGLIGIBLE else f"{value:.2f}"
-
-
-def table(rows: list[Row]) -> str:
-    """``rows`` as the Markdown table of the page."""
-    lines = [
-        "| layer | one feature sees | style loss, features shuffled | content loss, features shuffled "
-        "| style loss, pixels shuffled |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = (row.layer, f"{row.sees} x {row.sees} px", *map(ratio, (row.style, row.content, row.pixels)))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-# ---- picture 1: shuffled features ------------------------------------------------------------------------------------
-
-
-class Canvas:
-    """A figure on which things are placed in pixels from the top left corner."""
-
-    def __init__(self, height: int) -> None:
-        from matplotlib.figure import Figure
-
-        self.height = height
-        self.figure: Figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes with a thin frame and no ticks."""
-        box = (left / WIDTH, 1 - (top + height) / self.height, width / WIDTH, height / self.height)
-        axes = self.figure.add_axes(box)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set(color=QUIET, linewidth=0.6)
-        return axes
-
-    def text(self, left: float, top: float, text: str, *, size: float = 13, color: str = INK, at: str = "left") -> None:
-        """One or more lines, their middle at ``top``."""
-        self.figure.text(
-            left / WIDTH, 1 - top / self.height, text, fontsize=size, color=color, ha=at, va="center", linespacing=1.4
-        )
-
-    def picture(self, pixels: Tensor, left: float, top: float, width: float, height: float) -> Axes:
-        """Pixels ``[1, 3, H, W]`` in 0..1, stretched over the box."""
-        axes = self.axes(left, top, width, height)
-        axes.imshow(pixels[0].permute(1, 2, 0).numpy(), interpolation="lanczos", aspect="auto")
-        return axes
-
-    def save(self, path: Path) -> None:
-        """Write a JPEG without chroma subsampling, which would blur coloured lines."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside:
-            self.figure.savefig(beside, dpi=DPI, pil_kwargs={"quality": 88, "subsampling": 0, "optimize": True})
+STYLE, CONTENT = "#c2703d", "#7d9cb8"
 
 
 def draw_channels(canvas: Canvas, features: Tensor, tops: Tensor, left: float) -> None:
-    """Six channels of ``features`` in three columns and two rows; ``tops`` is each channel's white."""
+    """Six channels of ``features`` in three columns and two rows; ``tops`` are the values shown white."""
     width, height, gap = 146.0, 97.0, 6.0
     for i, channel in enumerate(CHANNELS):
         axes = canvas.axes(left + (i % 3) * (width + gap), 70 + (i // 3) * (height + gap), width, height)
@@ -173,16 +55,16 @@ def draw_channels(canvas: Canvas, features: Tensor, tops: Tensor, left: float) -
 
 
 def draw_grams(canvas: Canvas, grams: tuple[Tensor, Tensor], left: float, top: float, side: float, gap: float) -> None:
-    """The equation: this Gram matrix - that one = nothing, all three in the same colours."""
+    """Two Gram matrices and their difference, which is zero, in the same colors."""
     from matplotlib.colors import PowerNorm
 
-    order = grams[0][0].diagonal().argsort(descending=True)  # strong channels first: it reads better
+    order = grams[0][0].diagonal().argsort(descending=True)  # strong channels first
     first, second = (gram[0][order][:, order] for gram in grams)
     labels = ("$G$ of the features", "$G$ of the shuffled features", "their difference")
     for i, (label, gram) in enumerate(zip(labels, (first, second, (first - second).abs()), strict=True)):
         x = left + i * (side + gap)
         axes = canvas.axes(x, top, side, side)
-        # The root makes weak pairs visible beside strong ones.
+        # The square root makes weak pairs visible beside strong ones.
         axes.imshow(gram.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, float(first.max())), interpolation="nearest")
         canvas.text(x + side / 2, top - 24, label, at="center")
         if i < 2:
@@ -191,7 +73,7 @@ def draw_grams(canvas: Canvas, grams: tuple[Tensor, Tensor], left: float, top: f
 
 
 def draw_bars(canvas: Canvas, rows: list[Row], left: float, top: float, width: float, height: float) -> None:
-    """For each layer a long bar (content) and one that is not there (style)."""
+    """For each layer the content loss, a long bar, and the style loss, which is zero."""
     axes = canvas.axes(left + 66, top, width - 66, height)
     for i, row in enumerate(rows):
         for shift, value, color in ((-0.18, row.content, CONTENT), (0.18, row.style, STYLE)):
@@ -215,7 +97,7 @@ def draw_shuffle(path: Path, rows: list[Row]) -> None:
     photo = shipped("demo_photo", CROP)
     features = VGG(weights.load(), [SHOWN]).features(photo * 255)[SHOWN].contiguous()
     mixed = shuffled(features)
-    tops = features[0].flatten(1).quantile(0.99, dim=1)  # a few bright positions would leave the rest black
+    tops = features[0].flatten(1).quantile(0.99, dim=1)  # the maximum would make all other positions nearly black
     scale = 1 / features.shape[2:].numel()
 
     canvas = Canvas(height=706)
@@ -237,30 +119,8 @@ def draw_shuffle(path: Path, rows: list[Row]) -> None:
     canvas.save(path)
 
 
-# ---- picture 2: textures from Gram matrices --------------------------------------------------------------------------
-
-
-def texture(picture: Tensor, layers: Mapping[str, float], steps: int = TEXTURE_STEPS) -> Tensor:
-    """An image from noise with the Gram matrices of ``picture`` at ``layers`` (Gatys, Ecker, Bethge 2015)."""
-    settings = Settings(
-        content_weight=0.0,
-        content_layers=(),
-        style_layers=tuple(layers.items()),
-        style_form="channels",
-        tv_weight=0.0,
-        init="noise",
-        size=max(picture.shape[2:]),
-        steps=steps,
-        scales=2,
-        pooling="average",
-        padding="replicate",  # zeros around the image would tell each feature how near the border is
-        precision="float32",
-    )
-    return stylize(picture, picture, settings=settings).image
-
-
 def draw_textures(path: Path, steps: int = TEXTURE_STEPS) -> None:
-    """The painting, and what one, two, three and four layers' Gram matrices keep of it."""
+    """The painting, and textures from the Gram matrices of one, two, three and four of its layers."""
     painting = shipped("demo_painting", TEXTURE_SIDE)
     gap, left, top = 18.0, 30.0, 74.0
     side = (WIDTH - 2 * left - 4 * gap) / 5
@@ -269,26 +129,26 @@ def draw_textures(path: Path, steps: int = TEXTURE_STEPS) -> None:
     canvas.picture(painting, left, top, side, side)
     for i, (layer, _) in enumerate(TEXTURE_LAYERS):
         print(f"texture {i + 1} of {len(TEXTURE_LAYERS)}: up to {layer}", file=sys.stderr)
-        x, sees = left + (i + 1) * (side + gap), field_of_view(layer)
+        x, field = left + (i + 1) * (side + gap), receptive_field(layer)
         image = texture(painting, dict(TEXTURE_LAYERS[: i + 1]), steps)
         axes = canvas.picture(image, x, top, side, side)
-        draw_view(axes, sees)
+        draw_field(axes, field)
         canvas.text(x, 28, f"from $G$ of {layer}" if i == 0 else f"and of {layer}", size=15)
-        canvas.text(x, 54, f"one feature sees {sees} x {sees} px", color=QUIET)
+        canvas.text(x, 54, f"one feature sees {field} x {field} px", color=QUIET)
     canvas.save(path)
 
 
-def draw_view(axes: Axes, sees: int) -> None:
-    """A white square of the size of one feature's patch, in the lower left corner."""
+def draw_field(axes: Axes, field: int) -> None:
+    """A white square of the size of a receptive field, in the lower left corner."""
     from matplotlib.patches import Rectangle
 
-    corner = (5, TEXTURE_SIDE - 6 - sees)
+    corner = (5, TEXTURE_SIDE - 6 - field)
     for color, linewidth in ((INK, 3.0), ("white", 1.5)):
-        axes.add_patch(Rectangle(corner, sees, sees, fill=False, edgecolor=color, linewidth=linewidth))
+        axes.add_patch(Rectangle(corner, field, field, fill=False, edgecolor=color, linewidth=linewidth))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the table and the pictures of docs/why_gram.md.")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "docs" / "images")
     options = parser.parse_args()
     rows = measure()

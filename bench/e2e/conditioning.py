@@ -1,39 +1,39 @@
-"""How many steps plain L-BFGS needs for the loss that conditioned L-BFGS reaches in fewer: counts, not seconds.
+"""How many steps plain L-BFGS needs for the loss that conditioned L-BFGS reaches: counts, not seconds.
 
-    python bench/e2e/conditioning.py [--size 128] [--steps 60]
+    python -m bench.e2e.conditioning [--size 128] [--steps 60]
 
-Both start from the content picture and minimise the loss of the preset johnson in float32, on three pairs: the shipped
+Both start from the content picture and minimize the loss of the preset johnson in float32, on three pairs: the shipped
 photograph with the shipped painting, the painting with the photograph, and the photograph's lower right quarter with
-the painting's. Prints, for some steps of the conditioned run, the step at which the plain one is as far.
+the painting's. Prints, for some steps of the conditioned run, the step at which the plain one reaches the same loss.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
+from bench.common.options import parser
+from bench.common.pictures import PAINTING, PHOTO
+from bench.common.results import Table
 from fastnst import images, weights
-from fastnst.conditioning import ConditionedLBFGS
-from fastnst.lbfgs import LBFGS
-from fastnst.objective import Objective, style_targets
-from fastnst.settings import Settings
-from fastnst.vgg import VGG
+from fastnst.config.settings import Settings
+from fastnst.network.vgg import VGG
+from fastnst.objective.targets import style_targets
+from fastnst.objective.whole import Objective
+from fastnst.optim.conditioning import ConditionedLBFGS
+from fastnst.optim.lbfgs import LBFGS
 
-ASSETS = Path(__file__).resolve().parents[2] / "fastnst" / "assets"
-ASKED = (10, 20, 30, 40, 50, 60, 80, 100)
+COMPARED = (10, 20, 30, 40, 50, 60, 80, 100)
 LONGER = 2  # the plain run may take this many times as many steps
 
 
 def pictures(size: int) -> dict[str, tuple[Tensor, Tensor]]:
-    photo, painting = (images.load(ASSETS / f"demo_{name}.jpg", crop=2 * size).pixels for name in ("photo", "painting"))
-    small = [images.resize(x, size, size) * 255 for x in (photo, painting)]
-    quarters = [x[..., size:, size:] * 255 for x in (photo, painting)]
+    both = [images.load(path, crop=2 * size).pixels for path in (PHOTO, PAINTING)]
+    photo, painting = (images.resize(x, size, size) * 255 for x in both)
+    quarters = [x[..., size:, size:] * 255 for x in both]
     return {
-        "photo, painting": (small[0], small[1]),
-        "painting, photo": (small[1], small[0]),
+        "photo, painting": (photo, painting),
+        "painting, photo": (painting, photo),
         "quarters": (quarters[0], quarters[1]),
     }
 
@@ -47,28 +47,33 @@ def losses(optimizer: LBFGS | ConditionedLBFGS, objective: Objective, image: Ten
     return found
 
 
+def cells(conditioned: list[float], plain: list[float], steps: list[int]) -> list[str]:
+    """For each step of the conditioned run the first step of the plain one whose loss is no higher."""
+    shown = []
+    for step in steps:
+        reached = next((i for i, loss in enumerate(plain, 1) if loss <= conditioned[step - 1]), None)
+        shown.append(f"{reached} ({reached / step:.2f})" if reached else f"over {len(plain)}")
+    return shown
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", type=int, default=128, help="side of the square pictures (default 128)")
-    parser.add_argument("--steps", type=int, default=60, help="of the conditioned run (default 60)")
-    options = parser.parse_args()
-    settings = Settings.of("johnson")
+    arguments = parser(__doc__)
+    arguments.add_argument("--size", type=int, default=128, help="side of the square pictures (default 128)")
+    arguments.add_argument("--steps", type=int, default=60, help="of the conditioned run (default 60)")
+    options = arguments.parse_args()
+    settings = Settings.from_preset("johnson")
     network = VGG(weights.load(), settings.layer_names(), winograd=True)
-    asked = [step for step in ASKED if step <= options.steps]
-    print(f"{options.size} x {options.size}, torch {torch.__version__}\n")
-    print(f"| pair | {' | '.join(f'as far as step {step}' for step in asked)} |\n|---|{'---|' * len(asked)}")
+    steps = [step for step in COMPARED if step <= options.steps]
+    rows = []
     for name, (content, style) in pictures(options.size).items():
         objective = Objective(network, content, style_targets(network, style, settings), settings)
         runs = []
-        for make, steps in ((ConditionedLBFGS, options.steps), (LBFGS, LONGER * options.steps)):
+        for make, count in ((ConditionedLBFGS, options.steps), (LBFGS, LONGER * options.steps)):
             image = content.clone()
-            runs.append(losses(make(image, 1.0, settings.history), objective, image, steps))
-        conditioned, plain = runs
-        cells = []
-        for step in asked:
-            as_far = [i for i, loss in enumerate(plain, 1) if loss <= conditioned[step - 1]]
-            cells.append(f"{as_far[0]} ({as_far[0] / step:.2f})" if as_far else f"over {len(plain)}")
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+            runs.append(losses(make(image, 1.0, settings.history), objective, image, count))
+        rows.append((name, *cells(*runs, steps)))
+    print(f"{options.size} x {options.size}, torch {torch.__version__}\n")
+    print(Table(("pair", *(f"loss of step {step}" for step in steps)), rows))
 
 
 if __name__ == "__main__":

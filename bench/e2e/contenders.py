@@ -1,8 +1,7 @@
-"""Who takes part in the race, how each is installed and started, and what one run of it gave."""
+"""The contenders of the race: how each is installed and started, and the outcome of one run."""
 
 from __future__ import annotations
 
-import os
 import re
 import statistics
 import subprocess
@@ -15,20 +14,21 @@ from pathlib import Path
 
 import psutil
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+from bench.common import worker
+from bench.common.machine import ROOT
+
 WARM_UP = 2  # steps not counted: they build thread pools, plans and buffers
 
 
 @dataclass(frozen=True)
 class Contender:
-    """``script`` runs it, with ``arguments`` after those that all get; ``package`` is what pip installs for it.
+    """``module`` runs it, with ``arguments`` after the common ones; ``package`` is installed with pip.
 
-    ``differs`` says what of its steps or its loss is not as in the race's definition.
+    ``differs`` says how its steps or its loss differ from the race's definition.
     """
 
     name: str
-    script: str
+    module: str
     package: str | None = None
     arguments: tuple[str, ...] = ()
     optimizers: tuple[str, ...] = ("adam", "lbfgs")
@@ -40,21 +40,26 @@ class Contender:
 
 
 def ours(name: str, **settings: str) -> Contender:
-    """fastnst with settings of its own."""
-    return Contender(f"fastnst {name}", "run_fastnst.py", arguments=tuple(f"{k}={v}" for k, v in settings.items()))
+    """fastnst with given settings."""
+    arguments = tuple(f"{key}={value}" for key, value in settings.items())
+    return Contender(f"fastnst {name}", "bench.e2e.run_fastnst", arguments=arguments)
 
 
-REFERENCE = "neural-style 0.5.7"  # what ratios are to
+REFERENCE = "neural-style 0.5.7"  # of all ratios
 CONTENDERS = (
-    Contender(REFERENCE, "run_neural_style.py", "neural-style==0.5.7", differs="pixels are 256/255 of ours"),
-    Contender("pastiche 1.6.0", "run_pastiche.py", "pastiche==1.6.0"),
-    Contender("pystiche 1.0.1", "run_pystiche.py", "pystiche==1.0.1", differs="isotropic total variation, images 0..1"),
+    Contender(
+        REFERENCE, "bench.e2e.run_neural_style", "neural-style==0.5.7", differs="pixels are 256/255 of fastnst's"
+    ),
+    Contender("pastiche 1.6.0", "bench.e2e.run_pastiche", "pastiche==1.6.0"),
+    Contender(
+        "pystiche 1.0.1", "bench.e2e.run_pystiche", "pystiche==1.0.1", differs="isotropic total variation, images 0..1"
+    ),
     Contender(
         "guertena 0.0.5",
-        "run_guertena.py",
+        "bench.e2e.run_guertena",
         "guertena==0.0.5",
         optimizers=("lbfgs",),
-        differs="L-BFGS searches along lines, images 0..1",
+        differs="L-BFGS with a line search, images 0..1",
     ),
     ours("float32", precision="float32"),
     ours("float32 direct", precision="float32", convolution="direct"),
@@ -65,7 +70,7 @@ CONTENDERS = (
 
 @dataclass
 class Outcome:
-    """One process: seconds of each counted step, its largest and its steady resident memory, and its losses."""
+    """One process: seconds of each counted step, its peak and its steady resident memory, and its first loss."""
 
     seconds: list[float]
     peak: int
@@ -75,9 +80,9 @@ class Outcome:
 
 
 def named(names: str | None) -> list[Contender]:
-    """The contenders called as one of ``names``, separated by commas, or whose names begin so; all for None.
+    """The contenders with one of ``names``, separated by commas, or whose names begin with one; all for None.
 
-    Exits where there is none.
+    Exits where a name matches none.
     """
     if names is None:
         return list(CONTENDERS)
@@ -91,7 +96,7 @@ def named(names: str | None) -> list[Contender]:
 
 
 def install(contender: Contender) -> None:
-    """Its package in a folder of its own, which no other process sees; torch and NumPy are the ones that we use."""
+    """Install its package into a folder of its own, which no other process sees; torch and NumPy are shared."""
     if contender.package is None or contender.folder.exists():
         return
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(contender.folder)]
@@ -99,10 +104,9 @@ def install(contender: Contender) -> None:
 
 
 def run(contender: Contender, folder: Path, optimizer: str, steps: int, threads: int, out: Path) -> Outcome:
-    """One process, the lines it prints timed and its memory watched. Exits if it fails."""
-    arguments = [str(HERE / contender.script), str(folder), optimizer, str(steps), str(out), *contender.arguments]
-    paths = [str(contender.folder), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths)}
+    """Run one process; time the lines it prints and read its memory. Exits if it fails."""
+    arguments = ["-m", contender.module, str(folder), optimizer, str(steps), str(out), *contender.arguments]
+    environment = worker.environment(threads, contender.folder)
     stamps: list[float] = []
     resident: list[int] = []
     lines: list[str] = []
@@ -120,9 +124,9 @@ def run(contender: Contender, folder: Path, optimizer: str, steps: int, threads:
             found = re.match(r"\s*Total loss: ([0-9.e+-]+)", line)
             if found and len(stamps) == 1:
                 first_loss = float(found[1])
-            told = re.match(r"PEAK (\d+)", line)
-            if told:
-                peak = int(told[1])
+            found = re.match(r"PEAK (\d+)", line)
+            if found:
+                peak = int(found[1])
     gaps = counted(stamps)
     if process.returncode or not gaps or not peak:
         sys.exit(f"{contender.name} failed after {len(stamps)} steps:\n{''.join(lines[-20:])}")

@@ -1,29 +1,30 @@
-"""How far a Newton-Schulz matrix root of twelve iterations, as style-transfer-pytorch takes it, is from the exact one.
+"""The error of a Newton-Schulz matrix root of twelve iterations, which style-transfer-pytorch uses.
 
-    python bench/e2e/matrix_root.py [--size 160]
+    python -m bench.e2e.matrix_root [--size 160]
 
 Prints, for random pictures and for the shipped ones, each layer's Wasserstein-2 style loss by that root over the one by
-eigenvalues, both in float64. Network: the bundled VGG-19 with its features brought to about the size of torchvision's,
-so that the 1e-4 on the diagonals of covariances weighs as it does there.
+eigenvalues, both in float64. The features of the bundled VGG-19 are scaled to about the size of torchvision's, so that
+the 1e-4 on the diagonals of covariances has the same relative weight.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 
 import torch
-from machine import ROOT
 from torch import Tensor
 
+from bench.common.options import parser
+from bench.common.pictures import PAINTING, PHOTO
+from bench.common.results import Table
 from fastnst import images, weights
-from fastnst.presets import STYLE_LAYERS
-from fastnst.vgg import VGG
+from fastnst.config.presets import STYLE_LAYERS
+from fastnst.network.vgg import VGG
 
 ITERATIONS = 12
 RIDGE = 1e-4
-SMALLER = 200.0  # times: mean activations of torchvision's VGG-19 are near 1
+SCALE = 1 / 200  # mean activations of torchvision's VGG-19 are near 1
 
 
 def newton_schulz(a: Tensor) -> Tensor:
@@ -56,27 +57,26 @@ def loss(x: Tensor, style: Tensor, root: Callable[[Tensor], Tensor]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=160, help="longest side of the pictures (default: 160)")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--size", type=int, default=160, help="longest side of the pictures (default 160)")
+    options = arguments.parse_args()
     given = weights.load()
-    convs = {name: (weight.double(), bias.double() / SMALLER) for name, (weight, bias) in given.convs.items()}
-    given = dataclasses.replace(given, convs=convs, scale=(1 / SMALLER,) * 3)
+    convs = {name: (weight.double(), bias.double() * SCALE) for name, (weight, bias) in given.convs.items()}
+    given = dataclasses.replace(given, convs=convs, scale=(SCALE,) * 3)
     network = VGG(given, STYLE_LAYERS, padding="replicate_first", dtype=torch.float64)
-    assets = ROOT / "fastnst" / "assets"
-    shipped = [images.load(assets / f"demo_{name}.jpg", size=options.size).pixels for name in ("photo", "painting")]
+    shipped = [images.load(path, size=options.size).pixels for path in (PHOTO, PAINTING)]
     generator = torch.Generator("cpu").manual_seed(0)
     noise = [torch.rand(1, 3, options.size * 3 // 4, options.size, generator=generator) for _ in range(2)]
-    print(f"style loss by {ITERATIONS} iterations / exact, longest side {options.size}")
-    print("| pictures | " + " | ".join(STYLE_LAYERS) + " |")
-    print("|---|" + "---|" * len(STYLE_LAYERS))
+    rows = []
     for name, (image, style) in {"photograph and painting": shipped, "noise": noise}.items():
         found = [network.features(x.double() * 255, STYLE_LAYERS) for x in (image, style)]
         ratios = [
             loss(found[0][layer], found[1][layer], newton_schulz) / loss(found[0][layer], found[1][layer], exact)
             for layer in STYLE_LAYERS
         ]
-        print(f"| {name} | " + " | ".join(f"{ratio:.3f}" for ratio in ratios) + " |")
+        rows.append((name, *(f"{ratio:.3f}" for ratio in ratios)))
+    print(f"style loss by {ITERATIONS} iterations / exact, longest side {options.size}, torch {torch.__version__}\n")
+    print(Table(("pictures", *STYLE_LAYERS), rows))
 
 
 if __name__ == "__main__":

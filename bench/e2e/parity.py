@@ -1,14 +1,15 @@
-"""Does the fast run end where the exact one does? Losses and pictures of both, for three pairs and both optimisers.
+"""Does the fast run end at the loss of the exact one? Losses and pictures of both, for three pairs and both optimizers.
 
-    python bench/e2e/parity.py [--pictures FOLDER] [--size 256] [--steps 300]
+    python -m bench.e2e.parity [--pictures FOLDER] [--size 256] [--steps 300]
 
-The exact run is float32 with PyTorch's convolutions; the fast one is what `auto` picks on this machine. Both minimise
-the loss of the preset `johnson` from the content picture. One evaluator, float32 with PyTorch's convolutions, judges
-the images of both on the way and at the end, before they are clamped and rounded. They are to end within 3 %.
+The exact run is float32 with PyTorch's convolutions; the fast one is what `auto` chooses on this machine. Both minimize
+the loss of the preset `johnson` from the content picture. One evaluator, float32 with PyTorch's convolutions, computes
+the losses of both images during the run and at the end, before they are clamped and rounded. They should end within
+3 %.
 
 The pairs are the shipped photograph with the shipped painting, then those of FOLDER, `content_*` with `style_*` in
-order; where that is fewer than three, the shipped pictures in other roles make up for them. A run that is done is kept
-in build/bench/parity, by its settings, its pictures and the state of the code, and is not run again.
+order; if these are fewer than three, the shipped pictures with exchanged roles and other crops complete them. Runs are
+cached in build/bench/parity, by settings, pictures and the state of the code.
 
 Prints a table and writes parity.json, parity.md, parity.png (losses) and parity_pictures.jpg to bench/results. Exits
 with 1 where two runs end further apart.
@@ -27,18 +28,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from machine import RESULTS, ROOT, machine, plain, write
 from torch import Tensor
 
-from fastnst import images, transfer
+from bench.common import results
+from bench.common.machine import ROOT, machine
+from bench.common.options import parser, plain
+from bench.common.pictures import PAINTING, PHOTO
+from bench.common.results import Report, Section, Table
+from fastnst import images
+from fastnst.config.ranges import OPTIMIZERS
+from fastnst.config.settings import Settings
 from fastnst.gallery.pairs import find, pair_up
-from fastnst.objective import Losses, Objective, style_targets
-from fastnst.optimize import optimize, to_picture
-from fastnst.settings import OPTIMIZERS, Settings
-from fastnst.walk import ValueAndGrad
+from fastnst.objective.protocol import Losses, ValueAndGrad
+from fastnst.objective.targets import style_targets
+from fastnst.objective.whole import Objective
+from fastnst.optim.loop import optimize
+from fastnst.optim.progress import to_picture
+from fastnst.run import stylizer
 
-KEPT = ROOT / "build" / "bench" / "parity"
-CODE = ("fastnst", "csrc", "bench/e2e/parity.py")
+CACHE = ROOT / "build" / "bench" / "parity"
+CODE = ("fastnst", "csrc", "bench/e2e/parity.py")  # what a cached run depends on
 EXACT, FAST = "float32, direct", "auto"
 CONTENDERS = {
     EXACT: {"precision": "float32", "convolution": "direct"},
@@ -46,8 +55,8 @@ CONTENDERS = {
 }
 BOUND = 0.03
 PAIRS = 3
-JUDGED = 20  # points of a curve
-MOST_BYTES = 500_000  # of the sheet of pictures
+POINTS = 20  # of a curve
+MAX_BYTES = 500_000  # of the sheet of pictures
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; ``curve`` has steps taken and the judge's loss there, the last of them at the end."""
+    """A run; ``curve`` has numbers of steps and the evaluator's losses after them, the last one at the end."""
 
     curve: list[tuple[int, float]]
     picture: Tensor
@@ -75,14 +84,13 @@ class Outcome:
 
 def pairs(folder: Path | None, size: int) -> list[Pair]:
     """The three pairs, square crops of their pictures."""
-    photo, painting = (ROOT / "fastnst" / "assets" / f"demo_{name}.jpg" for name in ("photo", "painting"))
-    found = [(photo, painting)] + (pair_up(*find(folder), "order", 0) if folder else [])
+    found = [(PHOTO, PAINTING)] + (pair_up(*find(folder), "order", 0) if folder else [])
     made = [(content.stem, style.stem, _square(content, size), _square(style, size)) for content, style in found]
     if len(made) < PAIRS:
-        made.append((painting.stem, photo.stem, _square(painting, size), _square(photo, size)))
+        made.append((PAINTING.stem, PHOTO.stem, _square(PAINTING, size), _square(PHOTO, size)))
     if len(made) < PAIRS:
-        close = _square(photo, 2 * size)[..., size // 2 : size // 2 + size, size // 2 : size // 2 + size]
-        made.append((f"{photo.stem} close", painting.stem, close, _square(painting, size)))
+        close = _square(PHOTO, 2 * size)[..., size // 2 : size // 2 + size, size // 2 : size // 2 + size]
+        made.append((f"{PHOTO.stem} close", PAINTING.stem, close, _square(PAINTING, size)))
     return [Pair(f"{content} + {style}", *pixels) for content, style, *pixels in made[:PAIRS]]
 
 
@@ -91,90 +99,88 @@ def _square(path: Path, size: int) -> Tensor:
 
 
 def objective(pair: Pair, settings: Settings) -> Objective:
-    network = transfer.Stylizer(settings).network
+    network = stylizer.Stylizer(settings).network
     return Objective(network, pair.content, style_targets(network, pair.style, settings), settings)
 
 
-class Judged:
-    """An objective whose images are judged as well, at some of the steps; an image is asked about before its step."""
+class Recorded:
+    """An objective that records the evaluator's loss of the image before every ``every``-th step."""
 
-    def __init__(self, asked: ValueAndGrad, judge: Objective, every: int) -> None:
-        self.asked, self.judge, self.every = asked, judge, every
+    def __init__(self, objective: ValueAndGrad, evaluator: Objective, every: int) -> None:
+        self.objective, self.evaluator, self.every = objective, evaluator, every
         self.curve: list[tuple[int, float]] = []
         self.count = 0
 
     def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
         if self.count % self.every == 0:
-            self.look(image)
+            self.record(image)
         self.count += 1
-        return self.asked.value_and_grad(image)
+        return self.objective.value_and_grad(image)
 
-    def look(self, image: Tensor) -> None:
-        self.curve.append((self.count, self.judge.value_and_grad(image)[0].total))
+    def record(self, image: Tensor) -> None:
+        self.curve.append((self.count, self.evaluator.value_and_grad(image)[0].total))
 
 
-def run(pair: Pair, settings: Settings, judge: Objective) -> Outcome:
+def run(pair: Pair, settings: Settings, evaluator: Objective) -> Outcome:
     """A run from the content picture."""
-    judged = Judged(objective(pair, settings), judge, max(settings.steps // JUDGED, 1))
+    recorded = Recorded(objective(pair, settings), evaluator, max(settings.steps // POINTS, 1))
     start = time.perf_counter()
-    done = optimize(judged, pair.content, settings)
-    judged.look(done.image)
-    return Outcome(judged.curve, to_picture(done.image), time.perf_counter() - start, done.stopped)
+    done = optimize(recorded, pair.content, settings)
+    recorded.record(done.image)
+    return Outcome(recorded.curve, to_picture(done.image), time.perf_counter() - start, done.stopped)
 
 
-def kept(pair: Pair, settings: Settings, judge: Objective) -> Outcome:
-    """The run, done now or before."""
+def cached(pair: Pair, settings: Settings, evaluator: Objective) -> Outcome:
+    """The run, made now or before."""
     state = hashlib.sha256(json.dumps(settings.to_dict(), sort_keys=True).encode())
     for pixels in (pair.content, pair.style):
         state.update(pixels.numpy().tobytes())
     state.update(code())
-    place = KEPT / f"{state.hexdigest()[:20]}.pt"
-    if place.exists():
-        return Outcome(**torch.load(place, weights_only=True))
-    outcome = run(pair, settings, judge)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_suffix(".part")
-    torch.save(vars(outcome), beside)
-    beside.replace(place)
+    path = CACHE / f"{state.hexdigest()[:20]}.pt"
+    if path.exists():
+        return Outcome(**torch.load(path, weights_only=True))
+    outcome = run(pair, settings, evaluator)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(vars(outcome), part)
+    part.replace(path)
     return outcome
 
 
 def code() -> bytes:
-    """What tells one state of the code from another: the commit, and what has changed since."""
-    asked = (["rev-parse", "HEAD"], ["diff", "HEAD", "--", *CODE])
-    return b"".join(subprocess.run(["git", "-C", str(ROOT), *a], capture_output=True, check=True).stdout for a in asked)
+    """The state of the code: the commit, and the changes since."""
+    commands = (["rev-parse", "HEAD"], ["diff", "HEAD", "--", *CODE])
+    git = ["git", "-C", str(ROOT)]
+    return b"".join(subprocess.run([*git, *one], capture_output=True, check=True).stdout for one in commands)
 
 
 def compare(made: Sequence[Pair], options: argparse.Namespace) -> list[dict[str, object]]:
-    """A row for each pair and optimiser, with the outcomes of both contenders."""
+    """A row for each pair and optimizer, with the outcomes of both contenders."""
     rows: list[dict[str, object]] = []
     for pair in made:
         for optimizer in OPTIMIZERS:
             changes = {"optimizer": optimizer, "steps": options.steps, "size": options.size, "init": "content"}
-            exact = Settings.of("johnson", **changes, **CONTENDERS[EXACT])
-            judge = objective(pair, exact)
+            evaluator = objective(pair, Settings.from_preset("johnson", **changes, **CONTENDERS[EXACT]))
             outcomes = {}
             for name, contender in CONTENDERS.items():
-                outcomes[name] = kept(pair, Settings.of("johnson", **changes, **contender), judge)
-                told = f"{pair.name}, {optimizer}, {name}: {outcomes[name].loss:.4g} ({outcomes[name].seconds:.0f} s)"
-                print(told, file=sys.stderr)
+                outcomes[name] = cached(pair, Settings.from_preset("johnson", **changes, **contender), evaluator)
+                outcome = f"{outcomes[name].loss:.4g} ({outcomes[name].seconds:.0f} s)"
+                print(f"{pair.name}, {optimizer}, {name}: {outcome}", file=sys.stderr)
             distance = outcomes[FAST].loss / outcomes[EXACT].loss - 1
             row = {"pair": pair.name, "optimizer": optimizer, "start": outcomes[EXACT].curve[0][1]}
             rows.append({**row, "outcomes": outcomes, "distance": distance, "close": abs(distance) <= BOUND})
     return rows
 
 
-def table(rows: Sequence[dict[str, object]]) -> str:
-    lines = [
-        f"| pair | optimiser | loss at the start | {EXACT} | {FAST} | distance | within {BOUND:.0%} |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        losses = " | ".join(f"{outcome.loss:.4g}" for outcome in outcomes_of(row).values())
-        close = "yes" if row["close"] else "no"
-        what = f"| {row['pair']} | {row['optimizer']} | {row['start']:.4g} | {losses}"
-        lines.append(f"{what} | {100 * float(str(row['distance'])):+.2f} % | {close} |")
-    return "\n".join(lines)
+def tables(report: Report) -> list[Section]:
+    options, lines = report["options"], []
+    for row in report["rows"]:
+        losses = (f"{row['outcomes'][name]['curve'][-1][1]:.4g}" for name in (EXACT, FAST))
+        key = (row["pair"], row["optimizer"], f"{row['start']:.4g}")
+        lines.append((*key, *losses, f"{100 * row['distance']:+.2f} %", "yes" if row["close"] else "no"))
+    head = ("pair", "optimizer", "loss at the start", EXACT, FAST, "distance", f"within {BOUND:.0%}")
+    setting = f"{options['size']}x{options['size']}, {options['steps']} steps"
+    return [setting, Table(head, lines, keys=2)]
 
 
 def outcomes_of(row: dict[str, object]) -> dict[str, Outcome]:
@@ -184,7 +190,7 @@ def outcomes_of(row: dict[str, object]) -> dict[str, Outcome]:
 
 
 def plot(rows: Sequence[dict[str, object]], path: Path) -> None:
-    """The judge's losses on the way, a panel for each row."""
+    """The evaluator's losses by step, a panel for each row."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -209,7 +215,7 @@ def plot(rows: Sequence[dict[str, object]], path: Path) -> None:
 
 
 def show(made: Sequence[Pair], rows: Sequence[dict[str, object]], path: Path) -> None:
-    """Content, style and both results of each row, in a file that is small enough for a repository."""
+    """Write content, style and both results of each row to a file small enough for a repository."""
     shown, labels = [], []
     for row in rows:
         pair = next(pair for pair in made if pair.name == row["pair"])
@@ -218,26 +224,24 @@ def show(made: Sequence[Pair], rows: Sequence[dict[str, object]], path: Path) ->
     sheet = images.sheet(shown, columns=2 + len(CONTENDERS), height=200, gap=6, labels=labels)
     for quality in (90, 80, 70, 50, 30):
         images.save(path, sheet, quality=quality)
-        if path.stat().st_size < MOST_BYTES:
+        if path.stat().st_size < MAX_BYTES:
             return
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="a folder with content_* and style_* pictures")
-    parser.add_argument("--size", type=int, default=256, help="side of the square pictures (default 256)")
-    parser.add_argument("--steps", type=int, default=300, help="steps of each run (default 300)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default bench/results)")
-    options = parser.parse_args()
+    arguments = parser(__doc__, out=True)
+    arguments.add_argument("--pictures", type=Path, metavar="FOLDER", help="folder of content_* and style_* pictures")
+    arguments.add_argument("--size", type=int, default=256, help="side of the square pictures (default 256)")
+    arguments.add_argument("--steps", type=int, default=300, help="steps of each run (default 300)")
+    options = arguments.parse_args()
     made = pairs(options.pictures, options.size)
     rows = compare(made, options)
     facts = [{**row, "outcomes": {name: _plain(outcome) for name, outcome in outcomes_of(row).items()}} for row in rows]
     settings = {**plain(options), "pictures": [pair.name for pair in made]}
-    told = f"{options.size}x{options.size}, {options.steps} steps"
-    text = write(options.out, "parity", {"machine": machine(), "options": settings, "rows": facts}, [told, table(rows)])
-    plot(rows, options.out / "parity.png")
-    show(made, rows, options.out / "parity_pictures.jpg")
-    print(text)
+    report: Report = {"machine": machine(), "options": settings, "rows": facts}
+    path = results.write(options.out, "parity", report, tables)
+    plot(rows, path.with_suffix(".png"))
+    show(made, rows, path.with_name(f"{path.stem}_pictures.jpg"))
     if not all(row["close"] for row in rows):
         sys.exit(1)
 

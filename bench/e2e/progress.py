@@ -1,4 +1,4 @@
-"""What every contender of the race prints: a line for each step, its loss, and at the end the memory it needed."""
+"""What every contender of the race prints: a line for each step, its loss, and at the end its peak memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def step(number: int, loss: float) -> None:
-    """Say that the loss of step ``number`` is known. The race times these lines."""
+    """Report that the loss of step ``number`` is known. The race times these lines."""
     print(f"Iteration {number}\n  Total loss: {loss}", flush=True)
 
 
@@ -17,10 +17,10 @@ def finish() -> None:
 
 
 def peak_memory() -> int:
-    """The most memory this process ever held, in bytes.
+    """The peak of this process's resident memory, in bytes.
 
-    Linux hands ``ru_maxrss`` of a parent on to the program it starts, so that a parent which once held more than its
-    child would speak for it; ``VmHWM`` begins anew.
+    On Linux a program inherits ``ru_maxrss`` from the process that started it, so that the peak of a larger parent
+    would be reported; ``VmHWM`` starts from zero.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,13 +1,12 @@
 """Race fastnst's whole steps against style transfer packages of PyPI: same weights, pictures, loss and start, in turn.
 
-    python bench/e2e/race.py [--sizes 512] [--steps 12] [--rounds 3] [--contenders neural-style,fastnst]
+    python -m bench.e2e.race [--sizes 512] [--steps 12] [--rounds 3] [--contenders neural-style,fastnst]
 
-Each contender runs in a process and with a package folder of its own (contenders.py); rounds alternate between them, so
-that a machine whose speed drifts slows all of them alike. The loss is neural-style's default (content 5, style 100,
-total variation 1e-3), started from the content picture, with Adam and with L-BFGS. Before any time is printed the
-results are checked by one evaluator (fastnst in float32 with PyTorch's convolutions): the losses that all report for
-the start image must lie within 2 % of its own, and the pictures they end with must have come down and ours be no more
-than 5 % worse than neural-style's.
+Each contender runs in a process and with a package folder of its own (contenders.py). The loss is neural-style's
+default (content 5, style 100, total variation 1e-3), started from the content picture, with Adam and with L-BFGS.
+Before any time is printed the results are checked by one evaluator (fastnst in float32 with PyTorch's convolutions):
+the losses reported for the start image must be within 2 % of its own, the final pictures must have lower losses, and
+fastnst's must be at most 5 % above neural-style's.
 
 Prints medians and spreads with the ratio to neural-style, and writes race.json, race.md and race.png to bench/results.
 """
@@ -15,28 +14,34 @@ Prints medians and spreads with the ratio to neural-style, and writes race.json,
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-import contenders
-import race_report
 import torch
-from contenders import REFERENCE, ROOT, Contender, Outcome
-from machine import RESULTS, machine, plain, write
+
+from bench.common import results
+from bench.common.contest import Spread, in_turn, ratios
+from bench.common.machine import machine
+from bench.common.options import numbers, parser, plain
+from bench.common.pictures import PAINTING, PHOTO
+from bench.e2e import contenders, race_report
+from bench.e2e.contenders import REFERENCE, Contender, Outcome
+from fastnst import images, weights
+from fastnst.config.settings import Settings
+from fastnst.objective.targets import style_targets
+from fastnst.objective.whole import Objective
+from fastnst.run.stylizer import Stylizer
 
 
 def make_inputs(folder: Path, size: int) -> None:
-    """Square crops of the shipped pictures, and the bundled weights in neural-style's own file format."""
-    from fastnst import images, weights
-
-    assets = ROOT / "fastnst" / "assets"
-    for name, source in (("content", "demo_photo.jpg"), ("style", "demo_painting.jpg")):
-        images.save(folder / f"{name}.png", images.load(assets / source, crop=size).pixels)
+    """Write square crops of the shipped pictures, and the bundled weights in neural-style's own file format."""
+    for name, source in (("content", PHOTO), ("style", PAINTING)):
+        images.save(folder / f"{name}.png", images.load(source, crop=size).pixels)
     convolutions = [i for i, kind in enumerate(_vgg19_sequence()) if kind == "conv"]
     state = {}
     for index, (name, (weight, bias)) in zip(convolutions, weights.load().convs.items(), strict=False):
@@ -52,23 +57,24 @@ def _vgg19_sequence() -> Iterator[str]:
         yield "pool"
 
 
-def evaluate(folder: Path, pictures: Sequence[str]) -> list[float]:
-    """The loss of each picture under one evaluator, fastnst in float32 with PyTorch's convolutions."""
-    from fastnst import images, transfer
-    from fastnst.objective import Objective, style_targets
-    from fastnst.settings import Settings
-
-    stylizer = transfer.Stylizer(Settings.of("johnson", precision="float32", convolution="direct"))
+def evaluator(folder: Path, **changes: str) -> Objective:
+    """The race's loss of pixels 0..255, in float32."""
+    stylizer = Stylizer(Settings.from_preset("johnson", precision="float32", **changes))
     content, style = (images.load(folder / f"{name}.png").pixels * 255 for name in ("content", "style"))
     targets = style_targets(stylizer.network, style, stylizer.settings)
-    objective = Objective(stylizer.network, content, targets, stylizer.settings)
+    return Objective(stylizer.network, content, targets, stylizer.settings)
+
+
+def evaluate(folder: Path, pictures: Sequence[str]) -> list[float]:
+    """The loss of each picture, with PyTorch's convolutions."""
+    objective = evaluator(folder, convolution="direct")
     return [objective.value_and_grad(images.load(path).pixels * 255)[0].total for path in pictures]
 
 
 def check(race: str, first: dict[str, float], final: dict[str, float], start: float) -> None:
-    """Refuse to print a time whose result was not right: exit with what is wrong.
+    """Exit where a result is wrong, before any time is printed.
 
-    ``first`` are the losses that contenders report for the start, whose loss by the evaluator is ``start``.
+    ``first`` are the losses that contenders report for the start image, whose loss by the evaluator is ``start``.
     """
     for name, loss in first.items():
         if not abs(loss / start - 1) <= 0.02:
@@ -82,17 +88,18 @@ def check(race: str, first: dict[str, float], final: dict[str, float], start: fl
 def race(
     folder: Path, size: int, optimizer: str, entrants: Sequence[Contender], options: argparse.Namespace
 ) -> list[dict[str, object]]:
-    """The entrants with one optimiser at one size, in turn, `rounds` times; one row each."""
-    entrants = [c for c in entrants if optimizer in c.optimizers]
-    outcomes: dict[str, list[Outcome]] = {c.name: [] for c in entrants}
-    for number in range(options.rounds):
-        for c in entrants:
-            out = folder / f"{optimizer}-{number}-{c.name.replace(' ', '-')}.png"
-            outcomes[c.name].append(contenders.run(c, folder, optimizer, options.steps, options.threads, out))
-            print(f"  {size}^2 {optimizer} round {number + 1}: {c.name}", file=sys.stderr)
+    """A row for each contender with one optimizer at one size."""
+
+    def enter(contender: Contender, numbers: Iterator[int]) -> Outcome:
+        out = folder / f"{optimizer}-{next(numbers)}-{contender.name.replace(' ', '-')}.png"
+        return contenders.run(contender, folder, optimizer, options.steps, options.threads, out)
+
+    entered = {c.name: partial(enter, c, itertools.count()) for c in entrants if optimizer in c.optimizers}
+    title = f"{size}^2 {optimizer}"
+    outcomes = in_turn(entered, options.rounds, title)
     start, *finals = evaluate(folder, [str(folder / "content.png"), *(runs[0].picture for runs in outcomes.values())])
     final = dict(zip(outcomes, finals, strict=True))
-    check(f"{size}^2 {optimizer}", {name: runs[0].first_loss for name, runs in outcomes.items()}, final, start)
+    check(title, {name: runs[0].first_loss for name, runs in outcomes.items()}, final, start)
     return [{"size": size, "optimizer": optimizer, **row} for row in summaries(outcomes, final)]
 
 
@@ -101,15 +108,15 @@ def summaries(outcomes: dict[str, list[Outcome]], final: dict[str, float]) -> li
     reference = outcomes.get(REFERENCE) or next(iter(outcomes.values()))
     rows: list[dict[str, object]] = []
     for name, runs in outcomes.items():
-        medians = [statistics.median(run.seconds) for run in runs]
-        ratios = [m / statistics.median(peer.seconds) for m, peer in zip(medians, reference, strict=True)]
+        medians, theirs = ([Spread.of(run.seconds).median for run in side] for side in (runs, reference))
+        seconds, ratio = Spread.of(medians), Spread.of(ratios(medians, theirs))
         rows.append(
             {
                 "contender": name,
-                "time_ratio": statistics.median(ratios),
-                "time_ratio_spread": [min(ratios), max(ratios)],
-                "seconds_per_step": statistics.median(medians),
-                "seconds_spread": [min(medians), max(medians)],
+                "time_ratio": ratio.median,
+                "time_ratio_spread": [ratio.least, ratio.most],
+                "seconds_per_step": seconds.median,
+                "seconds_spread": [seconds.least, seconds.most],
                 "memory_ratio": max(run.peak for run in runs) / max(run.peak for run in reference),
                 "peak_resident_bytes": max(run.peak for run in runs),
                 "steady_resident_bytes": max(run.resident for run in runs),
@@ -122,24 +129,24 @@ def summaries(outcomes: dict[str, list[Outcome]], final: dict[str, float]) -> li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sizes", default="512", help="sides of the square pictures, such as 256,512,1024")
-    parser.add_argument("--steps", type=int, default=12, help="steps of each process; of these 3 not counted")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each contender (default 3)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--optimizers", default="adam,lbfgs")
-    parser.add_argument("--contenders", help="names or their beginnings, such as neural-style,fastnst (default: all)")
-    parser.add_argument("--name", default="race", help="of the files written (default race)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the files (default bench/results)")
-    options = parser.parse_args()
+    arguments = parser(__doc__, threads=True, out=True)
+    arguments.add_argument("--sizes", default="512", help="sides of the square pictures, such as 256,512,1024")
+    arguments.add_argument("--steps", type=int, default=12, help="steps of each process; the first 3 are not counted")
+    arguments.add_argument("--rounds", type=int, default=3, help="processes of each contender (default 3)")
+    arguments.add_argument("--optimizers", default="adam,lbfgs")
+    arguments.add_argument(
+        "--contenders", help="names or prefixes of names, such as neural-style,fastnst (default: all)"
+    )
+    arguments.add_argument("--name", default="race", help="of the files (default race)")
+    options = arguments.parse_args()
     if options.steps < contenders.WARM_UP + 2:
-        parser.error(f"--steps {options.steps}: expected at least {contenders.WARM_UP + 2}, or no step is counted")
+        arguments.error(f"--steps {options.steps}: expected at least {contenders.WARM_UP + 2}, or no step is counted")
     torch.set_num_threads(options.threads)
     entrants = contenders.named(options.contenders)
     for contender in entrants:
         contenders.install(contender)
     rows: list[dict[str, object]] = []
-    for size in map(int, options.sizes.split(",")):
+    for size in numbers(options.sizes):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             make_inputs(folder, size)
@@ -147,9 +154,9 @@ def main() -> None:
                 rows += race(folder, size, optimizer, entrants, options)
     raced = {row["contender"] for row in rows}
     notes = {c.name: c.differs for c in entrants if c.differs and c.name in raced}
-    report: dict[str, object] = {"machine": machine(), "options": plain(options), "differs": notes, "rows": rows}
-    print(write(options.out, options.name, report, race_report.tables(rows, notes)))
-    race_report.plot(options.out / f"{options.name}.png", rows)
+    report: results.Report = {"machine": machine(), "options": plain(options), "differs": notes, "rows": rows}
+    path = results.write(options.out, options.name, report, race_report.tables)
+    race_report.plot(path.with_suffix(".png"), rows)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.common.contest import Spread
+from bench.common.results import Report, Section, Table
+
 Row = Mapping[str, Any]
+HEAD = ("side", "optimizer", "contender", "time ratio (min-max)", "s/step (min-max of rounds)", "memory ratio")
+SIZES = ("peak MB", "steady MB", "final loss")
 
 
-def tables(rows: Sequence[Row], differs: Mapping[str, str]) -> list[str]:
-    """The table of the race, that of its ratios by size where there are several, and what of a peer differs."""
-    found = [table(rows)]
+def tables(report: Report) -> list[Section]:
+    """The race, its ratios by size where there are several, and how the losses of peers differ."""
+    rows, differs = report["rows"], report["differs"]
+    found: list[Section] = [table(rows)]
     if len({row["size"] for row in rows}) > 1:
         found.append(by_size(rows))
     if differs:
@@ -19,42 +25,29 @@ def tables(rows: Sequence[Row], differs: Mapping[str, str]) -> list[str]:
     return found
 
 
-def table(rows: Sequence[Row]) -> str:
-    lines = [
-        "| side | optimiser | contender | time ratio (min-max) | s/step (min-max of rounds) | memory ratio | peak MB "
-        "| steady MB | final loss |",
-        "|---" * 9 + "|",
-    ]
+def table(rows: Sequence[Row]) -> Table:
+    lines = []
     for row in rows:
-        least, most = row["time_ratio_spread"]
-        low, high = row["seconds_spread"]
-        lines.append(
-            f"| {row['size']} | {row['optimizer']} | {row['contender']} | {row['time_ratio']:.2f} "
-            f"({least:.2f}-{most:.2f}) | {row['seconds_per_step']:.3g} ({low:.3g}-{high:.3g}) "
-            f"| {row['memory_ratio']:.2f} | {row['peak_resident_bytes'] / 2**20:.0f} "
-            f"| {row['steady_resident_bytes'] / 2**20:.0f} | {row['final_loss']:.4g} |"
-        )
-    return "\n".join(lines)
+        ratio = Spread(row["time_ratio"], *row["time_ratio_spread"])
+        seconds = Spread(row["seconds_per_step"], *row["seconds_spread"])
+        sizes = (f"{row[f'{name}_resident_bytes'] / 2**20:.0f}" for name in ("peak", "steady"))
+        key = (str(row["size"]), row["optimizer"], row["contender"])
+        measured = (ratio.text(".2f"), seconds.text(), f"{row['memory_ratio']:.2f}", *sizes, f"{row['final_loss']:.4g}")
+        lines.append((*key, *measured))
+    return Table((*HEAD, *SIZES), lines, keys=3)
 
 
-def by_size(rows: Sequence[Row]) -> str:
+def by_size(rows: Sequence[Row]) -> Table:
     """Time ratios, a column for each size."""
     sizes = sorted({row["size"] for row in rows})
-    lines = ["| optimiser | contender | " + " | ".join(f"{size}^2" for size in sizes) + " |"]
-    lines.append("|---" * (2 + len(sizes)) + "|")
-    for optimizer, contender in dict.fromkeys((row["optimizer"], row["contender"]) for row in rows):
-        ratios = {
-            row["size"]: f"{row['time_ratio']:.2f}"
-            for row in rows
-            if (row["optimizer"], row["contender"]) == (optimizer, contender)
-        }
-        cells = [ratios.get(size, "") for size in sizes]
-        lines.append(f"| {optimizer} | {contender} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    ratios = {(row["optimizer"], row["contender"], row["size"]): f"{row['time_ratio']:.2f}" for row in rows}
+    keys = dict.fromkeys((row["optimizer"], row["contender"]) for row in rows)
+    lines = [(*key, *(ratios.get((*key, size), "") for size in sizes)) for key in keys]
+    return Table(("optimizer", "contender", *(f"{size}^2" for size in sizes)), lines, keys=2)
 
 
 def plot(path: Path, rows: Sequence[Row]) -> None:
-    """Time ratios as bars, a panel for each size and optimiser."""
+    """Time ratios as bars, a panel for each size and optimizer."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -66,12 +59,12 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
     figure, axes = plt.subplots(1, len(races), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for panel, (side, optimizer) in zip(axes[0], races, strict=True):
         here = {row["contender"]: row for row in rows if (row["size"], row["optimizer"]) == (side, optimizer)}
-        for place, name in enumerate(names):
+        for y, name in enumerate(names):
             if name not in here:
                 continue
             row = here[name]
-            panel.barh(place, row["time_ratio"], color="C1" if name.startswith("fastnst") else "C7")
-            panel.text(row["time_ratio"], place, f" {row['seconds_per_step']:.3g} s", va="center", fontsize=7)
+            panel.barh(y, row["time_ratio"], color="C1" if name.startswith("fastnst") else "C7")
+            panel.text(row["time_ratio"], y, f" {row['seconds_per_step']:.3g} s", va="center", fontsize=7)
         panel.set_title(f"{side} x {side}, {optimizer}", fontsize=9)
         panel.set_xlabel("time of a step, as a ratio", fontsize=8)
         panel.margins(x=0.2)

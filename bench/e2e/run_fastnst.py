@@ -1,16 +1,15 @@
-"""One contender of race.py: fastnst's own loop on prepared pictures, with settings given as name=value."""
+"""A contender of race.py: fastnst's own loop on prepared pictures, with settings given as name=value."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-import progress
-
+from bench.e2e import progress
 from fastnst import images
-from fastnst.optimize import Step
-from fastnst.settings import Settings
-from fastnst.transfer import stylize
+from fastnst.config.settings import Settings
+from fastnst.optim.progress import Step
+from fastnst.run.stylizer import stylize
 
 folder, optimizer, steps, out, *given = sys.argv[1:]
 
@@ -19,7 +18,7 @@ def report(step: Step) -> None:
     progress.step(step.step, step.losses.total)
 
 
-settings = Settings.of(
+settings = Settings.from_preset(
     "johnson",
     optimizer=optimizer,
     steps=int(steps),

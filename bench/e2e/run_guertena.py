@@ -1,7 +1,7 @@
-"""One contender of race.py: PyPI's guertena, whose L-BFGS searches along lines; a step is an evaluation of the loss.
+"""A contender of race.py: PyPI's guertena, whose L-BFGS uses a line search; a step is an evaluation of the loss.
 
-Its loss is the race's form, on images 0..1. It neither reports nor stops at a number of evaluations, so that its
-network is watched, and left when it is asked once more than agreed.
+Its loss has the race's form, on images 0..1. It neither reports losses nor stops at a number of evaluations, so its
+network is wrapped: it prints each loss and raises an exception after the last evaluation.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import importlib
 import sys
 from pathlib import Path
 
-import progress
-import stand_in
 from PIL import Image
 from torch import Tensor
+
+from bench.e2e import progress, stand_in
 
 folder, optimizer, steps, out = sys.argv[1:]
 stand_in.install(Path(folder, "vgg19.pth"))
@@ -22,27 +22,27 @@ driver = importlib.import_module("guertena.driver")
 styletransfernet = importlib.import_module("guertena.styletransfernet")
 
 
-class Enough(Exception):
+class Finished(Exception):
     pass
 
 
-class Watched(styletransfernet.StyleTransferNet):
-    """Prints the loss of each evaluation; at the one too many, saves the image and ends the run."""
+class Reporting(styletransfernet.StyleTransferNet):
+    """Prints the loss of each evaluation; at the first one beyond the limit, saves the image and ends the run."""
 
-    taken = 0
+    count = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.taken == int(steps):
+        if self.count == int(steps):
             stand_in.to_picture()(x.detach()[0].clamp(0, 1)).save(out)
-            raise Enough
+            raise Finished
         y = super().forward(x)
         parts = [*self.content_losses, *self.style_losses, self.tv_loss]
-        self.taken += 1
-        progress.step(self.taken, float(sum(part.loss for part in parts)))
+        self.count += 1
+        progress.step(self.count, float(sum(part.loss for part in parts)))
         return y
 
 
-driver.StyleTransferNet = Watched
+driver.StyleTransferNet = Reporting
 content, style = (Image.open(Path(folder, f"{name}.png")).convert("RGB") for name in ("content", "style"))
 try:
     driver.style_transfer(
@@ -56,5 +56,5 @@ try:
         style_layers=["relu_1", "relu_3", "relu_5", "relu_9", "relu_13"],
         upscaling_rounds=0,
     )
-except Enough:
+except Finished:
     progress.finish()

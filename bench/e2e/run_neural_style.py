@@ -1,4 +1,4 @@
-"""One contender of race.py: PyPI's neural-style, unchanged, by its own command line."""
+"""A contender of race.py: PyPI's neural-style, unchanged, through its own command line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import importlib
 import sys
 from pathlib import Path
 
-import progress
-import stand_in
 import torch
 from PIL import Image
 from torch import Tensor
+
+from bench.e2e import progress, stand_in
 
 folder, optimizer, steps, out = sys.argv[1:]
 stand_in.install()
@@ -32,16 +32,16 @@ flags = [part for name, value in options.items() for part in (f"-{name}", str(va
 sys.argv = ["neural-style", *flags, "-disable_check"]
 sys.stdout.reconfigure(line_buffering=True)
 peer = importlib.import_module("neural_style.neural_style")
-draw = peer.deprocess
+deprocess = peer.deprocess
 
 
-def keep(image: Tensor) -> Image.Image:
-    """What it draws, kept beside the picture: floats in our order and scale, neither clamped nor rounded."""
+def save_and_deprocess(image: Tensor) -> Image.Image:
+    """Save the image beside the picture: floats in fastnst's order and scale, neither clamped nor rounded."""
     mean = torch.tensor(stand_in.CAFFE_MEAN)[:, None, None]
     torch.save((image.detach() + mean).flip(1) * (255 / 256), Path(out).with_suffix(".pt"))
-    return draw(image)
+    return deprocess(image)
 
 
-peer.deprocess = keep
+peer.deprocess = save_and_deprocess
 peer.main()
 progress.finish()

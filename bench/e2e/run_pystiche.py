@@ -1,7 +1,7 @@
-"""One contender of race.py: the loop of PyPI's pystiche around its own encoder and losses, with our weights.
+"""A contender of race.py: the loop of PyPI's pystiche with its own encoder and losses, and fastnst's weights.
 
-The weights of its losses are chosen so that the loss is the race's, but for total variation, which it knows in the
-isotropic form only. Its images are 0..1, so that Adam's rate of one grey level is 1/255.
+The weights of its losses are chosen to give the race's loss, except that its total variation is isotropic. Its images
+are 0..1, so Adam's learning rate of one gray level is 1/255.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import importlib
 import sys
 from pathlib import Path
 
-import progress
-import stand_in
 import torch
 from PIL import Image
+
+from bench.e2e import progress, stand_in
 
 CHANNELS = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1": 512}
 
@@ -39,15 +39,15 @@ criterion = loss.PerceptualLoss(
 )
 criterion.set_content_image(content)
 criterion.set_style_image(style)
-taken = 0
+count = 0
 
 
 def evaluate(image: torch.Tensor) -> object:
-    """The losses as pystiche adds them up, with a line for the race."""
-    global taken
+    """The losses of pystiche, reported to the race."""
+    global count
     losses = criterion(image)
-    taken += 1
-    progress.step(taken, float(losses))
+    count += 1
+    progress.step(count, float(losses))
     return losses
 
 

@@ -1,6 +1,6 @@
-"""A stand-in for torchvision, which the peers import for small transforms of pictures and for the shape of VGG-19.
+"""A stand-in for torchvision, which the peers import for small transforms of pictures and for the layers of VGG-19.
 
-torchvision itself is bound to one version of torch and does not import beside others; none of this runs inside a step.
+torchvision requires one version of torch and does not import with others. Nothing here runs inside a step.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Normalize:
 
 
 def resize(size: Any) -> Callable[[Any], Any]:
-    """Pictures of the race have their final size, so that tensors are left as they are."""
+    """Pictures of the race have their final size, so tensors are returned unchanged."""
 
     def apply(x: Any) -> Any:
         return x if isinstance(x, Tensor) else x.resize((size[1], size[0]), Image.Resampling.BILINEAR)
@@ -71,23 +71,23 @@ class VGG(nn.Module):
 
 
 def vgg19(weights: Path | None) -> VGG:
-    """VGG-19; from a file in Caffe's convention its convolutions take RGB in torchvision's normalisation instead.
+    """VGG-19. Weights in Caffe's convention are converted to RGB in torchvision's normalization.
 
-    The file ends at conv5_1; what lies beyond keeps numbers of no meaning, since no loss looks there.
+    The file ends at conv5_1; layers beyond it keep their random initialization, since no loss needs them.
     """
     network = VGG()
     if weights is not None:
         state = torch.load(weights)
         first, deviation = state["features.0.weight"].flip(1), torch.tensor(DEVIATION)
-        apart = 255 * torch.tensor(MEAN) - torch.tensor(CAFFE_MEAN).flip(0)  # of the two means, in grey levels
+        offset = 255 * torch.tensor(MEAN) - torch.tensor(CAFFE_MEAN).flip(0)  # between the means, in gray levels
         state["features.0.weight"] = first * (255 * deviation)[:, None, None]
-        state["features.0.bias"] = state["features.0.bias"] + (first.sum((2, 3)) * apart).sum(1)
+        state["features.0.bias"] = state["features.0.bias"] + (first.sum((2, 3)) * offset).sum(1)
         network.load_state_dict(state, strict=False)
     return network
 
 
 def install(weights: Path | None = None) -> None:
-    """Put the stand-in where ``import torchvision`` finds it; ``weights`` are what a pretrained network has."""
+    """Let ``import torchvision`` find the stand-in; ``weights`` are those of a pretrained network."""
     tree: dict[str, dict[str, object]] = {
         "torchvision": {},
         "torchvision.transforms": {
@@ -98,7 +98,7 @@ def install(weights: Path | None = None) -> None:
             "ToTensor": to_tensor,
             "ToPILImage": to_picture,
         },
-        # Named in imports, never called in the race.
+        # Imported by the peers, never called in the race.
         "torchvision.transforms.functional": dict.fromkeys(
             ("InterpolationMode", "affine", "resize", "to_pil_image", "to_tensor")
         ),
@@ -116,7 +116,7 @@ def install(weights: Path | None = None) -> None:
     for name, content in tree.items():
         module = types.ModuleType(name)
         vars(module).update(content)
-        module.__path__ = []  # marks a package, whose parts may be imported
+        module.__path__ = []  # marks a package, so that its submodules can be imported
         sys.modules[name] = module
     for name in tree:
         parent, _, child = name.rpartition(".")

@@ -1,13 +1,13 @@
 """Seconds to the loss that neural-style 0.5.7 reaches after 200 L-BFGS steps: neural-style's, and fastnst's.
 
-    python bench/e2e/time_to_loss.py [--size 512] [--rounds 3] [--steps 200] [--variants 'scales=1;scales=2']
+    python -m bench.e2e.time_to_loss [--size 512] [--rounds 3] [--steps 200] [--variants 'scales=1;scales=2']
 
-Both minimise neural-style's default loss on the same pictures and weights, from the content picture. neural-style goes
-first, once: 200 steps take minutes, so that what came of them is kept in build/bench for its size; `--fresh` runs it
-anew. Its picture, as floats before they are clamped and rounded, is judged by one evaluator, fastnst in float32; that
-is the loss to reach. Each round then runs neural-style for a few steps, to see how fast the machine is now, and every
-variant of fastnst until the picture at the final size, under the same evaluator, is as good. The time of coarser
-scales and of the targets counts; that of judging does not.
+Both minimize neural-style's default loss on the same pictures and weights, from the content picture. neural-style runs
+first, once; its 200 steps take minutes, so its result is cached in build/bench by size, and `--fresh` runs it again.
+One evaluator, fastnst in float32, computes the loss of its picture, as floats before they are clamped and rounded; that
+is the target. Each round then runs neural-style for a few steps, to measure the machine's current speed, and every
+variant of fastnst until the picture at the final size has the target loss under the same evaluator. The time of coarser
+scales and of the targets counts; the evaluator's does not.
 
 Prints medians and spreads with the ratio to neural-style, and writes time_to_loss.json, .md and .png to bench/results.
 """
@@ -15,36 +15,39 @@ Prints medians and spreads with the ratio to neural-style, and writes time_to_lo
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
-import contenders
 import torch
-from contenders import CONTENDERS, REFERENCE, ROOT
-from machine import RESULTS, machine, write
-from race import make_inputs
 from torch import Tensor
 
-from fastnst import images
-from fastnst.objective import Objective, style_targets
-from fastnst.optimize import Step
-from fastnst.settings import Settings
-from fastnst.transfer import Stylizer
+from bench.common import results
+from bench.common.contest import Spread, in_turn, ratios
+from bench.common.machine import ROOT, machine
+from bench.common.options import parser, plain
+from bench.common.results import Report, Section, Table
+from bench.e2e import contenders
+from bench.e2e.contenders import CONTENDERS, REFERENCE
+from bench.e2e.race import evaluator, make_inputs
+from fastnst.config.settings import Settings
+from fastnst.optim.progress import Step
+from fastnst.run.stylizer import Stylizer
 
 PEER = next(c for c in CONTENDERS if c.name == REFERENCE)
 PROBE = 12  # steps of neural-style in each round
-NEAR = 1.1  # an image whose loss in the run's own precision is further above the target than this is not judged
+NEAR = 1.1  # images whose loss in the run's own precision is further above the target are not evaluated
 
 
 @dataclass
 class Peer:
-    """What a whole run of neural-style came to; ``probe`` is the median of its first steps, for later comparison."""
+    """A whole run of neural-style; ``probe`` is the median of its first steps, for comparison with later ones."""
 
     loss: float
     seconds: float
@@ -61,72 +64,72 @@ class Reached:
     curve: list[tuple[float, float]]
 
 
-class Judge:
-    """The loss of float pixels 0..255 under one evaluator: fastnst in float32, held to autograd by the tests."""
+Judge = Callable[[Tensor], float]
 
-    def __init__(self, folder: Path) -> None:
-        stylizer = Stylizer(Settings.of("johnson", precision="float32"))
-        content, style = (images.load(folder / f"{name}.png").pixels * 255 for name in ("content", "style"))
-        targets = style_targets(stylizer.network, style, stylizer.settings)
-        self.objective = Objective(stylizer.network, content, targets, stylizer.settings)
 
-    def __call__(self, pixels: Tensor) -> float:
-        return self.objective.value_and_grad(pixels)[0].total
+class Watch:
+    """A callback that stops a run of fastnst at the target loss; ``judging`` is the evaluator's time."""
+
+    def __init__(self, judge: Judge, target: float) -> None:
+        self.judge, self.target = judge, target
+        self.curve: list[tuple[float, float]] = []
+        self.loss: float | None = None
+        self.judging = 0.0
+
+    def __call__(self, step: Step) -> bool:
+        if step.scale < step.scales:
+            return False
+        self.curve.append((step.seconds - self.judging, step.losses.total))
+        if step.losses.total > NEAR * self.target:
+            return False
+        start = time.perf_counter()
+        loss = self.judge(step._image)  # the public image is clamped to 0..1
+        self.judging += time.perf_counter() - start
+        if loss <= self.target:
+            self.loss = loss
+        return self.loss is not None
 
 
 def peer_steps(folder: Path, steps: int, threads: int) -> tuple[list[float], Path]:
-    """Seconds of each counted step of neural-style, and where its picture is, in floats."""
+    """Seconds of each counted step of neural-style, and the path of its picture in floats."""
     out = folder / "peer.png"
     return contenders.run(PEER, folder, "lbfgs", steps, threads, out).seconds, out.with_suffix(".pt")
 
 
+def probe(folder: Path, threads: int) -> float:
+    """The median of neural-style's first steps."""
+    return Spread.of(peer_steps(folder, PROBE, threads)[0]).median
+
+
 def run_peer(folder: Path, judge: Judge, options: argparse.Namespace) -> Peer:
-    """A whole run of neural-style, or what was kept of one."""
+    """A whole run of neural-style, or a cached one."""
     name = f"{PEER.folder.name}-{options.size}-{options.steps}-{options.threads}.pt"
-    kept = ROOT / "build" / "bench" / f"{REFERENCE.split()[-1]}-{name}"
-    if options.fresh or not kept.exists():
+    cached = ROOT / "build" / "bench" / f"{REFERENCE.split()[-1]}-{name}"
+    if options.fresh or not cached.exists():
         print(f"  {REFERENCE}: {options.steps} steps", file=sys.stderr)
         seconds, picture = peer_steps(folder, options.steps, options.threads)
-        torch.save({"seconds": seconds, "picture": torch.load(picture)}, kept)
-    run = torch.load(kept)
+        torch.save({"seconds": seconds, "picture": torch.load(picture)}, cached)
+    run = torch.load(cached)
     seconds = run["seconds"]
-    probe = statistics.median(seconds[: PROBE - contenders.WARM_UP - 1])
-    return Peer(judge(run["picture"]), statistics.mean(seconds) * options.steps, probe)
+    first = Spread.of(seconds[: PROBE - contenders.WARM_UP - 1]).median
+    return Peer(judge(run["picture"]), mean(seconds) * options.steps, first)
 
 
-def run_ours(folder: Path, judge: Judge, target: float, options: argparse.Namespace, variant: str) -> Reached:
-    """fastnst with the settings of ``variant`` until its picture is as good as ``target``. Exits if it never is."""
+def run_fastnst(folder: Path, judge: Judge, target: float, options: argparse.Namespace, variant: str) -> Reached:
+    """fastnst with the settings of ``variant`` until its picture has the target loss. Exits if it never has."""
     changes = {name: _number(value) for name, _, value in (part.partition("=") for part in variant.split(","))}
-    settings = Settings.of(
+    settings = Settings.from_preset(
         "johnson",
         **{"optimizer": "lbfgs", "init": "content", "steps": 2 * options.steps, "size": options.size, **changes},
     )
     stylizer = Stylizer(settings)
-    content = stylizer.load(folder / "content.png")
-    curve: list[tuple[float, float]] = []
-    found: list[tuple[int, float]] = []
-    judging = 0.0
-
-    def watch(step: Step) -> bool:
-        nonlocal judging
-        if step.scale < step.scales:
-            return False
-        curve.append((step.seconds - judging, step.losses.total))
-        if step.losses.total > NEAR * target:
-            return False
-        start = time.perf_counter()
-        loss = judge(step._image)  # what a callback is shown is clamped to 0..1
-        judging += time.perf_counter() - start
-        if loss <= target:
-            found.append((step.step, loss))
-        return bool(found)
-
+    content = stylizer.loader.content(folder / "content.png")
+    watch = Watch(judge, target)
     result = stylizer.run(stylizer.load_scene(content, [folder / "style.png"]), callback=watch)
-    if not found:
-        sys.exit(
-            f"fastnst {variant}: still at loss {curve[-1][1]:g} after {len(curve)} steps; the target is {target:g}"
-        )
-    return Reached(curve[-1][0], [len(scale) for scale in result.trace], found[0][1], curve)
+    curve = watch.curve
+    if watch.loss is None:
+        sys.exit(f"fastnst {variant}: at loss {curve[-1][1]:g} after {len(curve)} steps; the target is {target:g}")
+    return Reached(curve[-1][0], [len(scale) for scale in result.trace], watch.loss, curve)
 
 
 def _number(value: str) -> object:
@@ -138,18 +141,11 @@ def _number(value: str) -> object:
     return value
 
 
-def summaries(peer: Peer, speeds: Sequence[float], runs: dict[str, list[Reached]]) -> list[dict[str, object]]:
-    """Medians, spreads and ratios, round by round; the peer's time follows its speed in each round."""
+def summaries(peer: Peer, speeds: Sequence[float], runs: Mapping[str, Sequence[Reached]]) -> list[dict[str, object]]:
+    """Medians, spreads and ratios, round by round; the peer's time is scaled by its speed in each round."""
     times = [peer.seconds * speed / peer.probe for speed in speeds]
-    rows: list[dict[str, object]] = [
-        {
-            "contender": REFERENCE,
-            **_spread(times, times),
-            "loss": peer.loss,
-            "run": asdict(peer),
-            "probes": list(speeds),
-        }
-    ]
+    first = {"contender": REFERENCE, **_spread(times, times), "loss": peer.loss, "run": asdict(peer)}
+    rows: list[dict[str, object]] = [{**first, "probes": list(speeds)}]
     for variant, reached in runs.items():
         rows.append(
             {
@@ -164,32 +160,28 @@ def summaries(peer: Peer, speeds: Sequence[float], runs: dict[str, list[Reached]
 
 
 def _spread(seconds: Sequence[float], peer: Sequence[float]) -> dict[str, object]:
-    ratios = [own / other for own, other in zip(seconds, peer, strict=True)]
+    ratio, own = Spread.of(ratios(seconds, peer)), Spread.of(seconds)
     return {
-        "time_ratio": statistics.median(ratios),
-        "time_ratio_spread": [min(ratios), max(ratios)],
-        "seconds": statistics.median(seconds),
-        "seconds_spread": [min(seconds), max(seconds)],
+        "time_ratio": ratio.median,
+        "time_ratio_spread": [ratio.least, ratio.most],
+        "seconds": own.median,
+        "seconds_spread": [own.least, own.most],
     }
 
 
-def table(rows: Sequence[dict[str, object]], steps: int) -> str:
-    lines = [
-        "| contender | time ratio (min-max of rounds) | seconds (min-max) | steps at each scale | loss |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        ratio, seconds = (
-            f"{row[name]:.{digits}f} ({row[f'{name}_spread'][0]:.{digits}f}-{row[f'{name}_spread'][1]:.{digits}f})"
-            for name, digits in (("time_ratio", 2), ("seconds", 1))
-        )
-        taken = ", ".join(map(str, row.get("steps", [steps])))
-        lines.append(f"| {row['contender']} | {ratio} | {seconds} | {taken} | {row['loss']:.4g} |")
-    return "\n".join(lines)
+def tables(report: Report) -> list[Section]:
+    options, lines = report["options"], []
+    for row in report["rows"]:
+        ratio = Spread(row["time_ratio"], *row["time_ratio_spread"]).text(".2f")
+        seconds = Spread(row["seconds"], *row["seconds_spread"]).text(".1f")
+        steps = ", ".join(map(str, row.get("steps", [options["steps"]])))
+        lines.append((row["contender"], ratio, seconds, steps, f"{row['loss']:.4g}"))
+    head = ("contender", "time ratio (min-max of rounds)", "seconds (min-max)", "steps at each scale", "loss")
+    return [f"{options['size']} x {options['size']}", Table(head, lines)]
 
 
-def plot(path: Path, peer: Peer, runs: dict[str, list[Reached]]) -> None:
-    """Loss against seconds of each variant's first round, and where neural-style ends."""
+def plot(path: Path, peer: Peer, runs: Mapping[str, Sequence[Reached]]) -> None:
+    """Loss against seconds of each variant's first round, and the end of neural-style's run."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -207,35 +199,36 @@ def plot(path: Path, peer: Peer, runs: dict[str, list[Reached]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", type=int, default=512, help="side of the square pictures (default 512)")
-    parser.add_argument("--steps", type=int, default=200, help="of neural-style, whose loss then is the target")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each variant (default 3)")
-    parser.add_argument("--variants", default="scales=1;scales=2", help="settings of fastnst, ';' between variants")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--fresh", action="store_true", help="run neural-style anew")
-    options = parser.parse_args()
+    arguments = parser(__doc__, threads=True, out=True)
+    arguments.add_argument("--size", type=int, default=512, help="side of the square pictures (default 512)")
+    arguments.add_argument("--steps", type=int, default=200, help="of neural-style, whose loss is the target")
+    arguments.add_argument("--rounds", type=int, default=3, help="runs of each variant (default 3)")
+    arguments.add_argument("--variants", default="scales=1;scales=2", help="settings of fastnst, ';' between variants")
+    arguments.add_argument("--fresh", action="store_true", help="run neural-style again instead of reading the cache")
+    options = arguments.parse_args()
     if options.steps < PROBE:
-        parser.error(f"--steps {options.steps}: expected at least {PROBE}")
+        arguments.error(f"--steps {options.steps}: expected at least {PROBE}")
     torch.set_num_threads(options.threads)
     contenders.install(PEER)
-    variants = options.variants.split(";")
-    runs: dict[str, list[Reached]] = {variant: [] for variant in variants}
-    speeds: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_inputs(folder, options.size)
-        judge = Judge(folder)
+        objective = evaluator(folder)
+
+        def judge(pixels: Tensor) -> float:
+            return objective.value_and_grad(pixels)[0].total
+
         peer = run_peer(folder, judge, options)
-        for number in range(options.rounds):
-            speeds.append(statistics.median(peer_steps(folder, PROBE, options.threads)[0]))
-            for variant in variants:
-                runs[variant].append(run_ours(folder, judge, peer.loss, options, variant))
-                print(f"  round {number + 1}: fastnst {variant}", file=sys.stderr)
-    rows = summaries(peer, speeds, runs)
-    report: dict[str, object] = {"machine": machine(), "options": vars(options), "rows": rows}
-    print(write(RESULTS, "time_to_loss", report, [f"{options.size} x {options.size}", table(rows, options.steps)]))
-    plot(RESULTS / "time_to_loss.png", peer, runs)
+        variants = {
+            variant: partial(run_fastnst, folder, judge, peer.loss, options, variant)
+            for variant in options.variants.split(";")
+        }
+        entered: dict[str, Callable[[], Any]] = {REFERENCE: partial(probe, folder, options.threads), **variants}
+        found = in_turn(entered, options.rounds, "fastnst")
+    speeds = found.pop(REFERENCE)
+    report: Report = {"machine": machine(), "options": plain(options), "rows": summaries(peer, speeds, found)}
+    path = results.write(options.out, "time_to_loss", report, tables)
+    plot(path.with_suffix(".png"), peer, found)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,23 @@
-"""Checks every result against float64, then times those that are right; the rest are refused with the reason."""
+"""One op of one layer: checked against float64, timed, and compared with the roofline."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from exact import error
-from problems import BOUNDS
-from roofline import Card, eager_style
-from tasks import Contender, Results, Task
-from timing import Spread, Timer
+
+from bench.common import contest
+from bench.common.contest import Spread, Timer
+from bench.gpu.problems import BOUNDS
+from bench.gpu.roofline import Card, eager_style
+from bench.gpu.tasks import Task
 
 
 @dataclass(frozen=True)
 class Row:
     """One contender at one op of one layer; ``seconds`` is None where the result was refused, and ``refused`` says why.
 
-    ``predicted`` is the roofline's for this card, of the fused pass, or of eager PyTorch where that is known.
+    ``predicted`` is the roofline of the fused pass on this card, or of eager PyTorch where that is known.
     """
 
     op: str
@@ -36,23 +36,6 @@ class Row:
         return asdict(self)
 
 
-def first_line(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0][:120]}"
-
-
-def check(contender: Contender, exact: Results, bound: float) -> tuple[float | None, str | None]:
-    """The largest error of the contender's results, and why it is refused, if it is."""
-    try:
-        contender.prepare()
-        got = contender.run()
-        worst = max(error(y, z) for y, z in zip(got, exact, strict=True))
-    except (RuntimeError, ValueError, TypeError) as problem:
-        return None, first_line(problem)
-    if not worst <= bound:
-        return worst, f"error {worst:.1e} above {bound:.0e}"
-    return worst, None
-
-
 def predict(task: Task, contender: str, card: Card) -> float | None:
     p = task.problem
     if contender == "fastnst":
@@ -64,36 +47,27 @@ def predict(task: Task, contender: str, card: Card) -> float | None:
 
 @torch.no_grad()
 def measure(task: Task, timer: Timer, card: Card, repeats: int, warm_up: int = 3) -> list[Row]:
-    """A row for each contender. They take turns; GB/s and operations are those of the least work, whoever did more."""
+    """A row for each contender. GB/s and operations are of the least work, even for a contender that does more."""
     p = task.problem
-    exact = task.exact()
-    checked = [check(contender, exact, BOUNDS[p.precision]) for contender in task.contenders]
-    del exact
-    right = [c for c, (_, refused) in zip(task.contenders, checked, strict=True) if refused is None]
-    spreads = dict(zip((c.name for c in right), _times(right, timer, repeats, warm_up), strict=True))
+    found = contest.measure(
+        task.contenders, task.exact, BOUNDS[p.precision], rounds=repeats, warm_up=warm_up, timer=timer
+    )
     rows = []
-    for contender, (worst, refused) in zip(task.contenders, checked, strict=True):
-        spread = spreads.get(contender.name)
+    for name, outcome in found.items():
+        spread = Spread.of(outcome.seconds) if outcome.seconds else None
         rows.append(
             Row(
                 task.op,
                 p.layer,
                 p.side,
                 p.precision,
-                contender.name,
-                worst,
-                refused,
+                name,
+                outcome.error,
+                outcome.refused,
                 spread,
-                predict(task, contender.name, card),
+                predict(task, name, card),
                 task.work.bytes / spread.median if spread else None,
                 task.work.operations / spread.median if spread and task.work.operations else None,
             )
         )
     return rows
-
-
-def _times(contenders: Sequence[Contender], timer: Timer, repeats: int, warm_up: int) -> list[Spread]:
-    turns = [contender.turn() for contender in contenders]
-    if not turns:
-        return []
-    return [Spread.of(seconds[warm_up:]) for seconds in timer.seconds(turns, warm_up + repeats)]

@@ -1,4 +1,4 @@
-"""What is measured: sizes, precisions, and the tensors of one layer of one picture."""
+"""Sizes, precisions, and the tensors of one layer of one picture."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from roofline import LAYERS
 from torch import Tensor
+
+from bench.gpu.roofline import LAYERS
 
 DTYPES = {
     "float32": torch.float32,
@@ -17,8 +18,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
 }
 
-# Relative errors that a result may have. Float32 leaves room for the order in which a library adds millions of terms,
-# tf32 has 10 bits, half types are rounded once (and their products added in float32).
+# Bounds on relative errors. Float32 leaves room for the order in which a library adds millions of terms, tf32 has 10
+# bits, half types are rounded once and their products added in float32.
 BOUNDS = {"float32": 1e-5, "tf32": 2e-3, "half": 2e-3, "bfloat16": 1e-2}
 
 
@@ -62,7 +63,7 @@ class Problem:
         return x.to(DTYPES[self.precision], memory_format=self.layout)
 
     def features(self, seed: int) -> Tensor:
-        """What a ReLU leaves."""
+        """Noise after a ReLU."""
         return self.noise(seed).relu_()
 
     def bias(self) -> Tensor:
@@ -71,15 +72,15 @@ class Problem:
         return values.to(DTYPES[self.precision])
 
     def gram(self) -> Tensor:
-        """A Gram matrix of other, stronger features, as a style's are: float32 ``[1, C, C]``."""
+        """A Gram matrix of other features, float32 ``[1, C, C]``."""
         generator = torch.Generator(self.device).manual_seed(8)
         f = torch.randn(self.channels, 4 * self.channels, generator=generator, device=self.device).relu_()
         return (f @ f.T)[None] / self.channels
 
 
 @contextmanager
-def multiplied(precision: str) -> Iterator[None]:
-    """float32 products and convolutions as ``precision`` asks: exact in float32, by TF32 in tf32."""
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Compute float32 products and convolutions by TF32 if ``precision`` is tf32, exactly otherwise."""
     before, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"

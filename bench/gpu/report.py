@@ -1,103 +1,29 @@
-"""The results as a table, as JSON and as a plot."""
+"""The results of a card as tables and as a plot."""
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import torch
-from measure import Row
-from roofline import PRECISIONS, Card
-from timing import Spread
-from whole_loop import LoopRow
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def machine(device: torch.device) -> dict[str, object]:
-    """What the numbers were measured on."""
-    facts: dict[str, object] = {
-        "card": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "python": platform.python_version(),
-        "commit": _said("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
-        "changed": bool(_said("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")),
-    }
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        facts |= {
-            "capability": f"{properties.major}.{properties.minor}",
-            "multiprocessors": properties.multi_processor_count,
-            "memory": properties.total_memory,
-        }
-    return facts
+from bench.common.contest import Spread
+from bench.common.results import Report, Section, Table
+from bench.gpu.measure import Row
+from bench.gpu.roofline import PRECISIONS, Card
+from bench.gpu.whole_loop import LoopRow
 
 
-def _said(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return next(iter(done.stdout.splitlines()), "")
-
-
-def ceilings_table(measured: Card, published: Card | None) -> list[str]:
-    names = ("bandwidth", "fp32", "tf32", "half", "bfloat16")
-    lines = ["| ceiling | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for kind, card in (("measured", measured), ("published", published)):
-        if card is not None:
-            lines.append(f"| {kind}, T/s | " + " | ".join(f"{getattr(card, name) / 1e12:.2f}" for name in names) + " |")
-    return lines
-
-
-def _times(spread: Spread, factor: float) -> str:
-    return f"{factor * spread.median:.1f} ({factor * spread.least:.1f}-{factor * spread.most:.1f})"
-
-
-def ops_table(rows: Sequence[Row], measured: Card) -> list[str]:
-    head = ("op", "layer", "side", "precision", "contender", "us (min-max)", "predicted us", "GB/s", "of copy")
-    lines = ["| " + " | ".join((*head, "TFLOP/s", "of peak")) + " |", "|---" * 11 + "|"]
-    for row in rows:
-        place = f"| {row.op} | {row.layer} | {row.side} | {row.precision} | {row.contender} "
-        predicted = f"{1e6 * row.predicted:.1f}" if row.predicted is not None else ""
-        if row.seconds is None:
-            lines.append(f"{place}| refused: {row.refused} | {predicted} | | | | |")
-            continue
-        bandwidth, rate = row.bytes_per_second or 0.0, row.operations_per_second
-        of_peak = f"{rate / 1e12:.1f} | {rate / measured.products(row.precision):.0%}" if rate else " | "
-        lines.append(
-            f"{place}| {_times(row.seconds, 1e6)} | {predicted} "
-            f"| {bandwidth / 1e9:.0f} | {bandwidth / measured.bandwidth:.0%} | {of_peak} |"
-        )
-    return lines
-
-
-def loop_table(rows: Sequence[LoopRow]) -> list[str]:
-    lines = ["| side | precision | loop | ms per step (min-max) | peak MB | error |", "|---" * 6 + "|"]
-    for row in rows:
-        error = f"{row.error:.1e}" if row.error is not None else ""
-        time = _times(row.seconds, 1e3) if row.seconds else f"refused: {row.refused}"
-        peak = f"{row.peak_bytes / 2**20:.0f}" if row.peak_bytes else ""
-        lines.append(f"| {row.side} | {row.precision} | {row.contender} | {time} | {peak} | {error} |")
-    return lines
-
-
-def write_json(
-    path: Path,
+def report(
     facts: dict[str, object],
     cards: tuple[Card, Card | None],
     rows: Sequence[Row],
     loops: Sequence[LoopRow],
     dropped: Sequence[str],
-) -> None:
+) -> Report:
+    """What the JSON file has. ``cards`` are the measured and the published one."""
     measured, published = cards
-    report = {
+    return {
         "machine": facts,
         "ceilings": asdict(measured),
         "published": asdict(published) if published else None,
@@ -105,7 +31,58 @@ def write_json(
         "loop": [row.to_dict() for row in loops],
         "dropped": list(dropped),
     }
-    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def tables(found: Report) -> list[Section]:
+    card = Card(**found["ceilings"])
+    published = Card(**found["published"]) if found["published"] else None
+    sections: list[Section] = [
+        ceilings_table(card, published),
+        loop_table(found["loop"]),
+        ops_table(found["ops"], card),
+    ]
+    if found["dropped"]:
+        sections.append(f"Left out, for lack of time: {', '.join(found['dropped'])}")
+    return sections
+
+
+def ceilings_table(measured: Card, published: Card | None) -> Table:
+    names = ("bandwidth", "fp32", "tf32", "half", "bfloat16")
+    cards = [("measured", measured), ("published", published)]
+    rows = [
+        (f"{kind}, T/s", *(f"{getattr(card, name) / 1e12:.2f}" for name in names))
+        for kind, card in cards
+        if card is not None
+    ]
+    return Table(("peak", *names), rows)
+
+
+def _time(row: dict[str, Any], factor: float) -> str:
+    if row["seconds"] is None:
+        return f"refused: {row['refused']}"
+    return Spread(**row["seconds"]).text(".1f", factor)
+
+
+def ops_table(rows: Sequence[dict[str, Any]], measured: Card) -> Table:
+    head = ("op", "layer", "side", "precision", "contender", "us (min-max)", "predicted us", "GB/s", "of copy")
+    lines = []
+    for row in rows:
+        key = (row["op"], row["layer"], str(row["side"]), row["precision"], row["contender"])
+        predicted = f"{1e6 * row['predicted']:.1f}" if row["predicted"] is not None else ""
+        bandwidth, rate = row["bytes_per_second"], row["operations_per_second"]
+        moved = (f"{bandwidth / 1e9:.0f}", f"{bandwidth / measured.bandwidth:.0%}") if bandwidth else ("", "")
+        done = (f"{rate / 1e12:.1f}", f"{rate / measured.products(row['precision']):.0%}") if rate else ("", "")
+        lines.append((*key, _time(row, 1e6), predicted, *moved, *done))
+    return Table((*head, "TFLOP/s", "of peak"), lines, keys=5)
+
+
+def loop_table(rows: Sequence[dict[str, Any]]) -> Table:
+    lines = []
+    for row in rows:
+        error = f"{row['error']:.1e}" if row["error"] is not None else ""
+        peak = f"{row['peak_bytes'] / 2**20:.0f}" if row["peak_bytes"] else ""
+        lines.append((str(row["side"]), row["precision"], row["contender"], _time(row, 1e3), peak, error))
+    return Table(("side", "precision", "loop", "ms per step (min-max)", "peak MB", "error"), lines, keys=3)
 
 
 def plot(path: Path, card: str, rows: Sequence[Row]) -> bool:
@@ -138,7 +115,7 @@ def plot(path: Path, card: str, rows: Sequence[Row]) -> bool:
     return True
 
 
-def _panel(axes: object, rows: Sequence[Row]) -> None:
+def _panel(axes: Any, rows: Sequence[Row]) -> None:
     for contender in dict.fromkeys(row.contender for row in rows):
         mine = [row for row in rows if row.contender == contender and row.seconds is not None]
         layers = [row.layer.removeprefix("relu") for row in mine]

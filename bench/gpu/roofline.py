@@ -1,17 +1,19 @@
 """The least time each op can take on a card: bytes over bandwidth or operations over peak, whichever is larger.
 
-    python bench/gpu/roofline.py [--side 1024] [--precision tf32]
+    python -m bench.gpu.roofline [--side 1024] [--precision tf32]
 
-Needs no GPU. "fused" moves each tensor once; "eager" is what autograd over matrix products moves: the forward reads the
-features and multiplies the whole square instead of its triangle; the backward multiplies twice, from the left and from
-the right, adds the two and adds the sum to the gradient from above.
+Needs no GPU. "fused" moves each tensor once. "eager" is autograd over matrix products: the forward reads the features
+and computes the whole square matrix instead of its triangle; the backward multiplies twice, from the left and from the
+right, adds the two and adds the sum to the gradient of the layers above.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from bench.common.options import parser
+from bench.common.results import Table
 
 LAYERS = {"relu1_1": (64, 1), "relu2_1": (128, 2), "relu3_1": (256, 4), "relu4_1": (512, 8), "relu5_1": (512, 16)}
 """Channels, and the picture's side over the layer's."""
@@ -68,13 +70,13 @@ def _features(channels: int, positions: int, precision: str) -> float:
 
 
 def work(op: str, channels: int, positions: int, precision: str) -> Work:
-    """The least work of an op; matrices of C^2 values and sums are too small to count beside features.
+    """The least work of an op. Matrices of C^2 values and sums are not counted: they are small beside features.
 
     Positions are those of the features; for pools, of their input.
     """
     one = _features(channels, positions, precision)
     square = 2.0 * channels**2 * positions
-    bytes_of_places = channels * positions / 4
+    argmax_bytes = channels * positions / 4  # one for each window
     return {
         "style_loss": Work(one, square / 2),  # the lower triangle
         "style_loss backward": Work(3 * one, square),  # reads features and gradient, writes the gradient
@@ -84,8 +86,8 @@ def work(op: str, channels: int, positions: int, precision: str) -> Work:
         "total_variation backward": Work(2 * one),
         "bias_relu_": Work(2 * one),
         "bias_relu_style_loss": Work(2 * one, square / 2),
-        "pool": Work(1.25 * one + bytes_of_places),  # a byte a window tells where its maximum lies
-        "pool backward": Work(1.25 * one + bytes_of_places),
+        "pool": Work(1.25 * one + argmax_bytes),
+        "pool backward": Work(1.25 * one + argmax_bytes),
     }[op]
 
 
@@ -108,18 +110,18 @@ def positions_of(layer: str, side: int) -> int:
 
 
 def named(card: str) -> Card | None:
-    """The published card whose name occurs in what the driver calls it; None for others."""
-    spoken = card.lower()
+    """The published card whose name is part of the driver's name for it; None for others."""
+    lower = card.lower()
     words: Mapping[str, Card] = {"h100": CARDS[0], "a100": CARDS[1], "4090": CARDS[2]}
-    return next((found for word, found in words.items() if word in spoken), None)
+    return next((found for word, found in words.items() if word in lower), None)
 
 
-def table(side: int, precision: str) -> list[str]:
+def table(side: int, precision: str) -> Table:
     """Microseconds of the style loss by layer and card: fused forward, eager forward, fused and eager backward.
 
-    Eager is float32 on the ordinary units where ``precision`` is tf32, as PyTorch multiplies unless told otherwise.
+    Eager is float32 on the ordinary units where ``precision`` is tf32, which is PyTorch's default.
     """
-    lines = ["| layer | " + " | ".join(card.name for card in CARDS) + " |", "|---" * (len(CARDS) + 1) + "|"]
+    rows = []
     for layer, (channels, _) in LAYERS.items():
         n, cells = positions_of(layer, side), []
         for card in CARDS:
@@ -127,8 +129,8 @@ def table(side: int, precision: str) -> list[str]:
             backward = fused("style_loss backward", card, channels, n, precision)
             eager = eager_style(card, channels, n, "float32" if precision == "tf32" else precision)
             cells.append(" / ".join(f"{1e6 * s:.0f}" for s in (forward, eager[0], backward, eager[1])))
-        lines.append(f"| {layer} | " + " | ".join(cells) + " |")
-    return lines
+        rows.append((layer, *cells))
+    return Table(("layer", *(card.name for card in CARDS)), rows)
 
 
 OPS = (
@@ -141,25 +143,25 @@ OPS = (
 )
 
 
-def ops_table(side: int, precision: str, card: Card) -> list[str]:
-    lines = [f"| {card.name}, us | " + " | ".join(OPS) + " |", "|---" * (len(OPS) + 1) + "|"]
+def ops_table(side: int, precision: str, card: Card) -> Table:
+    rows = []
     for layer, (channels, _) in LAYERS.items():
         n = positions_of(layer, side)
         cells = [f"{1e6 * fused(op, card, channels, n, precision):.1f}" for op in OPS]
-        lines.append(f"| {layer} | " + " | ".join(cells) + " |")
-    return lines
+        rows.append((layer, *cells))
+    return Table((f"{card.name}, us", *OPS), rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--side", type=int, default=1024, help="side of the square picture (default 1024)")
-    parser.add_argument("--precision", default="tf32", choices=PRECISIONS)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--side", type=int, default=1024, help="side of the square picture (default 1024)")
+    arguments.add_argument("--precision", default="tf32", choices=PRECISIONS)
+    options = arguments.parse_args()
     print(f"Style loss at {options.side}x{options.side}, {options.precision}, microseconds:")
     print("fused forward / eager forward / fused backward / eager backward\n")
-    print("\n".join(table(options.side, options.precision)))
+    print(table(options.side, options.precision))
     for card in CARDS:
-        print("\n" + "\n".join(ops_table(options.side, options.precision, card)))
+        print(f"\n{ops_table(options.side, options.precision, card)}")
 
 
 if __name__ == "__main__":

@@ -1,38 +1,27 @@
-"""The ops, each with everyone who can do its work: eager PyTorch, ``torch.compile``, cuBLAS and fastnst."""
+"""The ops with their contenders: eager PyTorch, ``torch.compile``, cuBLAS and fastnst."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import exact
 import torch
 import torch.nn.functional as F
-from problems import Problem
-from roofline import Work, work
-from timing import Turn
 from torch import Tensor
 
+from bench.common import exact
+from bench.common.contest import Contender, Results
+from bench.gpu.problems import Problem
+from bench.gpu.roofline import Work, work
 from fastnst import ops
 
-Results = tuple[Tensor, ...]
 raw = torch.ops.fastnst
 
 
 @dataclass(frozen=True)
-class Contender:
-    """``run`` leaves its results and is what is timed; ``prepare`` before each run is not."""
-
-    name: str
-    run: Callable[[], Results]
-    prepare: Callable[[], object] = lambda: None
-
-    def turn(self) -> Turn:
-        return Turn(self.run, self.prepare)
-
-
-@dataclass(frozen=True)
 class Task:
+    """An op of one layer, its contenders and the exact results."""
+
     op: str
     problem: Problem
     contenders: tuple[Contender, ...]
@@ -49,12 +38,12 @@ def compiled(function: Callable[..., Results]) -> Callable[..., Results]:
     return torch.compile(function, dynamic=True)
 
 
-def _slope(name: str, make_loss: Callable[..., Results], x: Tensor, *rest: object) -> Contender:
-    """Autograd's backward alone: what it needs of the forward is made in ``prepare``."""
+def _backward(name: str, make_loss: Callable[..., Results], x: Tensor, *rest: object) -> Contender:
+    """Autograd's backward alone; ``prepare`` runs the forward."""
     leaf, held = x.detach().requires_grad_(True), []
 
     def prepare() -> None:
-        with torch.enable_grad():  # measuring runs without
+        with torch.enable_grad():  # measure() disables gradients
             held[:] = [make_loss(leaf, *rest)[0]]
 
     return Contender(name, lambda: torch.autograd.grad(held[0], leaf), prepare)
@@ -67,7 +56,7 @@ def _eager_style_loss(x: Tensor, target: Tensor, scale: float) -> Results:
 
 
 def _library_gram(f: Tensor, target: Tensor, scale: float, out: Tensor) -> None:
-    """The residual from one call of cuBLAS; half types are put out in float32."""
+    """The residual from one call of cuBLAS; half types get float32 results."""
     if f.dtype == torch.float32:
         torch.baddbmm(target, f, f.mT, beta=-1, alpha=scale, out=out)
     else:
@@ -100,8 +89,9 @@ def style_backward(p: Problem) -> Task:
     x, target, above = p.features(0), p.gram(), p.noise(1)
     residual, factor, grad = raw.style_loss(x, target, None, p.scale)[1], 4 * p.scale, torch.empty_like(x)
 
-    def added(slope: Contender) -> Contender:
-        return Contender(slope.name, lambda: (above + slope.run()[0],), slope.prepare)
+    def added(name: str, make_loss: Callable[..., Results]) -> Contender:
+        backward = _backward(name, make_loss, x, target, p.scale)
+        return Contender(name, lambda: (above + backward.run()[0],), backward.prepare)
 
     def library() -> Results:
         g = grad.flatten(2)
@@ -109,14 +99,14 @@ def style_backward(p: Problem) -> Task:
         return (grad,)
 
     def fused() -> Results:
-        return (ops.tapped_backward_(grad, x, residual=residual, style=factor, relu=False),)
+        return (ops.layer_backward_(grad, x, residual=residual, style=factor, relu=False),)
 
     return Task(
         "style_loss backward",
         p,
         (
-            added(_slope("eager", _eager_style_loss, x, target, p.scale)),
-            added(_slope("compile", compiled(_eager_style_loss), x, target, p.scale)),
+            added("eager", _eager_style_loss),
+            added("compile", compiled(_eager_style_loss)),
             Contender("cublas", library, lambda: grad.copy_(above)),
             Contender("fastnst", fused, lambda: grad.copy_(above)),
         ),
@@ -150,8 +140,8 @@ def content_backward(p: Problem) -> Task:
         "content_loss backward",
         p,
         (
-            _slope("eager", _eager_content_loss, x, target),
-            _slope("compile", compiled(_eager_content_loss), x, target),
+            _backward("eager", _eager_content_loss, x, target),
+            _backward("compile", compiled(_eager_content_loss), x, target),
             Contender("fastnst", lambda: (raw.content_loss_backward(one, x, target),)),
         ),
         lambda: exact.content_backward(x, target),
@@ -185,8 +175,8 @@ def variation_backward(p: Problem) -> Task:
         "total_variation backward",
         p,
         (
-            _slope("eager", _eager_variation, x),
-            _slope("compile", compiled(_eager_variation), x),
+            _backward("eager", _eager_variation, x),
+            _backward("compile", compiled(_eager_variation), x),
             Contender("fastnst", lambda: (raw.total_variation_backward(one, x, "anisotropic"),)),
         ),
         lambda: exact.total_variation_backward(x),
@@ -214,7 +204,7 @@ def pool(p: Problem) -> Task:
 
 def pool_backward(p: Problem) -> Task:
     x, grad = p.noise(0), p.noise(1, p.height // 2)
-    places, size = raw.pool(x, "max")[1], (p.height, p.height)
+    argmax, size = raw.pool(x, "max")[1], (p.height, p.height)
     leaf, held = x.detach().requires_grad_(True), []
 
     def eager(pool: Callable[[Tensor], Results], name: str) -> Contender:
@@ -230,7 +220,7 @@ def pool_backward(p: Problem) -> Task:
         (
             eager(_eager_pool, "eager"),
             eager(compiled(_eager_pool), "compile"),
-            Contender("fastnst", lambda: (raw.pool_backward(grad, None, None, places, "max", *size, False),)),
+            Contender("fastnst", lambda: (raw.pool_backward(grad, None, None, argmax, "max", *size, False),)),
         ),
         lambda: exact.pool_backward(grad, x),
     )

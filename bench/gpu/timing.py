@@ -1,65 +1,39 @@
-"""Clocks: what takes turns in one run, how long each took, and how much of the run's time is left."""
+"""A clock on the device, and a limit on the time of a run."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 
-
-@dataclass(frozen=True)
-class Turn:
-    """``run`` is timed; ``prepare`` before it is not."""
-
-    run: Callable[[], object]
-    prepare: Callable[[], object] = lambda: None
-
-
-class Timer(Protocol):
-    def seconds(self, turns: Sequence[Turn], repeats: int) -> list[list[float]]:
-        """The seconds of every repeat of every turn; the turns alternate."""
+from bench.common.contest import Contender, order
 
 
 class EventTimer:
-    """CUDA events on the device, its L2 cache flushed before each turn."""
+    """CUDA events on the device, its L2 cache flushed before each run."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         cache = torch.cuda.get_device_properties(device).L2_cache_size
         self.junk = torch.empty(max(4 * cache, 2**26), dtype=torch.uint8, device=device)
 
-    def seconds(self, turns: Sequence[Turn], repeats: int) -> list[list[float]]:
-        pairs: list[list[tuple[torch.cuda.Event, torch.cuda.Event]]] = [[] for _ in turns]
-        for _ in range(repeats):
-            for i, turn in enumerate(turns):
-                turn.prepare()
-                # The device waits here while the host enqueues the turn: its launches do not count.
+    def seconds(self, contenders: Sequence[Contender], rounds: int) -> list[list[float]]:
+        pairs: list[list[tuple[torch.cuda.Event, torch.cuda.Event]]] = [[] for _ in contenders]
+        for number in range(rounds):
+            for i in order(range(len(contenders)), number):
+                contenders[i].prepare()
+                # The device sleeps while the host enqueues the run, so that launches do not count.
                 torch.cuda._sleep(500_000)
                 self.junk.zero_()
                 start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
                 start.record()
-                turn.run()
+                contenders[i].run()
                 end.record()
                 pairs[i].append((start, end))
             torch.cuda.synchronize(self.device)
         return [[start.elapsed_time(end) / 1e3 for start, end in of_one] for of_one in pairs]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Seconds: median, least and most."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, seconds: Sequence[float]) -> Spread:
-        return cls(statistics.median(seconds), min(seconds), max(seconds))
 
 
 @dataclass
@@ -73,9 +47,9 @@ class Budget:
     def __post_init__(self) -> None:
         self.end = self.clock() + self.seconds
 
-    def allows(self, what: str, share: float = 1.0) -> bool:
-        """Whether ``what`` may start before this share of the time is over; if not, it is noted as left out."""
+    def allows(self, name: str, share: float = 1.0) -> bool:
+        """Whether ``name`` may start before this share of the time is over; if not, it is recorded as left out."""
         if self.clock() < self.end - (1 - share) * self.seconds:
             return True
-        self.dropped.append(what)
+        self.dropped.append(name)
         return False

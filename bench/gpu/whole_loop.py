@@ -1,7 +1,7 @@
 """Seconds per step and peak memory of the whole loop: eager PyTorch, the fused ops, and the step as one CUDA graph.
 
-All take Adam's steps through the same loop from the same pictures. Before any is timed, loss and gradient of the start
-are held to autograd in float64 (in exact float32 above 1024^2, where float64 does not fit a card).
+All take steps of Adam through the same loop from the same pictures. Before any is timed, loss and gradient of the start
+are compared with autograd in float64 (in exact float32 above 1024^2, where float64 does not fit on a card).
 """
 
 from __future__ import annotations
@@ -13,26 +13,29 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from measure import first_line
-from problems import DTYPES, multiplied
-from timing import Spread
 from torch import Tensor
 
-from fastnst import images, ops, weights
+from bench.common.contest import Spread, in_turn, reason
+from bench.common.pictures import PAINTING, PHOTO
+from bench.gpu.problems import DTYPES, matmul_precision
+from fastnst import images, weights
+from fastnst.config.settings import Settings
 from fastnst.errors import FastnstError
-from fastnst.graph import Capturer, choose_backend
-from fastnst.losses import content_form, style_form
-from fastnst.objective import Losses, Objective, StyleTargets, style_targets
-from fastnst.optimize import Step, optimize
-from fastnst.settings import Settings
-from fastnst.vgg import VGG
+from fastnst.losses.forms import content_form, style_form
+from fastnst.network.vgg import VGG
+from fastnst.objective.protocol import Losses
+from fastnst.objective.targets import StyleTargets, style_targets
+from fastnst.objective.whole import Objective
+from fastnst.optim.cuda_graph import StepCapture, choose_backend
+from fastnst.optim.loop import LoopContext, optimize
+from fastnst.optim.progress import Step
 from fastnst.weights import Weights
 
-ASSETS = Path(ops.__file__).parents[1] / "assets"
+Reference = tuple[float, Tensor]  # loss and gradient
 CONTENDERS = ("eager", "fused", "fused + graph")
 WARM_UP = 3
-# Relative errors of the loss and of its gradient at the start. Rounding grows through a dozen layers, and a maximum of
-# a pool that rounding moves takes its gradient along; the eager loop has as much of both.
+# Bounds on the relative errors of the loss and of its gradient at the start. Rounding grows through a dozen layers, and
+# where it changes the argmax of a pool, the gradient goes to another position; the eager loop has both errors too.
 BOUNDS = {"float32": (1e-4, 1e-3), "tf32": (2e-3, 5e-2), "half": (5e-3, 1e-1), "bfloat16": (2e-2, 3e-1)}
 
 
@@ -56,7 +59,7 @@ class LoopRow:
 
 
 class EagerObjective:
-    """The same losses by autograd through the network, with no op of ours: what most implementations do."""
+    """The same losses by autograd through the network, without fused ops, as in most implementations."""
 
     def __init__(self, network: VGG, content: Tensor, targets: StyleTargets, settings: Settings) -> None:
         self.network, self.settings, self.targets = network, settings, targets
@@ -79,8 +82,8 @@ class EagerObjective:
         for name, weight in settings.style_layers:
             f = features[name].flatten(2).to(self.dtype)
             c, n = f.shape[1], f.shape[2]
-            apart = form.gram(c, n) * (f @ f.mT) - self.targets[name][0]
-            total = total + settings.style_weight * weight * form.loss(c) * apart.square().sum()
+            residual = form.gram(c, n) * (f @ f.mT) - self.targets[name][0]
+            total = total + settings.style_weight * weight * form.loss(c) * residual.square().sum()
         for name, weight in settings.content_layers:
             f, target = features[name].to(self.dtype), self.content[name]
             factor = settings.content_weight * weight * kept(f.shape[1], f.shape[2:].numel())
@@ -89,9 +92,9 @@ class EagerObjective:
         return total + settings.tv_weight * variation
 
 
-def _pixels(name: str, side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    picture = images.load(ASSETS / name).pixels
-    return (images.resize(picture, side, side).to(device, dtype) * 255).clamp(0, 255)
+def _pixels(path: Path, side: int, device: torch.device) -> Tensor:
+    picture = images.load(path).pixels
+    return (images.resize(picture, side, side).to(device) * 255).clamp(0, 255)
 
 
 class Contest:
@@ -99,18 +102,18 @@ class Contest:
 
     def __init__(self, loaded: Weights, side: int, precision: str, device: torch.device, steps: int) -> None:
         self.loaded, self.side, self.precision, self.device = loaded, side, precision, device
-        self.settings = Settings.of(optimizer="adam", steps=WARM_UP + steps, device=str(device), scales=1)
+        self.settings = Settings.from_preset(optimizer="adam", steps=WARM_UP + steps, device=str(device), scales=1)
         self.network = VGG(loaded, self.settings.layer_names(), device=device, dtype=DTYPES[precision])
-        self.style = _pixels("demo_painting.jpg", side, device, torch.float32)
-        self.content = _pixels("demo_photo.jpg", side, device, torch.float32)
+        self.style = _pixels(PAINTING, side, device)
+        self.content = _pixels(PHOTO, side, device)
         self.targets = style_targets(self.network, self.style, self.settings)
 
-    def reference(self) -> tuple[float, Tensor]:
+    def reference(self) -> Reference:
         """Loss and gradient of the start, by autograd in a wider type."""
         dtype = torch.float64 if self.side <= 1024 else torch.float32
         network = VGG(self.loaded, self.settings.layer_names(), device=self.device, dtype=dtype)
         style, content = self.style.to(dtype), self.content.to(dtype)
-        with multiplied("float32"):
+        with matmul_precision("float32"):
             targets = style_targets(network, style, self.settings)
             losses, gradient = EagerObjective(network, content, targets, self.settings).value_and_grad(content)
         return losses.total, gradient
@@ -122,7 +125,7 @@ class Contest:
     def run(self, contender: str) -> tuple[list[float], int | None]:
         """Seconds of each step after the first few, and the most memory held on the device."""
         graph = "on" if contender == "fused + graph" else "off"
-        capturer = Capturer(choose_backend(graph, self.device))
+        capture = StepCapture(choose_backend(graph, self.device))
         objective, stamps = self.objective(contender), []
 
         def stamp(step: Step) -> None:
@@ -131,8 +134,8 @@ class Contest:
 
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        optimize(objective, self.content, self.settings, callback=stamp, capturer=capturer)
-        if graph == "on" and capturer.backend is None:
+        optimize(objective, self.content, self.settings, context=LoopContext(callback=stamp, capture=capture))
+        if graph == "on" and capture.backend is None:
             raise RuntimeError("the step could not be captured as a CUDA graph")
         peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
         return [b - a for a, b in zip(stamps[WARM_UP - 1 :], stamps[WARM_UP:], strict=False)], peak
@@ -143,17 +146,56 @@ class Contest:
 
 
 def check(
-    objective: EagerObjective | Objective, image: Tensor, reference: tuple[float, Tensor], precision: str
+    objective: EagerObjective | Objective, image: Tensor, reference: Reference, precision: str
 ) -> tuple[float, str | None]:
     """The relative error of the gradient, and why the contender is refused, if it is."""
     losses, gradient = objective.value_and_grad(image)
-    exact, slope = reference
-    of_slope = float((gradient.double() - slope.double()).norm() / slope.double().norm())
-    errors = {"loss": abs(losses.total / exact - 1), "gradient": of_slope}
-    for (what, error), bound in zip(errors.items(), BOUNDS[precision], strict=True):
+    exact, wanted = reference
+    gradient_error = float((gradient.double() - wanted.double()).norm() / wanted.double().norm())
+    errors = {"loss": abs(losses.total / exact - 1), "gradient": gradient_error}
+    for (name, error), bound in zip(errors.items(), BOUNDS[precision], strict=True):
         if not error <= bound:
-            return of_slope, f"error of the {what} {error:.1e} above {bound:.0e}"
-    return of_slope, None
+            return gradient_error, f"error of the {name} {error:.1e} above {bound:.0e}"
+    return gradient_error, None
+
+
+class Entry:
+    """One contender of a contest: checked once, then run once a round until it fails."""
+
+    def __init__(self, contest: Contest, name: str) -> None:
+        self.contest, self.name = contest, name
+        self.error: float | None = None
+        self.refused: str | None = None
+        self.seconds: list[float] = []
+        self.peak: int | None = None
+
+    def check(self, make_objective: Callable[[Contest, str], EagerObjective | Objective], reference: Reference) -> None:
+        try:
+            objective = make_objective(self.contest, self.name)
+            self.error, self.refused = check(objective, self.contest.content, reference, self.contest.precision)
+        except RuntimeError as problem:
+            self.refused = reason(problem)
+
+    def run(self) -> None:
+        if self.refused is not None:
+            return
+        try:
+            seconds, self.peak = self.contest.run(self.name)
+            self.seconds += seconds
+        except (RuntimeError, FastnstError) as problem:  # a row of the table, not the end of the benchmark
+            self.refused = reason(problem)
+
+    def row(self) -> LoopRow:
+        right = self.refused is None
+        return LoopRow(
+            self.contest.side,
+            self.contest.precision,
+            self.name,
+            self.error,
+            self.refused,
+            Spread.of(self.seconds) if right else None,
+            self.peak if right else None,
+        )
 
 
 def race(
@@ -163,42 +205,15 @@ def race(
     *,
     steps: int = 12,
     rounds: int = 2,
-    loaded: Weights | None = None,
     make_objective: Callable[[Contest, str], EagerObjective | Objective] = Contest.objective,
 ) -> list[LoopRow]:
-    """A row for each contender; rounds alternate between them."""
-    with multiplied(precision):
-        contest = Contest(loaded or weights.load(), side, precision, device, steps)
+    """A row for each contender."""
+    with matmul_precision(precision):
+        contest = Contest(weights.load(), side, precision, device, steps)
         reference = contest.reference()
-        errors: dict[str, float | None] = {}
-        refused: dict[str, str | None] = {}
-        for name in CONTENDERS:
-            try:
-                objective = make_objective(contest, name)
-                errors[name], refused[name] = check(objective, contest.content, reference, precision)
-            except RuntimeError as problem:
-                errors[name], refused[name] = None, first_line(problem)
+        entries = [Entry(contest, name) for name in CONTENDERS]
+        for entry in entries:
+            entry.check(make_objective, reference)
         del reference
-        seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-        peaks: dict[str, int | None] = dict.fromkeys(CONTENDERS)
-        for _ in range(rounds):
-            for name in CONTENDERS:
-                if refused[name] is not None:
-                    continue
-                try:
-                    found, peaks[name] = contest.run(name)
-                    seconds[name] += found
-                except (RuntimeError, FastnstError) as problem:  # a row, not the end of the run
-                    refused[name] = first_line(problem)
-    return [
-        LoopRow(
-            side,
-            precision,
-            name,
-            errors[name],
-            refused[name],
-            Spread.of(seconds[name]) if refused[name] is None else None,
-            peaks[name] if refused[name] is None else None,
-        )
-        for name in CONTENDERS
-    ]
+        in_turn({entry.name: entry.run for entry in entries}, rounds)
+    return [entry.row() for entry in entries]

@@ -1,24 +1,22 @@
-"""The ops at the sizes of the style layers of a 512 x 512 picture, each done by eager PyTorch, torch.compile and us.
+"""The ops at the sizes of the style layers of a 512 x 512 picture: eager PyTorch, torch.compile and fastnst.
 
-In ``forward`` a contender computes the value alone; in ``backward`` the value, its gradient with respect to the
-features, and the sum of that with the gradient from above, in place, as a loop does it at a layer.
+In mode ``forward`` a contender computes the value alone; in ``backward`` the value, its gradient with respect to the
+features, and the sum of that gradient and the one from the layers above, in place, as the loop does.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.common import contest, exact
+from bench.common.contest import Contender, Measured, Results
 from fastnst import ops
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "gpu"))
-import exact
 
 LAYERS = ((64, 512), (128, 256), (256, 128), (512, 64), (512, 32))  # channels, side
 PICTURES = ((3, 256), (3, 512), (3, 1024))
@@ -26,21 +24,70 @@ MODES = ("forward", "backward")
 NAMES = ("eager", "compile", "fastnst")
 BOUND = 1e-5  # of the relative error in float32: room for the order in which a library adds millions of terms
 
-Results = tuple[Tensor, ...]
-Pass = Callable[[Tensor], Results]  # from the features, or the gradient from above, to what is checked
+Function = Callable[[Tensor], Tensor]
+Pass = Callable[[Tensor], Results]  # from the gradient of the layers above to the results that are checked
 
 
 @dataclass(frozen=True)
 class Contest:
-    """``run[name](above)`` is what is timed; ``exact`` are its results in float64 where ``above`` is zero."""
+    """``run[name](above)`` is timed; ``exact`` are its results in float64 for an ``above`` of zeros."""
 
-    op: str
-    mode: str
-    channels: int
-    side: int
     above: Tensor
     run: dict[str, Pass]
     exact: Results
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op on the features ``x``: in PyTorch and fused.
+
+    ``fused_pass`` is the forward and backward that the loop runs, where it has one; ``grad`` the gradient of a value
+    that is no scalar.
+    """
+
+    x: Tensor
+    plain: Function
+    fused: Function
+    exact: Results
+    fused_pass: Pass | None = None
+    grad: Tensor | None = None
+
+    def contest(self, mode: str) -> Contest:
+        """The contest between ``plain``, eager and compiled, and the fused op."""
+        functions = {"eager": self.plain, "compile": torch.compile(self.plain, dynamic=False), "fastnst": self.fused}
+        above = torch.zeros_like(self.x)
+        if mode == "forward":
+            return Contest(
+                above, {name: self._forward(function) for name, function in functions.items()}, self.exact[:1]
+            )
+        run = {name: by_autograd(function, self.x, self.grad) for name, function in functions.items()}
+        if self.fused_pass is not None:
+            run["fastnst"] = self.fused_pass
+        return Contest(above, run, self.exact)
+
+    def _forward(self, function: Function) -> Pass:
+        return lambda above: (function(self.x),)
+
+
+def by_autograd(function: Function, x: Tensor, grad: Tensor | None = None) -> Pass:
+    """Value, gradient and accumulation."""
+    leaf = x.detach().requires_grad_(True)
+
+    def run(above: Tensor) -> Results:
+        value = function(leaf)
+        (gradient,) = torch.autograd.grad(value, leaf, grad)
+        return value.detach(), above.add_(gradient)
+
+    return run
+
+
+def measure(given: Contest, rounds: int, warm_up: int = 2) -> dict[str, Measured]:
+    """Check and time the contenders of a contest."""
+    contenders = [
+        Contender(name, partial(run, given.above), results=lambda run=run: run(torch.zeros_like(given.above)))
+        for name, run in given.run.items()
+    ]
+    return contest.measure(contenders, lambda: given.exact, BOUND, rounds=rounds, warm_up=warm_up)
 
 
 def noise(seed: int, *shape: int) -> Tensor:
@@ -48,59 +95,21 @@ def noise(seed: int, *shape: int) -> Tensor:
 
 
 def features(seed: int, channels: int, side: int) -> Tensor:
-    """What a ReLU leaves."""
+    """Noise after a ReLU."""
     return noise(seed, 1, channels, side, side).relu_()
-
-
-def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor, pull: Tensor | None = None) -> Pass:
-    """Value, gradient and accumulation; ``pull`` is the gradient of a value that is no number."""
-    leaf = x.detach().requires_grad_(True)
-
-    def run(above: Tensor) -> Results:
-        value = function(leaf)
-        (slope,) = torch.autograd.grad(value, leaf, pull)
-        return value.detach(), above.add_(slope)
-
-    return run
-
-
-def contest(
-    op: str,
-    mode: str,
-    x: Tensor,
-    plain: Callable[[Tensor], Tensor],
-    fused: Callable[[Tensor], Tensor],
-    fused_pass: Pass | None,
-    right: Results,
-    pull: Tensor | None = None,
-) -> Contest:
-    """``plain`` in PyTorch, as it stands and compiled, against ``fused`` or, where the loop has one, ``fused_pass``."""
-    functions = {"eager": plain, "compile": torch.compile(plain, dynamic=False), "fastnst": fused}
-
-    def forward(function: Callable[[Tensor], Tensor]) -> Pass:
-        return lambda above: (function(x),)
-
-    if mode == "forward":
-        run = {name: forward(function) for name, function in functions.items()}
-        right = right[:1]
-    else:
-        run = {name: by_autograd(function, x, pull) for name, function in functions.items()}
-        if fused_pass is not None:
-            run["fastnst"] = fused_pass
-    return Contest(op, mode, x.shape[1], x.shape[2], torch.zeros_like(x), run, right)
 
 
 def gram(mode: str, channels: int, side: int) -> Contest:
     x, scale = features(0, channels, side), 1 / side**2
-    pull = noise(1, 1, channels, channels)
+    grad = noise(1, 1, channels, channels)
 
     def plain(x: Tensor) -> Tensor:
         f = x.flatten(2)
         return scale * (f @ f.mT)
 
-    slope = exact.style_backward(torch.zeros_like(x), x, pull + pull.mT, scale)[0]
-    right = (exact.gram(x, scale), slope)
-    return contest("gram", mode, x, plain, lambda x: ops.gram(x, scale=scale), None, right, pull)
+    gradient = exact.style_backward(torch.zeros_like(x), x, grad + grad.mT, scale)[0]
+    expected = (exact.gram(x, scale), gradient)
+    return Op(x, plain, lambda x: ops.gram(x, scale=scale), expected, grad=grad).contest(mode)
 
 
 def style_loss(mode: str, channels: int, side: int) -> Contest:
@@ -113,11 +122,11 @@ def style_loss(mode: str, channels: int, side: int) -> Contest:
 
     def fused_pass(above: Tensor) -> Results:
         loss, residual = ops.style_loss_and_residual(x, target, scale=scale)
-        return loss, ops.tapped_backward_(above, x, residual=residual, style=4 * scale, relu=False)
+        return loss, ops.layer_backward_(above, x, residual=residual, style=4 * scale, relu=False)
 
     loss, residual = exact.style_loss(x, target, scale)
-    right = (loss, exact.style_backward(torch.zeros_like(x), x, residual, 4 * scale)[0])
-    return contest("style_loss", mode, x, plain, lambda x: ops.style_loss(x, target, scale=scale), fused_pass, right)
+    expected = (loss, exact.style_backward(torch.zeros_like(x), x, residual, 4 * scale)[0])
+    return Op(x, plain, lambda x: ops.style_loss(x, target, scale=scale), expected, fused_pass).contest(mode)
 
 
 def content_loss(mode: str, channels: int, side: int) -> Contest:
@@ -127,10 +136,10 @@ def content_loss(mode: str, channels: int, side: int) -> Contest:
         return (x - target).square().sum()
 
     def fused_pass(above: Tensor) -> Results:
-        return ops.content_loss(x, target), ops.tapped_backward_(above, x, target=target, content=2.0, relu=False)
+        return ops.content_loss(x, target), ops.layer_backward_(above, x, target=target, content=2.0, relu=False)
 
-    right = (exact.content_loss(x, target)[0], exact.content_backward(x, target)[0])
-    return contest("content_loss", mode, x, plain, lambda x: ops.content_loss(x, target), fused_pass, right)
+    expected = (exact.content_loss(x, target)[0], exact.content_backward(x, target)[0])
+    return Op(x, plain, lambda x: ops.content_loss(x, target), expected, fused_pass).contest(mode)
 
 
 def total_variation(mode: str, channels: int, side: int) -> Contest:
@@ -139,20 +148,20 @@ def total_variation(mode: str, channels: int, side: int) -> Contest:
     def plain(x: Tensor) -> Tensor:
         return x.diff(dim=3).abs().sum() + x.diff(dim=2).abs().sum()
 
-    right = (exact.total_variation(x)[0], exact.total_variation_backward(x)[0])
-    return contest("total_variation", mode, x, plain, ops.total_variation, None, right)
+    expected = (exact.total_variation(x)[0], exact.total_variation_backward(x)[0])
+    return Op(x, plain, ops.total_variation, expected).contest(mode)
 
 
 def pool(mode: str, channels: int, side: int) -> Contest:
-    x, pull = noise(0, 1, channels, side, side), noise(1, 1, channels, side // 2, side // 2)
-    right = (exact.pool(x)[0], exact.pool_backward(pull, x)[0])
-    return contest("pool", mode, x, lambda x: F.max_pool2d(x, 2), ops.pool, None, right, pull)
+    x, grad = noise(0, 1, channels, side, side), noise(1, 1, channels, side // 2, side // 2)
+    expected = (exact.pool(x)[0], exact.pool_backward(grad, x)[0])
+    return Op(x, lambda x: F.max_pool2d(x, 2), ops.pool, expected, grad=grad).contest(mode)
 
 
 def conv3x3(mode: str, channels: int, side: int) -> Contest:
-    """With as many outputs as channels, channels_last as networks run it, and without the ReLU: rounding would turn the
+    """As many outputs as inputs, channels_last as in the network, and without the ReLU: rounding would switch the
     gradient on or off where a value is nearly zero."""
-    x, pull = (noise(seed, 1, channels, side, side).to(memory_format=torch.channels_last) for seed in (0, 1))
+    x, grad = (noise(seed, 1, channels, side, side).to(memory_format=torch.channels_last) for seed in (0, 1))
     weight = noise(2, channels, channels, 3, 3) / (9 * channels) ** 0.5
     weight, bias = weight.to(memory_format=torch.channels_last), noise(3, channels)
     outputs_innermost = weight.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
@@ -164,13 +173,13 @@ def conv3x3(mode: str, channels: int, side: int) -> Contest:
         return ops.conv3x3(x, outputs_innermost, bias)
 
     def fused_pass(above: Tensor) -> Results:
-        slope = torch.ops.fastnst.conv3x3_backward(pull, weight, None, None, side, side, False)
-        return fused(x), above.add_(slope)
+        gradient = torch.ops.fastnst.conv3x3_backward(grad, weight, None, None, side, side, False)
+        return fused(x), above.add_(gradient)
 
     wide, wide_weight = x.double(), weight.double()
-    slope = F.conv_transpose2d(pull.double(), wide_weight, padding=1)
-    right = (F.conv2d(wide, wide_weight, bias.double(), padding=1), slope)
-    return contest("conv3x3", mode, x, plain, fused, fused_pass, right, pull)
+    gradient = F.conv_transpose2d(grad.double(), wide_weight, padding=1)
+    expected = (F.conv2d(wide, wide_weight, bias.double(), padding=1), gradient)
+    return Op(x, plain, fused, expected, fused_pass, grad).contest(mode)
 
 
 MAKE: dict[str, Callable[[str, int, int], Contest]] = {

@@ -1,66 +1,75 @@
-"""The table and the plot of what pytest-benchmark measured: bench/results/ops.json to ops.md and ops.png.
+"""The table and the plot of pytest-benchmark's results.
 
-python bench/ops/ops_report.py
+    python -m bench.ops.ops_report [build/ops.json]
+
+Copies the file to bench/results as ops.json, and writes ops.md and ops.png beside it. Without a file it writes the
+table and the plot of the results that are there.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contests import NAMES
-
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-sys.path.append(str(RESULTS.parent / "e2e"))
+from bench.common import results
+from bench.common.contest import Spread, ratios
+from bench.common.options import parser
+from bench.common.results import Report, Section, Table
+from bench.ops.contests import NAMES
 
 Row = dict[str, Any]
+KEYS = ("op", "mode", "channels", "side")
 
 
 def rows(report: Mapping[str, Any]) -> list[Row]:
     """A row for each op, mode and size: seconds of every round by contender, and reasons of those without a time."""
     found: dict[tuple[Any, ...], Row] = {}
     for facts in (*(b["extra_info"] for b in report["benchmarks"]), *report["refused"]):
-        key = tuple(facts[name] for name in ("op", "mode", "channels", "side"))
-        blank = {"op": key[0], "mode": key[1], "channels": key[2], "side": key[3], "seconds": {}, "refused": {}}
-        row = found.setdefault(key, blank)
+        key = tuple(facts[name] for name in KEYS)
+        row = found.setdefault(key, dict(zip(KEYS, key, strict=True)) | {"seconds": {}, "refused": {}})
         if "refused" in facts:
             row["refused"][facts["contender"]] = facts["refused"]
     for b in report["benchmarks"]:
         info = b["extra_info"]
-        key = tuple(info[name] for name in ("op", "mode", "channels", "side"))
-        found[key]["seconds"][info["contender"]] = b["stats"]["data"]
+        found[tuple(info[name] for name in KEYS)]["seconds"][info["contender"]] = b["stats"]["data"]
     return list(found.values())
 
 
 def ratio(row: Row, name: str) -> float | None:
-    """The median over rounds of the time of ``name`` over that of fastnst: both of one round were taken in turn."""
+    """The median over rounds of the time of ``name`` over that of fastnst."""
     theirs, ours = row["seconds"].get(name), row["seconds"].get("fastnst")
-    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True)) if theirs and ours else None
+    return Spread.of(ratios(theirs, ours)).median if theirs and ours else None
 
 
-def table(found: Iterable[Row]) -> str:
-    lines = [
-        "| op | mode | C, side | eager / fastnst | compile / fastnst | eager ms (min-max) | compile ms | fastnst ms |",
-        "|---" * 8 + "|",
-    ]
+def table(found: Sequence[Row]) -> Table:
+    head = (
+        "op",
+        "mode",
+        "C, side",
+        "eager / fastnst",
+        "compile / fastnst",
+        "eager ms (min-max)",
+        "compile ms",
+        "fastnst ms",
+    )
+    lines = []
     for row in found:
-        ratios = [f"{r:.2f}" if r else "" for r in (ratio(row, "eager"), ratio(row, "compile"))]
-        cells = [spread(row["seconds"].get(name), row["refused"].get(name, "")) for name in NAMES]
-        where = f"{row['op']} | {row['mode']} | {row['channels']}, {row['side']}"
-        lines.append(" | ".join([f"| {where}", *ratios, *cells]) + " |")
-    return "\n".join(lines)
+        quotients = [f"{r:.2f}" if r else "" for r in (ratio(row, "eager"), ratio(row, "compile"))]
+        cells = [_cell(row["seconds"].get(name), row["refused"].get(name, "")) for name in NAMES]
+        lines.append((row["op"], row["mode"], f"{row['channels']}, {row['side']}", *quotients, *cells))
+    return Table(head, lines, keys=3)
 
 
-def spread(seconds: Sequence[float] | None, refused: str) -> str:
+def tables(report: Report) -> list[Section]:
+    return ["float32", table(rows(report))]
+
+
+def _cell(seconds: Sequence[float] | None, refused: str) -> str:
     if not seconds:
         return f"refused: {refused}" if refused else ""
-    middle, low, high = (1e3 * s for s in (statistics.median(seconds), min(seconds), max(seconds)))
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+    return Spread.of(seconds).text(".2f", 1e3)
 
 
 def plot(path: Path, found: Sequence[Row]) -> None:
@@ -78,8 +87,8 @@ def plot(path: Path, found: Sequence[Row]) -> None:
         for j, op in enumerate(names):
             panel, here = axes[i, j], [row for row in found if (row["op"], row["mode"]) == (op, mode)]
             for name in NAMES[:2]:
-                places = [k for k, row in enumerate(here) if ratio(row, name)]
-                panel.plot(places, [ratio(here[k], name) for k in places], "o-", label=name, markersize=3, linewidth=1)
+                x = [k for k, row in enumerate(here) if ratio(row, name)]
+                panel.plot(x, [ratio(here[k], name) for k in x], "o-", label=name, markersize=3, linewidth=1)
             panel.axhline(1, color="k", linestyle="--", linewidth=1)
             panel.set_xticks(range(len(here)), [f"{row['channels']},\n{row['side']}" for row in here], fontsize=6)
             panel.set_title(f"{op}, {mode}", fontsize=8)
@@ -92,19 +101,19 @@ def plot(path: Path, found: Sequence[Row]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("source", type=Path, nargs="?", default=RESULTS / "ops.json")
-    source: Path = parser.parse_args().source
+    options = parser(__doc__, out=True)
+    options.add_argument(
+        "source", type=Path, nargs="?", help="pytest-benchmark's file (default: bench/results/ops.json)"
+    )
+    given = options.parse_args()
+    source: Path = given.source or given.out / "ops.json"
     if not source.exists():
-        sys.exit(f"{source} is not there: python -m pytest bench/ops --benchmark-json {source} makes it")
-    from machine import headline
-
-    report = json.loads(source.read_text())
-    found = rows(report)
-    text = f"{headline(report['machine'])}, float32\n\n{table(found)}\n"
-    source.with_suffix(".md").write_text(text)
-    plot(source.with_suffix(".png"), found)
-    print(text)
+        sys.exit(f"{source} does not exist: python -m pytest bench/ops --benchmark-json {source} makes it")
+    report = results.read(source)
+    path = results.write(given.out, "ops", report, tables) if given.source else source
+    if not given.source:
+        print(results.render(given.out, "ops", tables))
+    plot(path.with_suffix(".png"), rows(report))
 
 
 if __name__ == "__main__":

@@ -1,41 +1,42 @@
-"""Style loss and gradient over the whole range of shapes: is there any at which eager PyTorch is faster, or as small?
+"""Style loss and gradient over a range of shapes: is eager PyTorch faster at any of them, or smaller?
 
-    python bench/ops/sweep.py [--channels 3 64 512] [--dtype float32] [--seconds 0.3]
-    python bench/ops/sweep.py --memory
+    python -m bench.ops.sweep [--channels 3 64 512] [--dtype float32] [--seconds 0.3]
+    python -m bench.ops.sweep --memory
 
-The first form times what a loop does at a tapped layer, as tapped_layers.py does, over a grid of channels and positions
-in both layouts, eager and fused in turn, and prints the median ratio eager / fused of each shape. It exits with 1 where
-eager is faster by more than noise: where three quarters of the rounds say so.
+The first form times the work of layer_losses.py over a grid of channels and positions in both layouts, eager and fused
+in turn, and prints the median ratio eager / fused of each shape. It exits with 1 where eager is faster by more than
+noise, in three quarters of the rounds.
 
 The second form measures peak extra memory at the five style layers of a 512 x 512 picture: each contender runs once in
-a process of its own, and what counts is how far the resident memory rises above what it was before (Linux only).
+a process of its own, and counts how far the resident memory rises above its level before the run (Linux only).
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from tapped_layers import LAYERS, eager, fused, timed
-from torch import Tensor
 
-from fastnst import ops
+from bench.common import contest
+from bench.common.contest import Clock, rounds_within
+from bench.common.machine import headline, machine
+from bench.common.options import parser
+from bench.common.results import Table
+from bench.common.worker import run_module
+from bench.ops.contests import LAYERS
+from bench.ops.layer_losses import FUNCTIONS, LAYOUTS, Arguments, contenders, eager
 
 CHANNELS = (3, 4, 7, 16, 33, 64, 100, 128, 200, 256, 384, 512, 768, 1024)
 SIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LARGEST = 2**27  # values in x: 512 MB of float32
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-CONTENDERS = {"eager": eager, "fused": fused}
-ROUNDS = 7, 2000  # at least and at most
-
-Arguments = tuple[Tensor, Tensor, Tensor, float]
+BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
+ROUNDS = 7, 2000  # least and most
 
 
 def arguments(channels: int, side: int, layout: str, dtype: torch.dtype) -> Arguments:
@@ -45,27 +46,25 @@ def arguments(channels: int, side: int, layout: str, dtype: torch.dtype) -> Argu
 
 
 def check(given: Arguments, bound: float) -> None:
+    """Exit where the two results differ: the exact one would take longer than the timing."""
     x, target, above, scale = given
-    expected = eager(*given).double()
-    error = ((fused(x, target, above.clone(), scale).double() - expected).norm() / expected.norm()).item()
-    if not error < bound:
-        sys.exit(f"{tuple(x.shape)}: the results differ by {error:.1e}")
+    _, fused = contenders(given)
+    _, refused = contest.check(fused, (eager(x, target, above.clone(), scale).double(),), bound)
+    if refused:
+        sys.exit(f"{tuple(x.shape)}: the results differ: {refused}")
 
 
 def race(given: Arguments, seconds: float) -> list[float]:
-    """The ratio eager / fused of each round. The gradient piles up in ``above``, round after round."""
-    timed(eager, *given), timed(fused, *given)
-    ratios: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(ratios) < ROUNDS[0] or (time.perf_counter() < end and len(ratios) < ROUNDS[1]):
-        ratios.append(timed(eager, *given) / timed(fused, *given))
-    return ratios
+    """The ratio eager / fused of each round. The gradient accumulates from round to round."""
+    clock, both = Clock(), contenders(given)
+    clock.seconds(both, 1)
+    return contest.ratios(*clock.seconds(both, rounds_within(seconds, *ROUNDS)))
 
 
 def sweep(channels: Iterable[int], dtype: torch.dtype, seconds: float) -> list[str]:
-    """Prints the table; returns the shapes at which eager is faster."""
+    """Print the table; return the shapes at which eager is faster."""
     slower, worst = [], (float("inf"), "")
-    race(arguments(64, 64, "contiguous", dtype), 0.5)  # threads and caches are warm from here on
+    race(arguments(64, 64, "contiguous", dtype), 0.5)  # warms threads and caches up
     print("| C | layout | " + " | ".join(f"N = {side}^2" for side in SIDES) + " |")
     print("|---|---|" + "---|" * len(SIDES))
     for count in channels:
@@ -76,13 +75,13 @@ def sweep(channels: Iterable[int], dtype: torch.dtype, seconds: float) -> list[s
                     print(" - |", end="")
                     continue
                 given = arguments(count, side, layout, dtype)
-                check(given, 1e-4 if dtype == torch.float32 else 1e-2)
+                check(given, BOUNDS[dtype])
                 ratios = race(given, seconds)
                 ratio, upper = statistics.median(ratios), statistics.quantiles(ratios, n=4)[2]
-                what = f"C = {count}, N = {side}^2, {layout}: {ratio:.2f}"
-                worst = min(worst, (ratio, what))
+                shape = f"C = {count}, N = {side}^2, {layout}: {ratio:.2f}"
+                worst = min(worst, (ratio, shape))
                 if upper < 1:
-                    slower.append(what)
+                    slower.append(shape)
                 print(f" {ratio:.2f} |", end="", flush=True)
             print()
     print(f"\nworst: {worst[1]}")
@@ -90,7 +89,7 @@ def sweep(channels: Iterable[int], dtype: torch.dtype, seconds: float) -> list[s
 
 
 def status(field: str) -> int:
-    """A figure of /proc/self/status, in bytes."""
+    """A field of /proc/self/status, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return 1024 * int(line.split()[1])
@@ -98,53 +97,50 @@ def status(field: str) -> int:
 
 
 def growth(contender: str, channels: int, side: int, layout: str, dtype: torch.dtype) -> int:
-    """By how many bytes one run raises the resident memory at its highest; for a fresh process."""
-    run = CONTENDERS[contender]
+    """By how many bytes one run raises the peak of the resident memory; for a fresh process."""
+    run = FUNCTIONS[contender]
     run(*arguments(8, 64, layout, dtype))  # starts threads, loads code
     given = arguments(channels, side, layout, dtype)
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed so far is not to be had for nothing
-    Path("/proc/self/clear_refs").write_text("5")  # the highest is now what is resident now
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the process still holds would not count as growth
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current level
     before = status("VmRSS")
     run(*given)
     return status("VmHWM") - before
 
 
-def memory(dtype: torch.dtype) -> None:
-    print("| C, side | layout | x MB | eager MB | fused MB | ratio |\n|---|---|---|---|---|---|")
+def memory(dtype: torch.dtype) -> Table:
+    rows = []
     for channels, side in LAYERS:
         for layout in LAYOUTS:
-            megabytes = {}
-            for contender in CONTENDERS:
-                of = [contender, str(channels), str(side), layout]
-                command = [sys.executable, __file__, "--dtype", str(dtype).removeprefix("torch."), "--growth", *of]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                megabytes[contender] = int(done.stdout) / 1e6
+            shape = {"channels": channels, "side": side, "layout": layout, "dtype": str(dtype).removeprefix("torch.")}
+            eager_mb, fused_mb = (
+                run_module("bench.ops.sweep", {"contender": name, **shape}, torch.get_num_threads()) / 1e6
+                for name in FUNCTIONS
+            )
             own = channels * side**2 * dtype.itemsize / 1e6
-            eager_mb, fused_mb = megabytes["eager"], megabytes["fused"]
-            row = (f"{channels}, {side}", layout, f"{own:.1f}", f"{eager_mb:.1f}", f"{fused_mb:.1f}")
-            print(f"| {' | '.join(row)} | {fused_mb / eager_mb:.3f} |", flush=True)
+            sizes = (f"{own:.1f}", f"{eager_mb:.1f}", f"{fused_mb:.1f}", f"{fused_mb / eager_mb:.3f}")
+            rows.append((f"{channels}, {side}", layout, *sizes))
+    return Table(("C, side", "layout", "x MB", "eager MB", "fused MB", "ratio"), rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--channels", type=int, nargs="+", default=CHANNELS)
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--seconds", type=float, default=0.3, help="time for each shape")
-    parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
-    parser.add_argument("--growth", nargs=4, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    dtype = getattr(torch, options.dtype)
+    options = parser(__doc__)
+    options.add_argument("--channels", type=int, nargs="+", default=CHANNELS)
+    options.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    options.add_argument("--seconds", type=float, default=0.3, help="time for each shape (default 0.3)")
+    options.add_argument("--memory", action="store_true", help="measure memory instead of time")
+    options.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
+    given = options.parse_args()
     torch.manual_seed(0)
-    if options.growth:
-        contender, channels, side, layout = options.growth
-        print(growth(contender, int(channels), int(side), layout, dtype))
+    if given.run:
+        print(growth(**{**given.run, "dtype": getattr(torch, given.run["dtype"])}))
         return
-    kernels = ops.kernels()["style_loss"]
-    print(f"{torch.get_num_threads()} threads, {options.dtype}, {kernels} kernels, torch {torch.__version__}\n")
-    if options.memory:
-        memory(dtype)
+    dtype = getattr(torch, given.dtype)
+    print(f"{headline(machine())}, {given.dtype}\n")
+    if given.memory:
+        print(memory(dtype))
         return
-    slower = sweep(options.channels, dtype, options.seconds)
+    slower = sweep(given.channels, dtype, given.seconds)
     if slower:
         sys.exit("eager is faster at\n  " + "\n  ".join(slower))
 

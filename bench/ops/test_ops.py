@@ -1,17 +1,41 @@
 """pytest-benchmark for the ops: eager PyTorch, torch.compile and fastnst, checked in float64 and then timed in turn.
 
-    python -m pytest bench/ops --benchmark-json bench/results/ops.json [--rounds 15] [-k style_loss]
+    python -m pytest bench/ops --benchmark-json build/ops.json [--rounds 15] [-k style_loss]
+    python -m bench.ops.ops_report build/ops.json
 
-One contest at a time: the first of its contenders to be asked for lets all of them take turns, and each then hands its
-times to pytest-benchmark (see turns.Replay). bench/ops/ops_report.py makes the tables and the plot.
+The first test of a contest times all of its contenders in turn; each test then hands the times of its contender to
+pytest-benchmark (see :class:`Replay`). The second command writes the tables and the plot to bench/results.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
-from contests import LAYERS, MAKE, MODES, NAMES, PICTURES
 from pytest_benchmark.fixture import BenchmarkFixture
-from turns import Measured, Replay, measure
+
+from bench.common.contest import Measured
+from bench.ops.contests import LAYERS, MAKE, MODES, NAMES, PICTURES, measure
+
+
+class Replay:
+    """A clock that shows times measured before.
+
+    pytest-benchmark times one contender after the other, which favors some on a machine whose speed drifts. The
+    contenders are timed in turn instead, and pytest-benchmark reads this clock at the start and at the end of a round.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.steps: Iterator[float] = iter(())
+
+    def load(self, seconds: tuple[float, ...]) -> None:
+        self.steps = (step for s in seconds for step in (0.0, s))
+
+    def read(self) -> float:
+        self.now += next(self.steps)
+        return self.now
+
 
 CLOCK = Replay()
 CASES = [
@@ -24,7 +48,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def measured() -> dict[tuple[object, ...], dict[str, Measured]]:
-    """Contests measured so far; contests are not kept, since some hold a quarter of a gigabyte."""
+    """Times measured so far. Contests are not kept: some need a quarter of a gigabyte."""
     return {}
 
 

@@ -1,19 +1,21 @@
 """Rounding error of F(4x4, 3x3) for several interpolation points, in float32 and with products of bfloat16.
 
-    python bench/ops/winograd_points.py [--channels 256] [--tiles 64]
+    python -m bench.ops.winograd_points [--channels 256] [--tiles 64]
 
-Points are 0, +-a, +-b and infinity. Inputs are what a ReLU leaves, weights are normal; the error is that of the
-outputs, norm over norm, against sums in float64. NumPy alone, not the op. Prints a table.
+Points are 0, +-a, +-b and infinity. Inputs are normal noise after a ReLU, weights are normal; the error is the norm of
+the difference from float64 over the norm of the outputs. Computed with NumPy, not with the op. Prints a table.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from bench.common.options import parser
+from bench.common.results import Table
 
 Array = NDArray[np.floating]
 POINTS = ((1.0, 2.0), (0.5, 1.0), (0.5, 1.5), (0.75, 1.5), (0.6, 1.4), (0.5**0.5, 2**0.5))
@@ -39,7 +41,7 @@ def matrices(a: float, b: float) -> tuple[Array, Array, Array]:
     return np.array(to_points), np.array(weights), np.array(powers, dtype=float)
 
 
-def brain(x: Array) -> Array:
+def to_bfloat16(x: Array) -> Array:
     """Rounded to bfloat16."""
     return torch.from_numpy(np.asarray(x, np.float32)).bfloat16().float().numpy()
 
@@ -65,10 +67,10 @@ def winograd(d: Array, w: Array, points: tuple[float, float], rounded: Callable[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--channels", type=int, default=256)
-    parser.add_argument("--tiles", type=int, default=64)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--channels", type=int, default=256, help="default 256")
+    arguments.add_argument("--tiles", type=int, default=64, help="default 64")
+    options = arguments.parse_args()
     random = np.random.default_rng(0)
     d = np.maximum(random.normal(size=(options.channels, options.tiles, 6, 6)), 0)
     w = random.normal(size=(options.channels, 3, 3))
@@ -77,13 +79,15 @@ def main() -> None:
     def error(y: Array) -> float:
         return float(np.linalg.norm(y - exact) / np.linalg.norm(exact))
 
-    rows = [("plain sums", error(plain(d.astype(np.float32), w.astype(np.float32))), error(plain(brain(d), brain(w))))]
+    def row(name: str, single: Array, half: Array) -> tuple[str, ...]:
+        return name, f"{error(single):.1e}", f"{error(half):.1e}"
+
+    narrow = (d.astype(np.float32), w.astype(np.float32))
+    rows = [row("plain sums", plain(*narrow), plain(to_bfloat16(d), to_bfloat16(w)))]
     for points in POINTS:
-        by = [error(winograd(d, w, points, rounded)) for rounded in (lambda x: x, brain)]
-        rows.append((f"0, ±{points[0]:.3g}, ±{points[1]:.3g}, ∞", by[0], by[1]))
-    print("| points | float32 | products of bfloat16 |\n|---|---|---|")
-    for name, single, half in rows:
-        print(f"| {name} | {single:.1e} | {half:.1e} |")
+        single, half = (winograd(d, w, points, rounded) for rounded in (lambda x: x, to_bfloat16))
+        rows.append(row(f"0, ±{points[0]:.3g}, ±{points[1]:.3g}, ∞", single, half))
+    print(Table(("points", "float32", "products of bfloat16"), rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// content_loss on the CPU: one pass each way.
+// content_loss and its backward on the CPU, one pass each.
 #include <vector>
 
 #include "gram.h"
@@ -35,7 +35,7 @@ Tensor content_loss_backward(const Tensor& grad, const Tensor& x_, const Tensor&
   check(is_floating(x_), "content_loss_backward: expected x of dtype float32, float64, bfloat16 or float16");
   check_pair("content_loss_backward", x_, "target", target);
   check(grad.numel() == 1 && grad.scalar_type() == accumulate_type(x_),
-        "content_loss_backward: expected grad to be one value, float32, or float64 where x is float64");
+        "content_loss_backward: expected grad to be one value, float32, or float64 if x is float64");
   const Tensor x = dense(x_);
   const Tensor wanted = in_layout_of(target, x);
   Tensor out = allocate_like(x);

@@ -1,5 +1,5 @@
-// conv3x3, its form with a max pool, and its backward on the CPU, by Winograd's algorithm. Maps have channels
-// innermost: an input in another layout is copied once, and results are channels_last.
+// conv3x3, conv3x3 with max pool, and the backward on the CPU, by Winograd's algorithm. Inputs that are not
+// channels_last are copied once; results are channels_last.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -10,9 +10,9 @@
 namespace fastnst::cpu {
 namespace {
 
-// Panels in cache at once: few where the transformed weights of a layer are kept; where they are made anew for every
-// block, as many as share the work and fit beside the weights in the last level of cache.
-constexpr int64_t kFewPanels = 2, kMostPanels = 11;
+// Panels in cache at once: few if the transformed weights of a layer are kept. If they are recomputed for every block,
+// as many as fit into the last-level cache with the weights, to amortize the transform.
+constexpr int64_t kFewPanels = 2, kMaxPanels = 11;
 
 int64_t tiles_along(int64_t size) { return (size + ConvTask::kTile - 1) / ConvTask::kTile; }
 
@@ -32,20 +32,20 @@ T* image(const Tensor& x, int64_t b) {
                       : nullptr;
 }
 
-// The maps of a call, channels innermost.
+// The channels_last maps of a call.
 struct Maps {
   Tensor in, out;
-  std::optional<Tensor> mask, places, out_places;
+  std::optional<Tensor> mask, argmax, out_argmax;
 };
 
-// Shares the tiles of all images out over the threads, and where there are few tiles the outputs as well. What a tile
-// becomes depends on neither.
+// Distributes the tiles of all images over the threads, and the output channels as well if there are few tiles. The
+// partition does not affect results.
 void run(const ConvTask& task, const Maps& maps) {
   const int64_t tiles = tiles_along(task.out_height) * tiles_along(task.out_width), batch = maps.in.size(0);
   if (tiles == 0 || batch == 0 || task.outputs == 0) return;
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t panels = (tiles + ConvTask::kPanel - 1) / ConvTask::kPanel, all = panels * batch;
-  const int64_t most = task.channels * task.outputs > ConvTask::kMostKept ? kMostPanels : kFewPanels;
+  const int64_t most = task.channels * task.outputs > ConvTask::kMaxKept ? kMaxPanels : kFewPanels;
   const int64_t shares = std::min(threads, all);
   const int64_t groups = (task.outputs + ConvTask::kColumns - 1) / ConvTask::kColumns;
   const int64_t parts = std::min(groups, std::max<int64_t>(1, threads / shares));
@@ -66,8 +66,8 @@ void run(const ConvTask& task, const Maps& maps) {
         t.x = image<const void>(maps.in, b);
         t.out = image<void>(maps.out, b);
         if (maps.mask) t.mask = image<const void>(*maps.mask, b);
-        if (maps.places) t.places = image<const uint8_t>(*maps.places, b);
-        if (maps.out_places) t.out_places = image<uint8_t>(*maps.out_places, b);
+        if (maps.argmax) t.argmax = image<const uint8_t>(*maps.argmax, b);
+        if (maps.out_argmax) t.out_argmax = image<uint8_t>(*maps.out_argmax, b);
         kernels().winograd(t);
         panel += count;
       }
@@ -105,7 +105,7 @@ ConvTask forward_task(const char* op, const Tensor& x, const Tensor& weight, con
   return t;
 }
 
-// What an op writes into: a map of its own size, channels innermost.
+// Checks an output: a channels_last map of the given size.
 void check_out(const char* op, const char* name, const Tensor& out, const Tensor& like, int64_t outputs, int64_t height,
                int64_t width, ScalarType dtype) {
   check(out.dim() == 4 && out.size(0) == like.size(0) && out.size(1) == outputs && out.size(2) == height &&
@@ -116,7 +116,7 @@ void check_out(const char* op, const char* name, const Tensor& out, const Tensor
         name, " channels_last, on the CPU, of dtype ", dtype == ScalarType::Byte ? "uint8" : "that of the input");
 }
 
-// Lets an op write `rows` rows of its output from `first` on, which lie between `low` and `high`.
+// Restricts a task to `rows` rows of its output from row `first`, which must be between `low` and `high`.
 void write_rows(const char* op, ConvTask& task, int64_t first, int64_t rows, int64_t low, int64_t high) {
   check(rows == 0 || (low <= first && first + rows <= high), op, ": expected rows from ", low, " to ", high, ", got ",
         first, " to ", first + rows);
@@ -142,14 +142,14 @@ Tensor conv3x3(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias
 }
 
 void conv3x3_pool_out(const Tensor& x, const Tensor& weight, const Tensor& bias, std::string padding, int64_t first,
-                      const Tensor& out, const Tensor& places) {
+                      const Tensor& out, const Tensor& argmax) {
   const char* op = "conv3x3_pool_out";
   ConvTask task = forward_task(op, x, weight, bias, true, padding);
   write_rows(op, task, first, 2 * rows_of(out), 0, task.height);
-  task.out_width = task.width / 2 * 2;  // a last odd column has no window
+  task.out_width = task.width / 2 * 2;  // an odd last column is in no window
   check_out(op, "out", out, x, task.outputs, task.out_height / 2, task.width / 2, task.dtype);
-  check_out(op, "places", places, x, task.outputs, task.out_height / 2, task.width / 2, ScalarType::Byte);
-  run(task, {laid_out(x, true), out, {}, {}, places});
+  check_out(op, "argmax", argmax, x, task.outputs, task.out_height / 2, task.width / 2, ScalarType::Byte);
+  run(task, {laid_out(x, true), out, {}, {}, argmax});
 }
 
 ConvTask backward_task(const Tensor& grad, const Tensor& weight, bool pooled, int64_t height, int64_t width,
@@ -163,7 +163,7 @@ ConvTask backward_task(const Tensor& grad, const Tensor& weight, bool pooled, in
   ConvTask task;
   task.dtype = grad.scalar_type();
   task.pad = border ? 2 : 1;
-  // The transposed convolution: channels change places, and the window is turned round.
+  // The transposed convolution: channels are exchanged, and the kernel is rotated by 180 degrees.
   task.weight_output = weight.stride(1);
   task.weight_channel = weight.stride(0);
   task.weight_row = -weight.stride(2);
@@ -181,13 +181,13 @@ ConvTask backward_task(const Tensor& grad, const Tensor& weight, bool pooled, in
 }
 
 void run_backward(const ConvTask& task, const Tensor& grad, const std::optional<Tensor>& mask,
-                  const std::optional<Tensor>& places, const Tensor& out) {
+                  const std::optional<Tensor>& argmax, const Tensor& out) {
   const char* op = "conv3x3_backward";
   Maps maps{laid_out(grad, true), out, {}, {}, {}};
-  if (places) {
-    check(same_sizes(*places, grad) && places->scalar_type() == ScalarType::Byte, op, ": expected places of shape ",
-          shape_of(grad), " like grad and dtype uint8, got ", shape_of(*places));
-    maps.places = laid_out(*places, true);
+  if (argmax) {
+    check(same_sizes(*argmax, grad) && argmax->scalar_type() == ScalarType::Byte, op, ": expected argmax of shape ",
+          shape_of(grad), " like grad and dtype uint8, got ", shape_of(*argmax));
+    maps.argmax = laid_out(*argmax, true);
   }
   if (mask) {
     check(same_sizes(*mask, out) && mask->scalar_type() == task.dtype, op, ": expected mask of shape ", shape_of(out),
@@ -202,20 +202,20 @@ void run_backward(const ConvTask& task, const Tensor& grad, const std::optional<
 }
 
 void conv3x3_backward_out(const Tensor& grad, const Tensor& weight, std::optional<Tensor> mask,
-                          std::optional<Tensor> places, int64_t height, int64_t width, bool border, int64_t first,
+                          std::optional<Tensor> argmax, int64_t height, int64_t width, bool border, int64_t first,
                           const Tensor& out) {
-  ConvTask task = backward_task(grad, weight, places.has_value(), height, width, border);
-  // A row above the map and one below depend on it; with `border` they are rows of the output.
+  ConvTask task = backward_task(grad, weight, argmax.has_value(), height, width, border);
+  // The padding rows above and below the map also have gradients; with `border` they are rows of the output.
   write_rows("conv3x3_backward", task, first, rows_of(out), border ? 0 : -1, border ? height + 2 : height + 1);
   check_out("conv3x3_backward", "out", out, grad, task.outputs, task.out_height, task.out_width, task.dtype);
-  run_backward(task, grad, mask, places, out);
+  run_backward(task, grad, mask, argmax, out);
 }
 
 Tensor conv3x3_backward(const Tensor& grad, const Tensor& weight, std::optional<Tensor> mask,
-                        std::optional<Tensor> places, int64_t height, int64_t width, bool border) {
-  const ConvTask task = backward_task(grad, weight, places.has_value(), height, width, border);
+                        std::optional<Tensor> argmax, int64_t height, int64_t width, bool border) {
+  const ConvTask task = backward_task(grad, weight, argmax.has_value(), height, width, border);
   const Tensor out = new_channels_last(grad, task.outputs, task.out_height, task.out_width, task.dtype);
-  run_backward(task, grad, mask, places, out);
+  run_backward(task, grad, mask, argmax, out);
   return out;
 }
 

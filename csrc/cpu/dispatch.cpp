@@ -1,4 +1,4 @@
-// Chooses the kernel table: the widest instruction set the processor has, unless FASTNST_CPU names another.
+// Selects the kernel table: the widest instruction set that the processor supports, unless FASTNST_CPU names another.
 #include <cstdlib>
 #include <string>
 
@@ -21,7 +21,7 @@ const Kernels& choose() {
   if (avx2 && (want.empty() || want == "avx2")) return avx2_kernels();
 #endif
   check(want.empty() || want == "portable", "FASTNST_CPU=", want,
-        ": expected portable, avx2, avx512 or avx512_bf16, and an instruction set that this processor has");
+        ": expected portable, avx2, avx512 or avx512_bf16, and an instruction set that this processor supports");
   return portable_kernels();
 }
 

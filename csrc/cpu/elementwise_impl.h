@@ -1,4 +1,4 @@
-// Elementwise work over memory without holes.
+// Elementwise kernels over dense memory.
 
 namespace fastnst::cpu::FASTNST_ISA {
 
@@ -9,7 +9,7 @@ inline double squared_difference(ScalarType dtype, const void* x, const void* y,
     using T = Compute<In>;
     const In* a = static_cast<const In*>(x);
     const In* b = static_cast<const In*>(y);
-    // Short sums in independent lanes, then on in double: as accurate as it is fast.
+    // Short sums in independent lanes, which vectorize, accumulated in double.
     constexpr int64_t kLanesHere = 32, kShort = 32 * kLanesHere;
     for (int64_t begin = 0; begin < n; begin += kShort) {
       const int64_t count = std::min(kShort, n - begin), even = count - count % kLanesHere;

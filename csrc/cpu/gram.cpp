@@ -1,4 +1,4 @@
-// gram on the CPU: the sums over positions, and the backward that gram, moments and style_loss share.
+// gram on the CPU: the sums over positions, and the backward shared by gram, moments and style_loss.
 #include "gram.h"
 
 #include <vector>
@@ -7,10 +7,10 @@ namespace fastnst::cpu {
 namespace {
 
 constexpr int64_t kMaxSlices = 8;
-constexpr int64_t kBlocksPerSlice = 4;  // fewer are not worth a workspace of their own
-constexpr int64_t kStripsPerGroup = 8;  // fewer strips are shared out by channels too
+constexpr int64_t kBlocksPerSlice = 4;  // fewer do not justify a separate workspace
+constexpr int64_t kStripsPerGroup = 8;  // fewer strips are also divided by channels
 
-// Row groups of a triangle grow with their index; taken from both ends in turn, any run of them is about as much work.
+// Row groups of a triangle grow with their index; in alternation from both ends, any run has about the same work.
 int64_t balanced(int64_t i, int64_t n) { return i % 2 ? n - 1 - i / 2 : i / 2; }
 
 const char* of_batch(const std::optional<Tensor>& values, int64_t b, int64_t count) {
@@ -44,8 +44,8 @@ void gram_rows(const Tensor& x, const std::optional<Tensor>& weight, bool with_s
   const auto done = [](const GramTask& t) {
     return GramRows{t.b, t.row_begin, t.row_end, t.row_stride, t.gram, t.sum};
   };
-  // Wide maps have groups enough to share out; the others are cut into slices of positions as well, by shape alone,
-  // fewer where their workspace is large.
+  // Wide maps have enough groups for all threads; others are also divided into slices of positions. Their number
+  // depends on the shape only, and is smaller if the workspace is large.
   const int64_t most = f.channels > kWide ? 1 : f.channels > kWide / 2 ? kMaxSlices / 2 : kMaxSlices;
   const int64_t slices = std::max<int64_t>(1, std::min(most, blocks / kBlocksPerSlice));
   if (slices == 1) {
@@ -98,7 +98,7 @@ void matrix_backward(const Tensor& x, const Tensor& matrix, const std::optional<
   const int64_t channels = f.channels, ld = kernels().padded_channels(f.dtype, channels);
   const int64_t rows = kernels().matrix_rows(f.dtype, channels);
   Tensor ready = as_contiguous(matrix);
-  const bool as_it_is = !options.symmetrise && rows == channels && ld == channels &&
+  const bool as_it_is = !options.symmetrize && rows == channels && ld == channels &&
                         reinterpret_cast<uintptr_t>(ready.data_ptr()) % 64 == 0;
   if (!as_it_is) {
     const Tensor a = ready;
@@ -110,7 +110,7 @@ void matrix_backward(const Tensor& x, const Tensor& matrix, const std::optional<
         t.dtype = f.dtype;
         t.a = of_batch(from, i / rows, channels * channels);
         t.out = const_cast<char*>(of_batch(to, i / rows, rows * ld));
-        t.symmetrise = options.symmetrise;
+        t.symmetrize = options.symmetrize;
         t.channels = channels;
         t.row_begin = i % rows;
         t.row_end = t.row_begin + 1;
@@ -152,7 +152,7 @@ namespace {
 Tensor gram(const Tensor& x_, std::optional<Tensor> weight, double scale) {
   features("gram", "x", x_);
   check_weight("gram", x_, weight);
-  const Tensor x = walkable(x_);
+  const Tensor x = with_position_stride(x_);
   const int64_t channels = x.size(1);
   Tensor out = allocate(x, {x.size(0), channels, channels}, accumulate_type(x));
   with_accumulate_type(x, [&](auto zero) {
@@ -172,11 +172,11 @@ Tensor gram_backward(const Tensor& grad, const Tensor& x_, std::optional<Tensor>
   check_matrix("gram_backward", x_, "grad", grad);
   check_weight("gram_backward", x_, weight);
   check_shift("gram_backward", x_, shift);
-  const Tensor like = dense(x_), x = walkable(like);
+  const Tensor like = dense(x_), x = with_position_stride(like);
   Tensor out = allocate_like(x);
   Backward options;
   options.factor = scale;
-  options.symmetrise = true;
+  options.symmetrize = true;
   matrix_backward(x, grad, weight, shift, std::nullopt, false, options, out);
   return in_layout_of(out, like);
 }

@@ -1,4 +1,4 @@
-// What gram, moments and style_loss share: the sums over positions, in double, and the backward.
+// Shared by gram, moments and style_loss: the sums over positions, in double, and the backward.
 #pragma once
 
 #include <algorithm>
@@ -9,15 +9,15 @@
 
 namespace fastnst::cpu {
 
-// Rows begin..end of batch entry b of F diag(w) F^T, unscaled, up to the diagonal and in double, and the sums over
-// positions of these channels where asked for.
+// Rows begin..end of F diag(w) F^T for batch entry b, unscaled, up to the diagonal, in double; and the sums over
+// positions of these channels if requested.
 struct GramRows {
   int64_t b = 0, begin = 0, end = 0, stride = 0;
   const double* gram = nullptr;
   const double* sum = nullptr;
 
-  // f(i, j, value) for these rows up to the diagonal and, the matrix being symmetric, for the columns above it. In
-  // squares, so that either way round f walks along rows.
+  // Calls f(i, j, value) for these rows up to the diagonal, and for the mirrored elements above it. In square blocks,
+  // so that both are accessed along rows.
   template <typename F>
   void for_each(const F& f) const {
     constexpr int64_t kSquare = 16;
@@ -35,11 +35,11 @@ struct GramRows {
   }
 };
 
-// Calls finish, in parallel, for groups of kRowsPerTask rows that together are all rows of all batch entries.
+// Calls finish in parallel for groups of kRowsPerTask rows that cover all rows of all batch entries.
 void gram_rows(const Tensor& x, const std::optional<Tensor>& weight, bool with_sum,
                const std::function<void(const GramRows&)>& finish);
 
-// F of type float or double, as `like` accumulates.
+// Calls f with a zero of float or double, the accumulate type of `like`.
 template <typename F>
 void with_accumulate_type(const Tensor& like, const F& f) {
   if (accumulate_type(like) == ScalarType::Double) {
@@ -49,12 +49,12 @@ void with_accumulate_type(const Tensor& like, const F& f) {
   }
 }
 
-// out = mask(x > 0) * (above + factor * matrix x diag(w) + shift + content (x - target)), every term optional but the
-// matrix; `symmetrise` takes matrix + matrix^T, without it the matrix is symmetric. x is walkable; out, above and
-// target have the layout and dtype of x.
+// out = mask(x > 0) * (above + factor * matrix x diag(w) + shift + content (x - target)), every term except that of the
+// matrix is optional. `symmetrize` replaces the matrix by matrix + matrix^T; without it the matrix must be symmetric.
+// The positions of x have one stride; out, above and target have the layout and dtype of x.
 struct Backward {
   double factor = 1, content = 0;
-  bool symmetrise = false, relu = false;
+  bool symmetrize = false, relu = false;
 };
 void matrix_backward(const Tensor& x, const Tensor& matrix, const std::optional<Tensor>& weight,
                      const std::optional<Tensor>& shift, const std::optional<Tensor>& target, bool add_to_out,

@@ -1,11 +1,11 @@
-// The Gram product over blocks of positions, and the backward of a tapped layer over strips of positions.
+// The Gram product over blocks of positions, and the backward of a layer with losses over strips of positions.
 //
-// Both pack a piece of the feature map into a small aligned buffer of words first: that is where layouts and storage
-// types end, and what follows is one product in cache.
+// Both first pack a part of the feature map into a small aligned buffer of words, which handles layouts and storage
+// types; the rest is one product in cache.
 
 namespace fastnst::cpu::FASTNST_ISA {
 
-// to[k * to_k + j] = the word of terms k.. of column j, which lie at[k * step_k + j * step_j] apart in memory.
+// to[k * to_k + j] = the word of terms k.. of column j, read from at[k * step_k + j * step_j].
 template <typename W, bool kUnit, typename In>
 inline void pack(const In* at, int64_t terms, int64_t step_k, int64_t columns, int64_t step_j, W* to, int64_t to_k) {
   constexpr int64_t kTerms = Product<W>::kTerms, kSquare = kLanes<W>;
@@ -14,7 +14,7 @@ inline void pack(const In* at, int64_t terms, int64_t step_k, int64_t columns, i
     for (int64_t k = 0; k < whole; ++k)
       for (int64_t j = 0; j < columns; ++j) to[k * to_k + j] = word(W{}, at + k * kTerms * step + j, step, false);
   } else {
-    // Transposed in squares, so that neither side leaves its cache lines half used.
+    // Transposed in square blocks, so that both sides use whole cache lines.
     for (int64_t k0 = 0; k0 < whole; k0 += kSquare) {
       for (int64_t j0 = 0; j0 < columns; j0 += kSquare) {
         const int64_t k1 = std::min(k0 + kSquare, whole), j1 = std::min(j0 + kSquare, columns);
@@ -39,7 +39,7 @@ inline void pack(const In* at, int64_t terms, int64_t step_k, int64_t columns, i
       to[whole * to_k + j] = word(W{}, at + whole * kTerms * step + j * step_j, step, true);
 }
 
-// The same for one column without gaps.
+// The same for one column of contiguous terms.
 template <typename W, typename In>
 inline void pack_line(const In* at, int64_t terms, W* to) {
   constexpr int64_t kTerms = Product<W>::kTerms;
@@ -52,8 +52,8 @@ inline void pack_line(const In* at, int64_t terms, W* to) {
   if (whole * kTerms < terms) to[whole] = word(W{}, at + whole * kTerms, 1, true);
 }
 
-// The channels 0..channels of positions begin..begin+count in panels of kTileColumns channels: one row of a panel is
-// one word of each, its terms are positions. Channels beyond the last are zero.
+// Packs channels 0..channels of positions begin..begin+count into panels of kTileColumns channels: a row of a panel has
+// one word of each channel, whose terms are positions. Channels beyond the last are zero.
 template <typename In, typename W>
 inline void pack_panels(const Features& x, int64_t b, int64_t begin, int64_t count, int64_t channels, W* packed) {
   const In* base = static_cast<const In*>(x.data) + b * x.stride_b + begin * x.stride_n;
@@ -126,15 +126,15 @@ inline void gram(const GramTask& t) {
   with_storage_type(t.x.dtype, [&](auto in) {
     using In = decltype(in);
     if (t.weight) {
-      gram_blocks<In, Compute<In>>(t);  // a weighted feature is no bfloat16 number any more
+      gram_blocks<In, Compute<In>>(t);  // a weighted feature is not exact in bfloat16
     } else {
       gram_blocks<In, Word<In>>(t);
     }
   });
 }
 
-// The words of a backward. A matrix in bfloat16 costs accuracy, which many channels even out
-// (docs/experiments/gram_bf16.md). Few channels wait for memory anyway.
+// The words of a backward. A matrix in bfloat16 costs accuracy, which averages out over many channels
+// (docs/experiments/gram_bf16.md); with few channels the kernel is memory-bound.
 template <typename In, typename F>
 inline void with_word(In, int64_t channels, const F& f) {
   constexpr int64_t kMany = 64;
@@ -172,7 +172,7 @@ inline void matrix_of_words(const MatrixTask& t) {
       const int64_t i = kTerms * k + r;
       T* to = terms.data + r * channels;
       for (int64_t j = 0; j < channels; ++j) to[j] = i < channels ? a[i * channels + j] : T(0);
-      for (int64_t j = 0; t.symmetrise && i < channels && j < channels; ++j) to[j] += a[j * channels + i];
+      for (int64_t j = 0; t.symmetrize && i < channels && j < channels; ++j) to[j] += a[j * channels + i];
     }
     W* to = static_cast<W*>(t.out) + k * ld;
     const T* second = terms.data + (kTerms - 1) * channels;
@@ -188,7 +188,7 @@ inline void matrix(const MatrixTask& t) {
   });
 }
 
-// What is known of one strip while its tiles are finished.
+// The parameters of a strip for finishing its tiles.
 template <typename In, typename T>
 struct Strip {
   const BackwardTask& t;
@@ -211,9 +211,9 @@ struct Strip {
         factor(static_cast<T>(task.factor)),
         content(static_cast<T>(task.content)) {}
 
-  // Finishes `count` products in `value`, which lie `kUnit ? 1 : stride` apart in memory, first at `offset`. Along the
-  // row the weight and the shift advance by their steps (one of the two is constant in it). One short loop per term, so
-  // that each is vectorised, and a copy of its own for whole tiles.
+  // Adds the other terms to `count` products in `value` and stores them from `offset` with stride `kUnit ? 1 : stride`.
+  // Along the row the weight and the shift advance by their steps, one of which is zero. One short loop per term, so
+  // that each is vectorized, and a specialization for whole tiles.
   template <bool kUnit, int64_t kCount = 0>
   inline void finish(T* __restrict value, int64_t any_count, int64_t offset, int64_t row_stride, const T* w,
                      int64_t w_step, const T* s, int64_t s_step) const {
@@ -236,7 +236,7 @@ struct Strip {
   }
 };
 
-// channels_last: rows of a tile are positions, and its columns, the vector lanes, are channels.
+// channels_last: the rows of a tile are positions; its columns, the vector lanes, are channels.
 template <typename In, typename W>
 inline void backward_channels_last(const BackwardTask& t) {
   using T = typename Product<W>::Sum;
@@ -264,7 +264,7 @@ inline void backward_channels_last(const BackwardTask& t) {
   }
 }
 
-// Any other layout, contiguous above all: rows of a tile are channels and its columns are positions.
+// Other layouts, mainly contiguous: the rows of a tile are channels; its columns are positions.
 template <typename In, typename W>
 inline void backward_channels_first(const BackwardTask& t) {
   using T = typename Product<W>::Sum;

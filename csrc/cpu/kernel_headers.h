@@ -1,5 +1,5 @@
-// Everything kernels_impl.h needs, included before the instruction set is raised: code that the standard library or
-// torch's headers define must stay on the baseline, since the linker keeps one copy of it for the whole module.
+// The headers of kernels_impl.h, included before the instruction set is raised: inline code of the standard library and
+// torch must be compiled for the baseline, because the linker keeps one copy of it for the whole module.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>

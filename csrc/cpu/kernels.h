@@ -1,4 +1,4 @@
-// The CPU kernels behind a table of functions, one table per instruction set, chosen once when the library is loaded.
+// The CPU kernels as tables of functions, one per instruction set; the table is selected when the library is loaded.
 #pragma once
 
 #include <cstdint>
@@ -8,21 +8,21 @@
 
 namespace fastnst::cpu {
 
-// Work is cut into blocks whose size depends on the shape alone, so that the sums, and with them every bit of a
-// result, are the same for any number of threads.
+// Work is divided into blocks whose size depends on the shape only, so that results have the same bits for any number
+// of threads.
 constexpr int64_t kLongBlock = 256;       // positions per packed block of the Gram product: 256 KB of float32 at most
 constexpr int64_t kShortBlock = 64;       // the same for wide maps
 constexpr int64_t kWide = 256;            // channels above which a map is wide
 constexpr int64_t kRowsPerTask = 64;      // channels per task; a multiple of every tile
 constexpr int64_t kElementBlock = 16384;  // elements per partial sum of elementwise reductions
 
-// Positions per strip of the backward, at most 128 KB of float32: long rows where there are few of them.
+// Positions per strip of the backward, at most 128 KB of float32: more for fewer channels.
 inline int64_t strip_length(int64_t channels) { return channels > kWide ? 64 : channels > 128 ? 128 : 256; }
 inline int64_t gram_block(int64_t channels) { return channels > kWide ? kShortBlock : kLongBlock; }
 
 // Adds F[:, block] diag(w) F[:, block]^T for the blocks first_block, first_block + block_step, ... to the lower
-// triangle of rows row_begin..row_end, the first of which lies at `gram`; and, where `sum` is not null, the sums over
-// positions of these channels to `sum`. row_begin is a multiple of kRowsPerTask.
+// triangle of rows row_begin..row_end, stored from `gram`; and, if `sum` is not null, the sums over positions of these
+// channels to `sum`. row_begin is a multiple of kRowsPerTask.
 struct GramTask {
   Features x;
   const void* weight = nullptr;  // compute type, one per position of this batch entry
@@ -31,12 +31,12 @@ struct GramTask {
   double* sum = nullptr;
 };
 
-// Writes the rows row_begin..row_end of the matrix that `backward` takes: a + a^T, or a alone, which is symmetric then.
+// Writes rows row_begin..row_end of the matrix for `backward`: a + a^T, or a alone if it is symmetric.
 struct MatrixTask {
   ScalarType dtype = ScalarType::Float;  // of the features
   const void* a = nullptr;               // compute type, [C, C]
   void* out = nullptr;                   // [matrix_rows, padded_channels]
-  bool symmetrise = false;
+  bool symmetrize = false;
   int64_t channels = 0, row_begin = 0, row_end = 0;
 };
 
@@ -70,9 +70,9 @@ struct PlaneTask {
 
 enum class Pool { kMax, kAverage, kL2 };
 
-// 2 x 2 windows side by side, `count` of them with `inner` values each. One step of the inner values is `step` in the
-// pool's input and 1 in its output; one window is `window` there and `inner` here; the window's other values lie
-// `right` and `down`. `pooled` is y, or its gradient.
+// A row of `count` 2 x 2 windows with `inner` values per pixel. The stride of inner values is `step` in the pool's
+// input and 1 in its output, that of windows `window` in the input and `inner` in the output; `right` and `down` are
+// the offsets of a window's other pixels. `pooled` is y, or its gradient.
 struct PoolTask {
   Pool kind = Pool::kMax;
   ScalarType dtype = ScalarType::Float;
@@ -80,34 +80,34 @@ struct PoolTask {
   const void* x = nullptr;
   const void* y = nullptr;  // the backward of kL2
   void* pooled = nullptr;
-  uint8_t* places = nullptr;  // kMax
+  uint8_t* argmax = nullptr;  // kMax
   void* out = nullptr;        // the gradient of x
   bool relu = false;
 };
 
-// A 3x3 convolution of one image, channels innermost, for the tiles first_tile..last_tile of kTile x kTile outputs (in
-// rows, from the top left) and the outputs first_output..last_output; out = mask(F > 0) * relu(x * w + bias), every
-// part optional. Blocks of whole panels, tiles that are multiplied together, and of kColumns outputs waste nothing.
+// A 3x3 convolution of one channels_last image, for tiles first_tile..last_tile of kTile x kTile outputs (row-major)
+// and output channels first_output..last_output: out = mask(F > 0) * relu(x * w + bias), where mask, relu and bias are
+// optional. Blocks should be multiples of a panel, the tiles that are multiplied together, and of kColumns outputs.
 struct ConvTask {
   static constexpr int64_t kTile = 4, kPanel = 12, kColumns = 32;
-  // A layer's transformed weights are kept for all blocks where it has no more than this many pairs of channels (2.4 MB
-  // of float); else they are made anew for each.
-  static constexpr int64_t kMostKept = 128 * 128;
+  // The transformed weights of a layer with at most this many pairs of channels (2.4 MB of float) are kept for all
+  // blocks; otherwise they are recomputed for each block.
+  static constexpr int64_t kMaxKept = 128 * 128;
 
-  ScalarType dtype = ScalarType::Float;  // of all that is not said to be bytes
-  const void* x = nullptr;          // [height, width, channels]; or, with `places`, [height / 2, width / 2, channels]
-  const uint8_t* places = nullptr;  // x is the gradient of a max pool's output: where its maxima lay
-  const void* weight = nullptr;     // any strides; fastest where outputs lie side by side
+  ScalarType dtype = ScalarType::Float;  // of everything except the argmax
+  const void* x = nullptr;          // [height, width, channels]; or, with `argmax`, [height / 2, width / 2, channels]
+  const uint8_t* argmax = nullptr;  // if given, x is the gradient of a max pool's output
+  const void* weight = nullptr;     // any strides; fastest if outputs are contiguous
   int64_t weight_output = 1, weight_channel = 0, weight_row = 0, weight_column = 0;
   const void* bias = nullptr;     // [outputs]
   const void* mask = nullptr;     // F, like out
-  void* out = nullptr;            // [out_height, out_width, outputs]; or, with `out_places`, its 2 x 2 maxima
-  uint8_t* out_places = nullptr;  // where they lay
+  void* out = nullptr;            // [out_height, out_width, outputs]; or, with `out_argmax`, its 2 x 2 maxima
+  uint8_t* out_argmax = nullptr;  // of the maxima
   int64_t channels = 0, outputs = 0, height = 0, width = 0, out_height = 0, out_width = 0, pad = 0;
-  int64_t first_row = 0;  // of the output, counted in rows of the input
+  int64_t first_row = 0;  // of the output, as a row of the input
   bool relu = false, replicate = false;
   int64_t first_tile = 0, last_tile = 0, first_output = 0, last_output = 0;
-  int64_t block = 0;  // tiles in cache at once; no result depends on it
+  int64_t block = 0;  // tiles in cache at once; does not affect results
 };
 
 struct Kernels {
@@ -136,7 +136,7 @@ const Kernels& avx512_kernels();
 const Kernels& avx512_bf16_kernels();
 #endif
 
-// The best table this processor can run, or the one that the environment variable FASTNST_CPU names.
+// The best table for this processor, or the one that the environment variable FASTNST_CPU names.
 const Kernels& kernels();
 
 }  // namespace fastnst::cpu

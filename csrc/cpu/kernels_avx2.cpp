@@ -1,4 +1,4 @@
-// The kernels compiled for AVX2, whatever the flags of the rest of the build.
+// The kernels compiled for AVX2, independent of the flags of the rest of the build.
 #if defined(__x86_64__)
 #include "kernel_headers.h"
 

@@ -1,4 +1,4 @@
-// The kernels compiled for AVX-512 with its products of bfloat16 pairs, whatever the flags of the rest of the build.
+// The kernels compiled for AVX-512 with AVX512_BF16, independent of the flags of the rest of the build.
 #if defined(__x86_64__)
 #include "kernel_headers.h"
 

@@ -1,8 +1,8 @@
-// The CPU kernels. Compiled once per instruction set inside a namespace of its own: FASTNST_ISA names it,
-// FASTNST_VECTOR_BYTES is the width of its registers, FASTNST_TILE_ROWS how many rows of a product they hold at once.
-// No include guard: each kernels_*.cpp includes it once.
+// The CPU kernels. Compiled once per instruction set, in the namespace FASTNST_ISA; FASTNST_VECTOR_BYTES is the width
+// of its registers, FASTNST_TILE_ROWS the number of rows of a product that they hold. No include guard: each
+// kernels_*.cpp includes it once.
 
-// The types and the product that the others use come first.
+// First the types and the product that the others use.
 #include "simd_impl.h"
 
 #include "elementwise_impl.h"

@@ -1,4 +1,4 @@
-// moments on the CPU: mean and Gram from one walk over the features.
+// moments on the CPU: mean and Gram matrix in one pass over the features.
 #include "gram.h"
 
 namespace fastnst::cpu {
@@ -6,7 +6,7 @@ namespace {
 
 std::tuple<Tensor, Tensor> moments(const Tensor& x_, double scale) {
   features("moments", "x", x_);
-  const Tensor x = walkable(x_);
+  const Tensor x = with_position_stride(x_);
   const int64_t batch = x.size(0), channels = x.size(1);
   const int64_t positions = features("moments", "x", x).positions;
   Tensor mean = allocate(x, {batch, channels}, accumulate_type(x));

@@ -1,4 +1,4 @@
-// pool and pool_backward on the CPU: one row of windows at a time, in either memory layout.
+// pool and pool_backward on the CPU, one row of windows at a time, in both memory layouts.
 #include <cstring>
 #include <string>
 #include <tuple>
@@ -16,7 +16,7 @@ Pool pool_of(const char* op, const std::string& kind) {
   return Pool::kL2;
 }
 
-// Maps of height x width: B of them with C values to a pixel where channels_last, else B * C with one.
+// Maps of height x width: B with C values per pixel if channels_last, else B * C with one.
 struct Maps {
   Maps(int64_t batch, int64_t channels, int64_t h, int64_t w, bool channels_last)
       : count(channels_last ? batch : batch * channels), height(h), width(w), inner(channels_last ? channels : 1) {}
@@ -25,7 +25,7 @@ struct Maps {
   int64_t pooled_row() const { return width / 2 * inner; }
   int64_t across() const { return width * inner; }
 
-  // Calls f(task, input, pooled) for each pair of rows, with where the pair and its row of windows begin.
+  // Calls f(task, input, pooled) for each pair of rows, with the offsets of the pair and of its row of windows.
   template <typename F>
   void for_each_row(PoolTask task, bool channels_last, const F& f) const {
     task.count = channels_last ? width / 2 : 1;
@@ -42,29 +42,29 @@ struct Maps {
 };
 
 char* at(const Tensor& x, int64_t index) { return static_cast<char*>(x.data_ptr()) + index * element_size(x); }
-uint8_t* place_at(const Tensor& places, int64_t index) { return static_cast<uint8_t*>(places.data_ptr()) + index; }
+uint8_t* place_at(const Tensor& argmax, int64_t index) { return static_cast<uint8_t*>(argmax.data_ptr()) + index; }
 
 std::tuple<Tensor, Tensor> pool(const Tensor& x_, std::string kind) {
   check_map("pool", "x", x_);
-  const bool last = puts_out_channels_last(x_);
+  const bool last = output_is_channels_last(x_);
   const Tensor x = laid_out(x_, last);
   PoolTask task;
   task.kind = pool_of("pool", kind);
   task.dtype = x.scalar_type();
   Tensor y = new_map(x, x.size(2) / 2, x.size(3) / 2, x.scalar_type(), last);
-  Tensor places = new_places(x, kind, last);
-  if (y.numel() == 0) return {y, places};
+  Tensor argmax = new_argmax(x, kind, last);
+  if (y.numel() == 0) return {y, argmax};
   const Maps maps(x.size(0), x.size(1), x.size(2), x.size(3), last);
   maps.for_each_row(task, last, [&](PoolTask t, int64_t input, int64_t pooled) {
     t.x = at(x, input);
     t.pooled = at(y, pooled);
-    if (t.kind == Pool::kMax) t.places = place_at(places, pooled);
+    if (t.kind == Pool::kMax) t.argmax = place_at(argmax, pooled);
     kernels().pool(t);
   });
-  return {y, places};
+  return {y, argmax};
 }
 
-// Zero where no window is: in the last row and column of a map of odd sizes.
+// Writes zeros outside all windows: the last row and column of a map of odd size.
 void clear_edges(const Tensor& out, const Maps& maps) {
   const size_t bytes = static_cast<size_t>(element_size(out));
   for (int64_t m = 0; m < maps.count; ++m) {
@@ -76,9 +76,9 @@ void clear_edges(const Tensor& out, const Maps& maps) {
 }
 
 Tensor pool_backward(const Tensor& grad_, std::optional<Tensor> x, std::optional<Tensor> y,
-                     std::optional<Tensor> places, std::string kind, int64_t height, int64_t width, bool relu) {
+                     std::optional<Tensor> argmax, std::string kind, int64_t height, int64_t width, bool relu) {
   check_pooled(grad_, kind, height, width, relu);
-  const bool last = puts_out_channels_last(grad_);
+  const bool last = output_is_channels_last(grad_);
   const Tensor grad = laid_out(grad_, last);
   const ScalarType dtype = grad.scalar_type();
   PoolTask task;
@@ -86,7 +86,7 @@ Tensor pool_backward(const Tensor& grad_, std::optional<Tensor> x, std::optional
   task.dtype = dtype;
   task.relu = relu;
   std::optional<Tensor> input, output, where;
-  if (kind == "max") where = needed("places", grad, places, height / 2, width / 2, ScalarType::Byte, last);
+  if (kind == "max") where = needed("argmax", grad, argmax, height / 2, width / 2, ScalarType::Byte, last);
   if (kind == "l2") input = needed("x", grad, x, height, width, dtype, last);
   if (kind == "l2") output = needed("y", grad, y, height / 2, width / 2, dtype, last);
   Tensor out = new_map(grad, height, width, dtype, last);
@@ -97,7 +97,7 @@ Tensor pool_backward(const Tensor& grad_, std::optional<Tensor> x, std::optional
   maps.for_each_row(task, last, [&](PoolTask t, int64_t row, int64_t pooled) {
     t.out = at(out, row);
     t.pooled = at(grad, pooled);
-    if (where) t.places = place_at(*where, pooled);
+    if (where) t.argmax = place_at(*where, pooled);
     if (input) t.x = at(*input, row);
     if (output) t.y = at(*output, pooled);
     kernels().pool_backward(t);

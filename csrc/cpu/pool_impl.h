@@ -1,4 +1,4 @@
-// Pooling over 2 x 2 windows. Loops over the inner values have no branch, so that the compiler makes vectors of them.
+// Pooling over 2 x 2 windows. Loops over the inner values are branch-free, so that the compiler vectorizes them.
 
 namespace fastnst::cpu::FASTNST_ISA {
 
@@ -10,7 +10,7 @@ inline void pool_four(const In* x, int64_t right, int64_t down, In* y, uint8_t* 
     T best = window[0];
     int found = 0;
     for (int i = 1; i < 4; ++i) {
-      const bool larger = (window[i] > best) | (window[i] != window[i]);  // a NaN is the largest, as in PyTorch
+      const bool larger = (window[i] > best) | (window[i] != window[i]);  // NaN is the largest, as in PyTorch
       best = larger ? window[i] : best;
       found = larger ? i : found;
     }
@@ -65,8 +65,8 @@ inline void pool(const PoolTask& t) {
     for (int64_t w = 0; w < t.count; ++w) {
       const In* __restrict x = static_cast<const In*>(t.x) + w * t.window;
       In* __restrict y = static_cast<In*>(t.pooled) + w * inner;
-      uint8_t* __restrict places = kKind == Pool::kMax ? t.places + w * inner : &unused;
-      const auto place = [&](int64_t i) { return kKind == Pool::kMax ? places + i : places; };
+      uint8_t* __restrict argmax = kKind == Pool::kMax ? t.argmax + w * inner : &unused;
+      const auto place = [&](int64_t i) { return kKind == Pool::kMax ? argmax + i : argmax; };
       if (step == 1) {
         for (int64_t i = 0; i < inner; ++i) pool_four<kKind>(x + i, right, down, y + i, place(i));
       } else {
@@ -88,7 +88,7 @@ inline void pool_backward(const PoolTask& t) {
       const In* __restrict y = kKind == Pool::kL2 ? static_cast<const In*>(t.y) + w * inner : grad;
       In* __restrict out = static_cast<In*>(t.out) + w * t.window;
       const auto place = [&](int64_t i) {
-        return static_cast<uint8_t>(kKind == Pool::kMax ? t.places[w * inner + i] & mask : 0);
+        return static_cast<uint8_t>(kKind == Pool::kMax ? t.argmax[w * inner + i] & mask : 0);
       };
       if (step == 1) {
         for (int64_t i = 0; i < inner; ++i)

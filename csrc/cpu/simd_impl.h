@@ -1,5 +1,4 @@
-// Vectors of one register, conversions between storage and compute types, and the one product all matrix work is made
-// of.
+// Vectors of one register, conversions between storage and compute types, and the product that all matrix kernels use.
 
 namespace fastnst::cpu::FASTNST_ISA {
 
@@ -83,8 +82,7 @@ inline void with_storage_type(ScalarType dtype, const F& f) {
   }
 }
 
-// What a product is made of: words of one term each, summed in their own type, and pairs where there is an instruction
-// for them.
+// The operands of a product: words of one term, summed in their own type, or pairs if there is an instruction for them.
 template <typename W>
 struct Product {
   using Sum = W;
@@ -112,13 +110,13 @@ struct WordOf<Brain> {
 template <typename In>
 using Word = typename WordOf<In>::type;
 
-// How many words hold n terms.
+// The number of words that hold n terms.
 template <typename W>
 constexpr int64_t words(int64_t n) {
   return (n + Product<W>::kTerms - 1) / Product<W>::kTerms;
 }
 
-// The word of terms at[0] and, in a pair, at[step]; `last` says that there is no second one.
+// The word of terms at[0] and, in a pair, at[step]; with `last` there is no second term.
 template <typename In>
 inline Compute<In> word(Compute<In>, const In* at, int64_t, bool) {
   return widen(*at);
@@ -127,7 +125,7 @@ inline Pair word(Pair, const Brain* at, int64_t step, bool last) {
   return {at[0].bits | (last ? 0u : static_cast<uint32_t>(at[step].bits) << 16)};
 }
 
-// Two vectors as one, every second lane from each: its lower half, or its upper one.
+// The lower or the upper half of two interleaved vectors.
 template <bool kUpper, typename V, int... kLane>
 inline V interleave(V a, V b, std::integer_sequence<int, kLane...>) {
   constexpr int kCount = sizeof...(kLane);
@@ -139,8 +137,7 @@ inline V interleave(V a, V b, std::integer_sequence<int, kLane...>) {
 #endif
 }
 
-// to[i * to_row + j] = from[j][i] for words of four bytes: as many perfect shuffles of all rows as halve their number
-// to 1.
+// to[i * to_row + j] = from[j][i] for words of four bytes, by log2(rows) perfect shuffles of all rows.
 template <typename W>
 inline void transpose(const W (&from)[kLanes<W>][kLanes<W>], W* to, int64_t to_row) {
   constexpr int64_t kRows = kLanes<W>;
@@ -161,8 +158,8 @@ inline void transpose(const W (&from)[kLanes<W>][kLanes<W>], W* to, int64_t to_r
   for (int64_t i = 0; i < kRows; ++i) std::memcpy(to + i * to_row, &rows[i], sizeof rows[i]);
 }
 
-// Cache-line aligned scratch memory for one task. Aligned by hand: glibc before 2.38 does not find a freed block again
-// when an aligned one of its size is asked for, and the heap grows with every call.
+// Cache-line aligned scratch memory for one task. Aligned manually, because glibc before 2.38 does not reuse a freed
+// block for an aligned allocation of its size, so that the heap would grow with every call.
 template <typename T>
 struct Scratch {
   static constexpr size_t kLine = 64;
@@ -178,12 +175,13 @@ struct Scratch {
   T* data;
 };
 
-// Terms are summed in runs this long, and then the runs: where all terms are alike (a flat part of a picture) rounding
-// errors all have one sign and grow with the length, to 4e-6 of a float sum over 256 and 5e-7 over 8 runs of 32.
+// Terms are summed in runs of this length, and then the runs. If all terms are equal (a flat part of an image),
+// rounding errors have one sign and grow with the length: to 4e-6 of a float sum over 256 terms, and 5e-7 over 8 runs
+// of 32.
 constexpr int64_t kRun = 32;
 
-// tile[i][j] = sum over k < depth of a[i * a_row + k * a_k] * b[k * b_k + j], in words, each run in registers from
-// start to end. Of the columns of the tile the first kVectors registers are made. b and tile are aligned to a register.
+// tile[i][j] = sum over k < depth of a[i * a_row + k * a_k] * b[k * b_k + j], in words, with each run accumulated in
+// registers, for the first kVectors registers of columns. b and tile are aligned to a register.
 template <typename W, int64_t kVectors>
 inline void product_tile(int64_t depth, const W* a, int64_t a_row, int64_t a_k, const W* b, int64_t b_k,
                          typename Product<W>::Sum* tile) {
@@ -213,7 +211,7 @@ inline void product_tile(int64_t depth, const W* a, int64_t a_row, int64_t a_k, 
   }
 }
 
-// The same for `columns` columns: the second register only where it is needed.
+// The same for `columns` columns, with the second register only if it is needed.
 template <typename W>
 inline void product_tile(int64_t depth, const W* a, int64_t a_row, int64_t a_k, const W* b, int64_t b_k,
                          int64_t columns, typename Product<W>::Sum* tile) {

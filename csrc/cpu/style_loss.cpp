@@ -1,4 +1,4 @@
-// style_loss on the CPU: residual R = G - A and its squared norm, from the same walk as the Gram matrix.
+// style_loss on the CPU: the residual R = G - A and its squared norm, in the same pass as the Gram matrix.
 #include <vector>
 
 #include "gram.h"
@@ -23,7 +23,7 @@ std::tuple<Tensor, Tensor> style_loss(const Tensor& x_, const Tensor& target, st
   features("style_loss", "x", x_);
   check_matrix("style_loss", x_, "target", target);
   check_weight("style_loss", x_, weight);
-  const Tensor x = walkable(x_);
+  const Tensor x = with_position_stride(x_);
   const Tensor wanted = as_contiguous(target);
   const int64_t batch = x.size(0), channels = x.size(1);
   Tensor loss = allocate(x, {}, accumulate_type(x));

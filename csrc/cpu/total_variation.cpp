@@ -1,4 +1,4 @@
-// total_variation on the CPU: each pixel of the gradient is gathered, so value and gradient are one pass each.
+// total_variation and its backward on the CPU, one pass each: the gradient is computed by gathering for each pixel.
 #include <string>
 #include <vector>
 
@@ -23,7 +23,7 @@ void check_image(const Tensor& x) {
 
 int64_t bands_of(const Tensor& x) { return (x.size(2) + kRowsPerPart - 1) / kRowsPerPart; }
 
-// Calls f(band, task) for each band of rows of each plane; bands depend on the shape alone.
+// Calls f(band, task) for each band of rows of each plane; bands depend on the shape only.
 template <typename F>
 void for_each_band(const Tensor& x, Variation kind, const Tensor* out, double factor, const F& f) {
   const int64_t height = x.size(2), width = x.size(3), channels = x.size(1), planes = x.size(0) * channels;
@@ -72,7 +72,7 @@ Tensor total_variation(const Tensor& x, std::string kind) {
 Tensor total_variation_backward(const Tensor& grad, const Tensor& x, std::string kind) {
   check_image(x);
   check(grad.numel() == 1 && grad.scalar_type() == accumulate_type(x),
-        "total_variation_backward: expected grad to be one value, float32, or float64 where x is float64");
+        "total_variation_backward: expected grad to be one value, float32, or float64 if x is float64");
   const Variation variation = variation_of(kind);
   Tensor out = allocate_like(x);
   double factor = 0;

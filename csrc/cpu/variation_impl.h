@@ -1,5 +1,5 @@
-// Total variation of one plane. With right and down differences r and d (zero across the border), a pixel counts
-// |r| + |d|, sqrt(r^2 + d^2) or r^2 + d^2. Where a difference is zero its derivative is taken as zero.
+// Total variation of one plane. With the differences r and d to the right and lower neighbor (zero at the border), a
+// pixel contributes |r| + |d|, sqrt(r^2 + d^2) or r^2 + d^2. The subgradient at a zero difference is zero.
 
 namespace fastnst::cpu::FASTNST_ISA {
 
@@ -17,14 +17,14 @@ inline T sign(T x) {
 
 // The derivative of a pixel's variation with respect to `own`, one of its two differences; `other` is the second.
 template <Variation kind, typename T>
-inline T slope(T own, T other) {
+inline T derivative(T own, T other) {
   if constexpr (kind == Variation::kAnisotropic) return sign(own);
   if constexpr (kind == Variation::kSquared) return 2 * own;
   const T length = std::sqrt(own * own + other * other);
-  return length == 0 ? T(0) : own / length;  // NaN stays NaN
+  return length == 0 ? T(0) : own / length;  // NaN is kept
 }
 
-// kUnit: pixels of a row are neighbours in memory, which lets the compiler vectorise.
+// kUnit: pixels of a row are neighbors in memory, which lets the compiler vectorize.
 template <typename In, bool kUnit>
 struct Plane {
   using T = Compute<In>;
@@ -92,9 +92,9 @@ inline void variation_backward(const PlaneTask& t) {
         for (int64_t i = t.row_begin; i < t.row_end; ++i)
           for (int64_t j = 0; j < t.width; ++j) {
             const T right = p.right(i, j), down = p.down(i, j);
-            T g = -slope<kind.value>(right, down) - slope<kind.value>(down, right);
-            if (j > 0) g += slope<kind.value>(p.right(i, j - 1), p.down(i, j - 1));
-            if (i > 0) g += slope<kind.value>(p.down(i - 1, j), p.right(i - 1, j));
+            T g = -derivative<kind.value>(right, down) - derivative<kind.value>(down, right);
+            if (j > 0) g += derivative<kind.value>(p.right(i, j - 1), p.down(i, j - 1));
+            if (i > 0) g += derivative<kind.value>(p.down(i - 1, j), p.right(i - 1, j));
             store(out + i * t.out_row_stride + (unit.value ? j : j * t.out_column_stride), factor * g);
           }
       });

@@ -1,17 +1,17 @@
-// 3x3 convolution by Winograd's minimal filtering F(4x4, 3x3): 36 products where the definition takes 144, in the same
-// precision. Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
+// 3x3 convolution by Winograd's minimal filtering F(4x4, 3x3): 36 instead of 144 products, in the same precision. Lavin
+// and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
 //
-// A block of output tiles is transformed, multiplied and transformed back while it lies in cache. The transformed
-// weights are made on the way, 2 registers of output channels at a time: for the deep layers they would fill more than
-// the last cache, and making them costs 1.5 operations in a tile where the products cost one per tile of the block.
+// A block of output tiles is transformed, multiplied and transformed back in cache. Weights are transformed for 2
+// registers of output channels at a time: those of deep layers would exceed the last-level cache, and the transform
+// costs 1.5 operations where the products cost one per tile of the block.
 //
-// Interpolation at 0, +-sqrt(1/2), +-sqrt(2) and infinity, which keeps the factors near 1: half the rounding error of
-// the customary 0, +-1, +-2 (docs/experiments/winograd.md).
+// Interpolation at 0, +-sqrt(1/2), +-sqrt(2) and infinity keeps the factors near 1 and halves the rounding error of the
+// usual points 0, +-1, +-2 (docs/experiments/winograd.md).
 
 namespace fastnst::cpu::FASTNST_ISA {
 
 constexpr int64_t kTile = ConvTask::kTile, kPatch = kTile + 2, kPoints = kPatch * kPatch;
-// Rows of a product: what the registers hold beside two of weights and one broadcast.
+// Rows of a product: as many as fit into registers in addition to two of weights and one broadcast.
 constexpr int64_t kPanel = FASTNST_VECTOR_BYTES == 64 ? 12 : 6;
 static_assert(ConvTask::kPanel % kPanel == 0);
 constexpr double kRootHalf = 0.70710678118654752440, kRootTwo = 1.41421356237309504880;
@@ -129,7 +129,7 @@ inline void panel_product(int64_t depth, const T* v, int64_t v_row, const T* u, 
   }
 }
 
-// The transforms of one call: what they read and write, and where a block stands.
+// The transforms of one call: their inputs and outputs, and the position of a block.
 template <typename In>
 class Winograd {
   using T = Compute<In>;
@@ -148,7 +148,7 @@ class Winograd {
         v_point_(block_ * row_ + kL),
         m_point_(block_ * kColumns + kL),
         u_block_(kPoints * t.channels * kColumns),
-        kept_(t.channels * (t.last_output - t.first_output) <= ConvTask::kMostKept ? output_blocks() : 1),
+        kept_(t.channels * (t.last_output - t.first_output) <= ConvTask::kMaxKept ? output_blocks() : 1),
         v_(kPoints * v_point_),
         m_(kPoints * m_point_),
         u_(kept_ * u_block_),
@@ -191,8 +191,8 @@ class Winograd {
 
   int64_t output_blocks() const { return (t_.last_output - t_.first_output + kColumns - 1) / kColumns; }
 
-  // The 36 vectors of weights of every input channel, for the output channels k..k + kColumns. Where outputs do not lie
-  // side by side in memory, they are brought there first, some input channels at a time.
+  // The 36 vectors of weights of every input channel, for output channels k..k + kColumns. Outputs that are not
+  // contiguous are gathered first, some input channels at a time.
   void transform_weights(int64_t k, T* u) const {
     const In* weight = static_cast<const In*>(t_.weight) + k * t_.weight_output;
     const int64_t outputs = std::min(t_.outputs - k, kColumns);
@@ -241,7 +241,7 @@ class Winograd {
     }
   }
 
-  // A coordinate of the input, or -1 where there is padding.
+  // A coordinate of the input, or -1 for padding.
   int64_t inside(int64_t i, int64_t size) const {
     if (i >= 0 && i < size) return i;
     return t_.replicate ? std::clamp<int64_t>(i, 0, size - 1) : -1;
@@ -252,18 +252,18 @@ class Winograd {
     const In* at[kPoints];
     const uint8_t* place[kPoints];
     uint8_t corner[kPoints];
-    const int64_t shift = t_.places ? 1 : 0, map_width = t_.places ? t_.width / 2 : t_.width;
+    const int64_t shift = t_.argmax ? 1 : 0, map_width = t_.argmax ? t_.width / 2 : t_.width;
     for (int64_t i = 0; i < kPatch; ++i) {
       int64_t y = inside(top + i, t_.height);
-      if (y >> shift >= t_.height >> shift) y = -1;  // the odd last row, which no window holds
+      if (y >> shift >= t_.height >> shift) y = -1;  // the odd last row, in no window
       for (int64_t j = 0; j < kPatch; ++j) {
         int64_t x = inside(left + j, t_.width);
         if (x >> shift >= map_width) x = -1;
         const int64_t index = ((y >> shift) * map_width + (x >> shift)) * t_.channels;
         const int64_t p = i * kPatch + j;
         at[p] = y < 0 || x < 0 ? zeros_.data : static_cast<const In*>(t_.x) + index;
-        if (t_.places) {
-          place[p] = y < 0 || x < 0 ? reinterpret_cast<const uint8_t*>(zeros_.data) : t_.places + index;
+        if (t_.argmax) {
+          place[p] = y < 0 || x < 0 ? reinterpret_cast<const uint8_t*>(zeros_.data) : t_.argmax + index;
           corner[p] = static_cast<uint8_t>((y & 1) * 2 + (x & 1));
         }
       }
@@ -276,7 +276,7 @@ class Winograd {
         for (int64_t i = 0; i < kPatch; ++i) {
           const int64_t p = i * kPatch + j;
           d[i] = lanes >= kL ? load_lanes(at[p] + c) : load_some(at[p] + c, lanes);
-          if (t_.places) d[i] = chosen(d[i], place[p] + c, corner[p], lanes);
+          if (t_.argmax) d[i] = chosen(d[i], place[p] + c, corner[p], lanes);
         }
         to_points<T>(d, columns[j]);
       }
@@ -290,7 +290,7 @@ class Winograd {
     }
   }
 
-  // x where the window's maximum lay in `corner`, else zero.
+  // x where the window's argmax is `corner`, else zero.
   static V chosen(V x, const uint8_t* place, uint8_t corner, int64_t lanes) {
     Bytes bytes = {};
     std::memcpy(&bytes, place, lanes >= kL ? sizeof bytes : static_cast<size_t>(lanes));
@@ -320,11 +320,11 @@ class Winograd {
       from_points<T>(rows[i], out[i]);
       for (int64_t j = 0; j < kTile; ++j) {
         out[i][j] += bias;
-        if (t_.relu) out[i][j] = out[i][j] < 0 ? V{} : out[i][j];  // keeps a NaN
+        if (t_.relu) out[i][j] = out[i][j] < 0 ? V{} : out[i][j];  // keeps NaN
       }
     }
     const int64_t top = tile / across_ * kTile, left = tile % across_ * kTile;
-    if (t_.out_places)
+    if (t_.out_argmax)
       pool_tile(out, top / 2, left / 2, k, lanes);
     else
       store_tile(out, top, left, k, lanes);
@@ -346,7 +346,7 @@ class Winograd {
     }
   }
 
-  // The 2 x 2 maxima of a tile and their places, as the op `pool` has them; a NaN is the largest.
+  // The 2 x 2 maxima of a tile and their argmax, as in the op `pool`; NaN is the largest.
   void pool_tile(const V out[kTile][kTile], int64_t top, int64_t left, int64_t k, int64_t lanes) const {
     const int64_t height = std::min<int64_t>(2, t_.out_height / 2 - top);
     const int64_t width = std::min<int64_t>(2, t_.out_width / 2 - left);
@@ -366,7 +366,7 @@ class Winograd {
         In* to = static_cast<In*>(t_.out) + index;
         lanes == kL ? store_lanes(to, best) : store_some(to, best, lanes);
         const Bytes bytes = __builtin_convertvector(place, Bytes);
-        std::memcpy(t_.out_places + index, &bytes, static_cast<size_t>(lanes));
+        std::memcpy(t_.out_argmax + index, &bytes, static_cast<size_t>(lanes));
       }
     }
   }

@@ -1,4 +1,4 @@
-// gram_backward and tapped_backward_ on CUDA.
+// gram_backward and layer_backward_ on CUDA.
 #include "../kernels/backward.cuh"
 
 #include "../kernels/pointwise.cuh"
@@ -10,7 +10,7 @@ namespace {
 struct Terms {
   std::optional<Tensor> weight, shift, above, target;
   double factor = 1, content = 0;
-  bool symmetrise = false, relu = false;
+  bool symmetrize = false, relu = false;
 };
 
 // out = mask(F > 0) * (above + factor M F diag(w) + shift + content (F - P)); out, above and target have x's strides.
@@ -34,10 +34,10 @@ void matrix_backward(const char* op, const Tensor& x, const Tensor& matrix, cons
     const kernels::BackwardPath path = kernels::backward_path(map, task, card);
     task.padded = kernels::padded_channels(path, map.channels);
     Tensor m = as_contiguous(matrix);
-    if (terms.symmetrise || task.padded != map.channels || !kernels::aligned(m.data_ptr())) {
+    if (terms.symmetrize || task.padded != map.channels || !kernels::aligned(m.data_ptr())) {
       Tensor packed = workspace(op, x, map.batch * task.padded * task.padded, accumulate_type(x));
-      kernels::launch_symmetrise<A>(data<const A>(m), data<A>(packed), map.batch, static_cast<int>(map.channels),
-                                    static_cast<int>(task.padded), terms.symmetrise, current_stream(x));
+      kernels::launch_symmetrize<A>(data<const A>(m), data<A>(packed), map.batch, static_cast<int>(map.channels),
+                                    static_cast<int>(task.padded), terms.symmetrize, current_stream(x));
       m = packed;
     }
     task.matrix = data<const A>(m);
@@ -54,21 +54,21 @@ Tensor gram_backward(const Tensor& grad, const Tensor& x_, std::optional<Tensor>
   check_weight(op, x_, weight);
   check_shift(op, x_, shift);
   const DeviceGuard guard(x_.get_device_index());
-  const Tensor like = dense(x_), x = walkable(like);
+  const Tensor like = dense(x_), x = with_position_stride(like);
   Tensor out = allocate_like(x);
   Terms terms;
   terms.weight = weight;
   terms.shift = shift;
   terms.factor = scale;
-  terms.symmetrise = true;
+  terms.symmetrize = true;
   matrix_backward(op, x, grad, terms, out);
   return in_layout_of(out, like);
 }
 
-void tapped_backward(Tensor grad, const Tensor& x, std::optional<Tensor> residual, std::optional<Tensor> weight,
-                     double style, std::optional<Tensor> target, double content, bool relu) {
-  const char* op = "tapped_backward_";
-  check_tapped(op, grad, x, residual, weight, target);
+void layer_backward(Tensor grad, const Tensor& x, std::optional<Tensor> residual, std::optional<Tensor> weight,
+                    double style, std::optional<Tensor> target, double content, bool relu) {
+  const char* op = "layer_backward_";
+  check_layer_backward(op, grad, x, residual, weight, target);
   if (x.numel() == 0) return;
   const DeviceGuard guard(x.get_device_index());
   const std::optional<Tensor> wanted = target ? std::optional<Tensor>(in_layout_of(*target, x)) : std::nullopt;
@@ -96,5 +96,5 @@ void tapped_backward(Tensor grad, const Tensor& x, std::optional<Tensor> residua
 
 STABLE_TORCH_LIBRARY_IMPL(fastnst, CUDA, m) {
   m.impl("gram_backward", TORCH_BOX(&fastnst::cuda::gram_backward));
-  m.impl("tapped_backward_", TORCH_BOX(&fastnst::cuda::tapped_backward));
+  m.impl("layer_backward_", TORCH_BOX(&fastnst::cuda::layer_backward));
 }

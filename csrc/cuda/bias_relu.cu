@@ -30,7 +30,7 @@ void bias_relu(Tensor x, const Tensor& bias_) {
   const int channels = static_cast<int>(f.channels);
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);
-    // Both hold for one position, where each row would be a block of its own, and for one channel, where rows are
+    // Both layouts apply with one position, where a block per row would be slow, and with one channel, where rows are
     // packed.
     if (pixels && (!rows || f.positions == 1))
       kernels::launch_bias_relu_channels<T>(data<T>(x), data<T>(bias), f.batch * f.positions, channels,

@@ -1,4 +1,4 @@
-// The op bias_relu_, for other ops that fall back on it.
+// The op bias_relu_, for other ops that fall back to it.
 #pragma once
 
 #include "binding.h"

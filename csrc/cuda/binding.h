@@ -1,4 +1,4 @@
-// What every CUDA binding needs: the caller's stream, scratch memory, the dtype as a type, errors that name the op.
+// Shared by all CUDA bindings: the caller's stream, scratch memory, dispatch on the dtype, errors that name the op.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,14 +15,14 @@ namespace fastnst::cuda {
 
 using torch::stable::accelerator::DeviceGuard;
 
-// Where torch.cuda.current_stream() puts work on the device of x.
+// torch.cuda.current_stream() of the device of x.
 inline cudaStream_t current_stream(const Tensor& x) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
 }
 
-// Calls f with a zero of the type that the values of x have.
+// Calls f with a zero of the type of the values of x.
 template <typename F>
 void with_cuda_type(const Tensor& x, const F& f) {
   switch (x.scalar_type()) {
@@ -42,7 +42,7 @@ T* data(const Tensor& x) {
   return static_cast<T*>(x.data_ptr());
 }
 
-// Data of a tensor that may be left out.
+// The data of an optional tensor, or null.
 template <typename T>
 T* data(const std::optional<Tensor>& x) {
   return x ? static_cast<T*>(x->data_ptr()) : nullptr;
@@ -64,7 +64,7 @@ inline int64_t bytes_of(ScalarType dtype) {
   }
 }
 
-// Scratch memory for `count` values on the device of `like`; what it holds is undefined.
+// Uninitialized scratch memory for `count` values on the device of `like`.
 inline Tensor workspace(const char* op, const Tensor& like, int64_t count, ScalarType dtype) {
   try {
     return torch::stable::new_empty(like, {count}, dtype);
@@ -97,10 +97,10 @@ inline void check_cuda(const char* op, cudaError_t error) {
   check(false, op, ": ", cudaGetErrorString(error));
 }
 
-// To be called after every launch: a launch that failed is an error of the op, not of whatever runs next.
+// To be called after every launch, so that a failed launch is an error of this op and not of a later one.
 inline void check_launch(const char* op) { check_cuda(op, cudaGetLastError()); }
 
-// `count` counters that start at zero.
+// `count` counters, initialized with zero.
 inline Tensor zeroed_counters(const char* op, const Tensor& like, int64_t count) {
   Tensor counters = workspace(op, like, count, ScalarType::Int);
   check_cuda(op, cudaMemsetAsync(counters.data_ptr(), 0, static_cast<size_t>(count) * 4, current_stream(like)));

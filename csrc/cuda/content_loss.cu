@@ -13,7 +13,7 @@ Tensor content_loss(const Tensor& x_, const Tensor& target) {
   const Tensor x = dense(x_);
   const Tensor wanted = in_layout_of(target, x);
   Tensor out = allocate(x, {}, accumulate_type(x));
-  const Tensor partial = workspace("content_loss", x, kernels::kMostBlocks, ScalarType::Double);
+  const Tensor partial = workspace("content_loss", x, kernels::kMaxBlocks, ScalarType::Double);
   const Tensor counter = zeroed_counters("content_loss", x, 1);
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);

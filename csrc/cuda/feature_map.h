@@ -1,4 +1,4 @@
-// A tensor as the Gram kernels see it.
+// A tensor as the Gram kernels take it.
 #pragma once
 
 #include "../kernels/gram_units.cuh"
@@ -13,7 +13,7 @@ kernels::FeatureMap<T> feature_map(const char* op, const Tensor& x) {
   return {static_cast<const T*>(f.data), f.batch, f.channels, f.positions, f.stride_b, f.stride_c, f.stride_n};
 }
 
-// Whether the current device multiplies tf32 and bfloat16 matrices.
+// Whether the tensor cores of the current device support tf32 and bfloat16.
 inline bool has_tf32() {
   int device = 0, major = 0;
   cudaGetDevice(&device);

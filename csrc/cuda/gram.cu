@@ -1,4 +1,4 @@
-// gram, moments, style_loss and bias_relu_style_loss on CUDA: one pass over the features, and what is made of it.
+// gram, moments, style_loss and bias_relu_style_loss on CUDA, in one pass over the features.
 #include "../kernels/gram.cuh"
 
 #include "bias_relu.h"
@@ -11,7 +11,7 @@ struct Wanted {
   std::optional<Tensor> weight, target, mean, loss, bias, activated;
 };
 
-// Fills `out` [B, C, C] with G, or with R = G - target; x has one stride along its positions.
+// Fills `out` [B, C, C] with G, or with R = G - target; the positions of x have one stride.
 void sums(const char* op, const Tensor& x, double scale, Tensor& out, const Wanted& wanted) {
   const std::optional<Tensor> weight = contiguous(wanted.weight), target = contiguous(wanted.target);
   const kernels::Card card{has_tf32()};
@@ -51,7 +51,7 @@ Tensor gram(const Tensor& x_, std::optional<Tensor> weight, double scale) {
   features("gram", "x", x_);
   check_weight("gram", x_, weight);
   const DeviceGuard guard(x_.get_device_index());
-  const Tensor x = walkable(x_);
+  const Tensor x = with_position_stride(x_);
   Tensor out = new_matrix(x);
   Wanted wanted;
   wanted.weight = weight;
@@ -62,7 +62,7 @@ Tensor gram(const Tensor& x_, std::optional<Tensor> weight, double scale) {
 std::tuple<Tensor, Tensor> moments(const Tensor& x_, double scale) {
   features("moments", "x", x_);
   const DeviceGuard guard(x_.get_device_index());
-  const Tensor x = walkable(x_);
+  const Tensor x = with_position_stride(x_);
   Tensor out = new_matrix(x);
   Wanted wanted;
   wanted.mean = allocate(x, {x.size(0), x.size(1)}, accumulate_type(x));
@@ -76,7 +76,7 @@ std::tuple<Tensor, Tensor> style_loss(const Tensor& x_, const Tensor& target, st
   check_matrix("style_loss", x_, "target", target);
   check_weight("style_loss", x_, weight);
   const DeviceGuard guard(x_.get_device_index());
-  const Tensor x = walkable(x_);
+  const Tensor x = with_position_stride(x_);
   Tensor out = new_matrix(x);
   Wanted wanted;
   wanted.weight = weight;
@@ -93,7 +93,7 @@ std::tuple<Tensor, Tensor, Tensor> bias_relu_style_loss(const Tensor& x_, const 
   check_matrix(op, x_, "target", target);
   check_bias(op, x_, bias_);
   const DeviceGuard guard(x_.get_device_index());
-  const Tensor like = dense(x_), x = walkable(like), bias = as_contiguous(bias_);
+  const Tensor like = dense(x_), x = with_position_stride(like), bias = as_contiguous(bias_);
   Tensor y = allocate_like(x), out = new_matrix(x);
   Wanted wanted;
   wanted.target = target;

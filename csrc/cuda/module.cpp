@@ -1,4 +1,4 @@
-// The entry point of fastnst._C_cuda, a module of its own: one linked to CUDA does not load beside a CPU build of
+// The entry point of fastnst._C_cuda, a separate module because one linked to CUDA does not load with a CPU build of
 // torch.
 #include <Python.h>
 #include <torch/csrc/stable/library.h>

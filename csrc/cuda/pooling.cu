@@ -21,7 +21,7 @@ void with_pool(const char* op, const std::string& kind, const F& f) {
   f(std::integral_constant<Pool, Pool::kL2>{});
 }
 
-// Inside one image the kernels count with 32 bits.
+// The kernels use 32-bit offsets within one image.
 PoolShape shape_for(const char* op, int64_t batch, int64_t channels, int64_t height, int64_t width) {
   const int64_t most = std::numeric_limits<int>::max();
   check(height * width <= most && width * channels <= most, op, ": expected maps of fewer than 2^31 pixels, got ",
@@ -33,33 +33,33 @@ std::tuple<Tensor, Tensor> pool(const Tensor& x_, std::string kind) {
   const char* op = "pool";
   check_map(op, "x", x_);
   const DeviceGuard guard(x_.get_device_index());
-  const bool last = puts_out_channels_last(x_);
+  const bool last = output_is_channels_last(x_);
   const Tensor x = laid_out(x_, last);
   const PoolShape shape = shape_for(op, x.size(0), x.size(1), x.size(2), x.size(3));
   Tensor y = new_map(x, x.size(2) / 2, x.size(3) / 2, x.scalar_type(), last);
-  Tensor places = new_places(x, kind, last);
+  Tensor argmax = new_argmax(x, kind, last);
   with_pool(op, kind, [&](auto chosen) {
     with_cuda_type(x, [&](auto zero) {
       using T = decltype(zero);
-      kernels::launch_pool<decltype(chosen)::value, T>(data<T>(x), data<T>(y), data<uint8_t>(places), shape, last,
+      kernels::launch_pool<decltype(chosen)::value, T>(data<T>(x), data<T>(y), data<uint8_t>(argmax), shape, last,
                                                        current_stream(x));
     });
   });
   check_launch(op);
-  return {y, places};
+  return {y, argmax};
 }
 
 Tensor pool_backward(const Tensor& grad_, std::optional<Tensor> x, std::optional<Tensor> y,
-                     std::optional<Tensor> places, std::string kind, int64_t height, int64_t width, bool relu) {
+                     std::optional<Tensor> argmax, std::string kind, int64_t height, int64_t width, bool relu) {
   const char* op = "pool_backward";
   check_pooled(grad_, kind, height, width, relu);
   const DeviceGuard guard(grad_.get_device_index());
-  const bool last = puts_out_channels_last(grad_);
+  const bool last = output_is_channels_last(grad_);
   const Tensor grad = laid_out(grad_, last);
   const ScalarType dtype = grad.scalar_type();
   const PoolShape shape = shape_for(op, grad.size(0), grad.size(1), height, width);
   std::optional<Tensor> input, output, where;
-  if (kind == "max") where = needed("places", grad, places, height / 2, width / 2, ScalarType::Byte, last);
+  if (kind == "max") where = needed("argmax", grad, argmax, height / 2, width / 2, ScalarType::Byte, last);
   if (kind == "l2") input = needed("x", grad, x, height, width, dtype, last);
   if (kind == "l2") output = needed("y", grad, y, height / 2, width / 2, dtype, last);
   Tensor out = new_map(grad, height, width, dtype, last);

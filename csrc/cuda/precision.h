@@ -1,4 +1,4 @@
-// Whether float32 features are multiplied in plain TF32; fastnst/ops/_library.py keeps it as torch has it set.
+// Whether float32 features are multiplied in plain TF32; fastnst/ops/_library.py sets it to follow torch.
 #pragma once
 
 namespace fastnst::cuda {

@@ -27,7 +27,7 @@ Tensor total_variation(const Tensor& x, std::string kind) {
   const kernels::Variation variation = variation_of(kind);
   const DeviceGuard guard(x.get_device_index());
   Tensor out = allocate(x, {}, accumulate_type(x));
-  const Tensor partial = workspace("total_variation", x, kernels::kMostBlocks, ScalarType::Double);
+  const Tensor partial = workspace("total_variation", x, kernels::kMaxBlocks, ScalarType::Double);
   const Tensor counter = zeroed_counters("total_variation", x, 1);
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);

@@ -1,4 +1,4 @@
-// The backward of a tapped layer and of a Gram matrix, in one pass:
+// The backward of a layer with losses and of a Gram matrix, in one pass:
 // out = mask(F > 0) * (above + factor M F diag(w) + shift + content (F - P)), each term optional.
 #pragma once
 
@@ -8,13 +8,13 @@
 
 namespace fastnst::kernels {
 
-constexpr int kSymmetriseSide = 32;  // of the square that a block makes
+constexpr int kSymmetrizeSide = 32;  // of the square that a block computes
 
 // m[b] = scale * (d[b] + d[b]^T), in rows of `padded` values, zeros beyond the channels.
 template <typename A>
 __global__ void __launch_bounds__(kSimtThreads)
-    symmetrise(const A* __restrict__ d, A* __restrict__ m, int channels, int padded, bool both) {
-  constexpr int kSide = kSymmetriseSide;
+    symmetrize(const A* __restrict__ d, A* __restrict__ m, int channels, int padded, bool both) {
+  constexpr int kSide = kSymmetrizeSide;
   FASTNST_SHARED(A, turned, kSide * (kSide + 1));
   const int side = (padded + kSide - 1) / kSide;
   const int64_t image = blockIdx.x / side / side;
@@ -33,31 +33,31 @@ __global__ void __launch_bounds__(kSimtThreads)
 }
 
 template <typename A>
-void launch_symmetrise(const A* d, A* m, int64_t batch, int channels, int padded, bool both, cudaStream_t stream) {
-  const int64_t side = (padded + kSymmetriseSide - 1) / kSymmetriseSide;
-  launch(symmetrise<A>, grid_of(batch * side * side), kSimtThreads, 0, stream, d, m, channels, padded, both);
+void launch_symmetrize(const A* d, A* m, int64_t batch, int channels, int padded, bool both, cudaStream_t stream) {
+  const int64_t side = (padded + kSymmetrizeSide - 1) / kSymmetrizeSide;
+  launch(symmetrize<A>, grid_of(batch * side * side), kSimtThreads, 0, stream, d, m, channels, padded, both);
 }
 
 enum class BackwardPath { kRows, kChannels, kSimt };
 
-// The widest maps whose strip of positions fits into the shared memory of every card.
-constexpr int64_t kMostChannels = 512;
+// The widest maps whose strip of positions fits into the shared memory of every supported GPU.
+constexpr int64_t kMaxChannels = 512;
 
 template <typename T>
 BackwardPath backward_path(const FeatureMap<T>& x, const BackwardTask<T>& task, const Card& card) {
-  if (sizeof(T) > 4 || !card.tf32 || x.channels > kMostChannels) return BackwardPath::kSimt;
+  if (sizeof(T) > 4 || !card.tf32 || x.channels > kMaxChannels) return BackwardPath::kSimt;
   if (!aligned(task.out) || !aligned(task.above) || !aligned(task.target)) return BackwardPath::kSimt;
   if (sixteen_bytes(x, x.stride_n, x.positions, x.stride_c, x.channels)) return BackwardPath::kRows;
   if (sixteen_bytes(x, x.stride_c, x.channels, x.stride_n, x.positions)) return BackwardPath::kChannels;
   return BackwardPath::kSimt;
 }
 
-// Rows and columns of M that the path reads: whole fragments on tensor cores.
+// The rows and columns of M that the path reads: whole fragments for tensor cores.
 inline int64_t padded_channels(BackwardPath path, int64_t channels) {
   return path == BackwardPath::kSimt ? channels : (channels + kUnit - 1) / kUnit * kUnit;
 }
 
-// `task.matrix` is padded as padded_channels says; `task.out` has x's strides. Batch, channels, positions at least 1.
+// `task.matrix` is padded to padded_channels; `task.out` has the strides of x. Batch, channels, positions at least 1.
 template <typename T>
 void launch_backward(const FeatureMap<T>& x, BackwardPath path, const BackwardTask<T>& task, bool plain_tf32,
                      cudaStream_t stream) {

@@ -1,9 +1,9 @@
-// The backward on tensor cores. A block keeps a strip of positions, all channels deep, in shared memory; M streams from
-// L2; each element of F, of the gradient above and of the result crosses memory once.
+// The backward on tensor cores. A block keeps a strip of positions with all channels in shared memory; M is streamed
+// from L2; each element of F, of the incoming gradient and of the result is transferred once.
 //
-// As in the forward, rows of fragments stand for whatever lets a lane hold 16 bytes of the result: NCHW multiplies F^T
-// by M (a lane's rows are neighbouring positions), channels_last M by F (neighbouring channels). Blocks of 16 bytes are
-// swapped within a row of shared memory so that the reads of the main loop meet no bank twice.
+// As in the forward, rows of fragments are assigned so that a lane holds 16 bytes of the result: NCHW multiplies F^T by
+// M (a lane's rows are neighboring positions), channels_last M by F (neighboring channels). Blocks of 16 bytes are
+// permuted within a row of shared memory, so that reads in the main loop have no bank conflicts.
 #pragma once
 
 #include "backward_simt.cuh"
@@ -11,7 +11,7 @@
 
 namespace fastnst::kernels {
 
-// The shape of the strip and of one warp's job in it.
+// The shape of the strip and of a warp's part of it.
 template <typename T, Load kLoad>
 struct Strip {
   static constexpr int kWidth = kFullWidth<T>;
@@ -19,10 +19,10 @@ struct Strip {
   static constexpr int kMTiles = kRowwise ? kWidth / 2 : 4, kNTiles = 16 / kMTiles;
   static constexpr int kJobPositions = kRowwise ? 8 * kWidth : 8 * kNTiles;
   static constexpr int kJobChannels = kRowwise ? 8 * kNTiles : kUnit;
-  static constexpr int kBytes = 32 * 1024;  // of shared memory, unless the least strip takes more
+  static constexpr int kBytes = 32 * 1024;  // of shared memory, unless the smallest strip needs more
 
   int channels;   // whole units
-  int positions;  // whole jobs
+  int positions;  // whole parts of warps
 
   __host__ __device__ explicit Strip(int64_t c) {
     channels = static_cast<int>((c + kUnit - 1) / kUnit * kUnit);
@@ -33,9 +33,9 @@ struct Strip {
   __host__ __device__ int threads() const { return bytes() > kBytes ? 256 : 128; }
   __host__ __device__ int jobs() const { return positions / kJobPositions * (channels / kJobChannels); }
 
-  // Where 16 bytes lie, in values: those of channel c at positions n .., or of position n at channels c ... The blocks
-  // of a row change places so that neither the main loop, which walks channels, nor the end, which walks the result,
-  // meets a bank twice.
+  // The offset of 16 bytes, in values: those of channel c at positions n.., or of position n at channels c... The
+  // blocks of a row are permuted so that neither the main loop, which iterates over channels, nor the epilogue, which
+  // iterates over the result, has bank conflicts.
   __device__ __forceinline__ int place(int c, int n) const {
     if constexpr (kRowwise) {
       return c * positions + (n / kWidth ^ (c / 4 % 4 ^ c / 2 % 2 * 2) * 2) * kWidth;
@@ -59,7 +59,7 @@ __device__ __forceinline__ void unpack(uint32_t (&to)[4], uint4 v) {
   to[3] = v.w;
 }
 
-// kTerms: products for each of F M; 3 keeps float32's accuracy.
+// kTerms: tf32 products per product of F M; 3 give the accuracy of float32.
 template <typename T, Load kLoad, int kTerms>
 __global__ void __launch_bounds__(256, 1) backward_strips(FeatureMap<T> x, BackwardTask<T> task) {
   using S = Strip<T, kLoad>;
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(256, 1) backward_strips(FeatureMap<T> x, Backw
   for (int job = warp; job < shape.jobs(); job += blockDim.x / kWarp) {
     const int across = shape.channels / S::kJobChannels;
     const int c0 = job % across * S::kJobChannels, n0 = job / across * S::kJobPositions;
-    // The row of M that row r of this lane stands for.
+    // The row of M of this lane's row r.
     const auto matrix_row = [&](int r) {
       if (S::kRowwise) return c0 + 8 * r + g;
       return sizeof(T) == 4 ? c0 + 32 * (r / 4) + 4 * g + r % 4 : c0 + 8 * g + r;
@@ -147,8 +147,8 @@ __global__ void __launch_bounds__(256, 1) backward_strips(FeatureMap<T> x, Backw
     }
     end_main_loop();
 
-    // Sixteen bytes of the result at a time: value i of a vector comes from row i of the m-tiles.
-    constexpr int kGroups = 2 * kMTiles / kWidth;  // vectors that the m-tiles make
+    // 16 bytes of the result at a time: value i of a vector is from row i of the m-tiles.
+    constexpr int kGroups = 2 * kMTiles / kWidth;  // vectors of the m-tiles
 #pragma unroll
     for (int v = 0; v < kGroups * kNTiles * 2; ++v) {
       const int column = v % 2, nt = v / 2 % kNTiles, group = v / 2 / kNTiles;

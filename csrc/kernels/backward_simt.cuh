@@ -1,12 +1,12 @@
-// The backward on plain multiply-adds, for any strides: a 64 x 64 piece of M F at a time.
+// The backward with ordinary multiply-adds, for any strides, in 64 x 64 blocks of M F.
 #pragma once
 
 #include "gram_simt.cuh"
 
 namespace fastnst::kernels {
 
-// What to make of M F. Null pointers are not asked for. `above`, `target` and `out` have the strides of F; `above` may
-// be `out`.
+// The terms of the result; those with null pointers are omitted. `above`, `target` and `out` have the strides of F;
+// `above` may be `out`.
 template <typename T>
 struct BackwardTask {
   using A = ComputeOf<T>;
@@ -22,7 +22,7 @@ struct BackwardTask {
   T* out;
 };
 
-// The value of `out` at one place, given factor w M F there; the order of the terms is the same on every path.
+// One value of `out`, given that of factor w M F; the order of the terms is the same on every path.
 template <typename T>
 __device__ __forceinline__ void finish_value(const BackwardTask<T>& task, ComputeOf<T> value, ComputeOf<T> shift, T x,
                                              T above, T target, T* out) {

@@ -1,4 +1,4 @@
-// x = max(x + bias[c], 0) in place: a convolution's bias and the ReLU after it, one read and one write per value.
+// x = max(x + bias[c], 0) in place: a convolution's bias and the following ReLU, with one read and one write per value.
 #pragma once
 
 #include "device.cuh"
@@ -8,7 +8,7 @@ namespace fastnst::kernels {
 constexpr int kBiasThreads = 256;
 constexpr int kBiasPacksPerThread = 4;
 
-// A NaN stays one.
+// NaN is kept.
 template <typename T>
 __device__ __forceinline__ T bias_relu(T x, ComputeOf<T> bias) {
   const ComputeOf<T> sum = widen(x) + bias;
@@ -17,14 +17,14 @@ __device__ __forceinline__ T bias_relu(T x, ComputeOf<T> bias) {
   return out;
 }
 
-// channels_last without holes: `packs` packs of kWidth channels, `per_pixel` of them to a pixel.
+// Dense channels_last: `packs` packs of kWidth channels, `per_pixel` per pixel.
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kBiasThreads)
     bias_relu_channels(T* __restrict__ x, const T* __restrict__ bias, int64_t packs, int per_pixel) {
   using P = Pack<T, kWidth>;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kBiasThreads;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kBiasThreads + threadIdx.x;
-  // The pack within the pixel is carried along: a division for every pack would cost more than its arithmetic.
+  // The index of the pack within the pixel is updated incrementally: a division per pack would dominate the arithmetic.
   const int step = static_cast<int>(stride % per_pixel);
   int channel = static_cast<int>(first % per_pixel);
   begin_main_loop();
@@ -40,8 +40,8 @@ __global__ void __launch_bounds__(kBiasThreads)
   end_main_loop();
 }
 
-// Each channel of each image one row of n values, `parts` blocks to a row. A row may start anywhere: what lies before
-// and after its whole packs goes value by value.
+// Each channel of each image is a row of n values with `parts` blocks. Rows may be unaligned: values before and after
+// the aligned packs are processed one by one.
 template <typename T>
 __global__ void __launch_bounds__(kBiasThreads)
     bias_relu_rows(T* __restrict__ x, const T* __restrict__ bias, int channels, int64_t n, int64_t stride_b,
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kBiasThreads)
   if (tail + threadIdx.x < n) start[tail + threadIdx.x] = bias_relu(start[tail + threadIdx.x], add);
 }
 
-// `pixels` pixels of `channels` values each, without holes.
+// `pixels` dense pixels of `channels` values.
 template <typename T>
 inline void launch_bias_relu_channels(T* x, const T* bias, int64_t pixels, int channels, cudaStream_t stream) {
   constexpr int kFull = kFullWidth<T>;
@@ -86,7 +86,7 @@ inline void launch_bias_relu_channels(T* x, const T* bias, int64_t pixels, int c
     launch(bias_relu_channels<T, 1>, grid, kBiasThreads, 0, stream, x, bias, packs, per_pixel);
 }
 
-// batch x channels rows of n values that lie side by side.
+// batch x channels rows of n contiguous values.
 template <typename T>
 inline void launch_bias_relu_rows(T* x, const T* bias, int64_t batch, int channels, int64_t n, int64_t stride_b,
                                   int64_t stride_c, cudaStream_t stream) {

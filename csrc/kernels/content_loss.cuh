@@ -1,4 +1,4 @@
-// content_loss and its backward: one pass each, 16-byte accesses, no dependence on the order in which blocks finish.
+// content_loss and its backward: one pass each, with 16-byte accesses, independent of the order in which blocks finish.
 #pragma once
 
 #include "total.cuh"
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kSumThreads)
   for (int64_t i = packs * kWidth + first; i < n; i += stride) narrow(out + i, factor * (widen(x[i]) - widen(y[i])));
 }
 
-// `partial` holds kMostBlocks values; `counter` is zero.
+// `partial` holds kMaxBlocks values; `counter` is zero.
 template <typename T>
 inline void launch_squared_difference(const T* x, const T* y, int64_t n, double* partial, unsigned* counter,
                                       ComputeOf<T>* out, cudaStream_t stream) {

@@ -1,8 +1,8 @@
-// What every kernel of ours stands on: types, 16-byte packs, launches, sums in a fixed order. Free of torch.
+// Shared by all kernels: types, 16-byte packs, launches, sums in a fixed order. Independent of torch.
 //
-// With FASTNST_EMULATED the same sources compile as C++ and run on the CPU, one fiber per CUDA thread: then
-// tests/emulator/emulator.h supplies the CUDA names used here. Shared memory is declared with the two macros below,
-// because the emulator watches every access to it.
+// With FASTNST_EMULATED the same sources compile as C++ and run on the CPU, one fiber per CUDA thread;
+// tests/emulator/emulator.h then defines the CUDA names used here. Shared memory is declared with the two macros below,
+// because the emulator checks every access to it.
 #pragma once
 
 #ifdef FASTNST_EMULATED
@@ -39,7 +39,7 @@ __device__ __forceinline__ void narrow(double* out, double x) { *out = x; }
 __device__ __forceinline__ void narrow(__half* out, float x) { *out = __float2half_rn(x); }
 __device__ __forceinline__ void narrow(__nv_bfloat16* out, float x) { *out = __float2bfloat16_rn(x); }
 
-// What features of type T are computed and accumulated in.
+// The type in which features of type T are computed and accumulated.
 template <typename T>
 struct Compute {
   using type = float;
@@ -51,7 +51,7 @@ struct Compute<double> {
 template <typename T>
 using ComputeOf = typename Compute<T>::type;
 
-// kWidth values read or written at once: 16 bytes where the pointers allow it, one value where they do not.
+// kWidth values that are read or written at once: 16 bytes if the pointers are aligned, else one value.
 template <typename T, int kWidth>
 struct alignas(kWidth * sizeof(T)) Pack {
   T values[kWidth];
@@ -60,7 +60,7 @@ struct alignas(kWidth * sizeof(T)) Pack {
 template <typename T>
 constexpr int kFullWidth = 16 / static_cast<int>(sizeof(T));
 
-// A grid of one axis, whose limit is 2^31 - 1 blocks; the other two end at 65535.
+// A one-dimensional grid, whose limit is 2^31 - 1 blocks; that of the other dimensions is 65535.
 inline dim3 grid_of(int64_t blocks) {
   if (blocks > 0x7fffffff)
     throw std::length_error("a launch of " + std::to_string(blocks) +
@@ -71,7 +71,7 @@ inline dim3 grid_of(int64_t blocks) {
 inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 #ifdef FASTNST_EMULATED
-// Marks the loop whose bank conflicts and sectors decide the speed; nothing on the device.
+// Marks the loop whose bank conflicts and sectors the emulator counts; no effect on the device.
 __device__ inline void begin_main_loop() { emulator::begin_main_loop(); }
 __device__ inline void end_main_loop() { emulator::end_main_loop(); }
 
@@ -84,7 +84,7 @@ inline void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t
 __device__ __forceinline__ void begin_main_loop() {}
 __device__ __forceinline__ void end_main_loop() {}
 
-// Starts `kernel`; errors are left for cudaGetLastError.
+// Launches `kernel`; errors are reported by cudaGetLastError.
 template <typename... Parameters, typename... Arguments>
 inline void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes, cudaStream_t stream,
                    Arguments... arguments) {
@@ -99,7 +99,7 @@ inline void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t
 }
 #endif
 
-// The sum over a block of kThreads threads, in a fixed order; valid in thread 0. Every thread takes part.
+// The sum over a block of kThreads threads, in a fixed order; valid in thread 0. All threads must call it.
 template <int kThreads, typename T>
 __device__ __forceinline__ T block_sum(T value) {
   FASTNST_SHARED(T, warps, kThreads / kWarp);
@@ -113,8 +113,8 @@ __device__ __forceinline__ T block_sum(T value) {
   return total;
 }
 
-// Whether this block is the last of `count` to arrive at `counter`, which starts at zero. What any thread of an earlier
-// block wrote before is then visible to every thread of the last one. Every thread takes part.
+// Whether this block is the last of `count` to increment `counter`, which starts at zero. Earlier writes of the other
+// blocks are then visible to all threads of the last block. All threads must call it.
 __device__ __forceinline__ bool last_to_arrive(unsigned* counter, unsigned count) {
   FASTNST_SHARED(int, last, 1);
   __syncthreads();

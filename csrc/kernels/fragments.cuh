@@ -1,8 +1,8 @@
-// Features from global memory straight into the fragments of mma.sync.
+// Loads features from global memory directly into the fragments of mma.sync.
 //
-// A Gram matrix does not change when positions are permuted, nor when channels are, as long as the result is put back
-// in order. So each lane reads 16 bytes where they lie and calls them whatever a fragment needs: along positions in
-// NCHW, along channels in channels_last. The main loop then needs no shared memory.
+// A Gram matrix is invariant to a permutation of positions, and a permutation of channels can be undone in the result.
+// So each lane reads 16 contiguous bytes, along positions in NCHW and along channels in channels_last, and assigns them
+// to elements of a fragment. The main loop needs no shared memory.
 #pragma once
 
 #include <type_traits>
@@ -15,15 +15,14 @@ namespace fastnst::kernels {
 // How features are read: 16 bytes along positions, or along channels.
 enum class Load { kRows, kChannels };
 
-// How two numbers are multiplied. kTf32x3: float32 as the sum of two tf32, without the product of the two small parts.
-// kNative: half or bfloat16 as they are.
+// How two numbers are multiplied. kTf32x3: float32 as the sum of two tf32, without the product of the two smaller
+// parts. kNative: half or bfloat16 directly.
 enum class Multiply { kNative, kTf32, kTf32x3 };
 
 template <typename T>
 constexpr int kChunk = 4 * kFullWidth<T>;  // positions of one chunk: 16 bytes for each of 4 lanes
 
-// The channel within a unit of 64 that row 8 r + g of the fragments stands for; `kBlocks` says by which Rows it was
-// read.
+// The channel, within a unit of 64, of row 8 r + g of the fragments; `kBlocks` is that of the Rows that read it.
 template <typename T, Load kLoad, int kBlocks>
 __device__ __forceinline__ int channel_of_row(int row) {
   if (kLoad != Load::kChannels) return row;
@@ -31,11 +30,11 @@ __device__ __forceinline__ int channel_of_row(int row) {
   return sizeof(T) == 4 || kBlocks == 4 ? 32 * (r / 4) + 4 * g + r % 4 : 8 * g + r;
 }
 
-// False, which the compiler cannot know: a branch on it keeps one group of loads or products from being mixed with the
-// next, for which the registers would not do.
+// Always false, but unknown to the compiler: a branch on it prevents interleaving one group of loads or products with
+// the next, which would exceed the registers.
 __device__ __forceinline__ bool never(int64_t positions, int i) { return positions <= i - kUnit; }
 
-// The two values of one 32-bit register, or its one value.
+// The one or two values of a 32-bit register.
 __device__ __forceinline__ float value_of(const float*, uint32_t word, int) { return __uint_as_float(word); }
 __device__ __forceinline__ float value_of(const __nv_bfloat16*, uint32_t word, int i) {
   return __uint_as_float(i ? word & 0xffff0000u : word << 16);
@@ -49,19 +48,19 @@ __device__ __forceinline__ float value_of(const __half*, uint32_t word, int i) {
   return __half2float(pun.value);
 }
 
-// kRows blocks of 8 channels by one chunk of positions, as one lane holds them.
+// The part of kRows blocks of 8 channels by one chunk of positions that one lane holds.
 template <typename T, Load kLoad, int kBlocks>
 struct Rows {
-  static constexpr int kWidth = kFullWidth<T>;  // also the positions of a lane
+  static constexpr int kWidth = kFullWidth<T>;  // also the number of positions of a lane
   static constexpr int kPerWord = 4 / static_cast<int>(sizeof(T));
   uint32_t q[kBlocks][4];
 
-  // The position of a lane's element e, from the start of its chunk.
+  // The position of a lane's element e relative to the start of its chunk.
   __device__ static __forceinline__ int position_of(int t, int e) {
     return kLoad == Load::kRows ? t * kWidth + e : 4 * e + t;
   }
 
-  // Block r of these is block first + r of the unit whose first channel is `unit`.
+  // Block r is block first + r of the unit whose first channel is `unit`.
   __device__ __forceinline__ void load(const FeatureMap<T>& x, int64_t image, int64_t unit, int first, int chunk) {
     const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
     const T* base = x.data + image * x.stride_b;
@@ -98,7 +97,7 @@ struct Rows {
     }
   }
 
-  // Word w of block r: the lane's elements w, or 2w and 2w + 1, of channel 8 r + g.
+  // Word w of block r: element w of the lane, or 2w and 2w + 1, of channel 8 r + g.
   __device__ __forceinline__ uint32_t word(int r, int w) const {
     if constexpr (kLoad != Load::kChannels) return q[r][w];
     if constexpr (sizeof(T) == 4) return q[(r & ~3) + w][r & 3];
@@ -111,7 +110,7 @@ struct Rows {
     return value_of(static_cast<const T*>(nullptr), word(r, e / kPerWord), e % kPerWord);
   }
 
-  // Makes these max(x + bias, 0) where there is a position, and writes them to `out` where asked.
+  // Applies max(x + bias, 0) at valid positions, and writes the result to `out` unless it is null.
   __device__ __forceinline__ void activate(const FeatureMap<T>& x, const T* bias, T* out, bool store, int64_t image,
                                            int64_t unit, int first, int chunk) {
     const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
@@ -120,7 +119,7 @@ struct Rows {
     for (int i = 0; i < kBlocks; ++i) {
       constexpr bool kHalfRows = kLoad == Load::kChannels && sizeof(T) == 2 && kBlocks == 4;
 #pragma unroll
-      for (int part = 0; part < (kHalfRows ? 2 : 1); ++part) {  // then q[i] holds two positions
+      for (int part = 0; part < (kHalfRows ? 2 : 1); ++part) {  // q[i] then holds two positions
         int64_t c, n;
         if constexpr (kLoad == Load::kRows) {
           c = unit + 8 * (first + i) + g;
@@ -140,11 +139,11 @@ struct Rows {
           uint32_t made = 0;
 #pragma unroll
           for (int k = 0; k < kPerWord; ++k) {
-            // Not __ldg, which for half and bfloat16 the compiler may move before the test above.
+            // Not __ldg, which the compiler may hoist above the test for half and bfloat16.
             const float b = widen(bias[c + (kLoad == Load::kRows ? 0 : w * kPerWord + k)]);
             const float v = value_of(static_cast<const T*>(nullptr), word, k) + b;
             T rounded;
-            narrow(&rounded, v < 0 ? 0.f : v);  // NaN stays NaN
+            narrow(&rounded, v < 0 ? 0.f : v);  // NaN is kept
             made |= bits(rounded) << (16 * k);
           }
           word = made;
@@ -179,22 +178,22 @@ struct Rows {
   }
 };
 
-// x rounded to tf32, to nearest; mma.sync leaves out the lowest 13 bits. The instruction for it is slower than this. A
-// NaN stays as it is: that of CUDA's arithmetic, 0x7fffffff, would carry into the sign and become zero.
+// x rounded to nearest tf32; mma.sync ignores the lowest 13 bits. Faster than the conversion instruction. NaN is kept:
+// CUDA's canonical NaN, 0x7fffffff, would carry into the sign and become zero.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
   const uint32_t bits = __float_as_uint(x);
   return x == x ? bits + 0x1000u : bits;
 }
 
-// One k-step of kBlocks blocks, in the form that mma.sync takes.
+// One k-step of kBlocks blocks as operands of mma.sync.
 template <Multiply kMultiply, int kBlocks>
 struct Operand {
   static constexpr bool kSplit = kMultiply == Multiply::kTf32x3;
   uint32_t high[kBlocks][2];
   uint32_t low[kSplit ? kBlocks : 1][2];
 
-  // A register's value x, as it stands or as the sum of two tf32. The larger part is x itself, of which mma.sync leaves
-  // out the lowest bits; so it costs neither an instruction nor a register. A NaN shows in that part.
+  // The value x of a register, unchanged or as the sum of two tf32. The larger part is x itself, whose lowest bits
+  // mma.sync ignores, so it needs no instruction and no register. It carries NaN.
   __device__ __forceinline__ void set(int r, int i, float x) {
     if (!kSplit) {
       high[r][i] = to_tf32(x);
@@ -205,8 +204,8 @@ struct Operand {
   }
 };
 
-// acc += a b for 16-row block i of `a` and 8-column block j of `b`. Tensor cores add with truncation, so the products
-// of one k-step are added there and the steps here, rounded to nearest.
+// acc += a b for 16-row block i of `a` and 8-column block j of `b`. Tensor cores truncate sums, so they add only the
+// products of one k-step; the steps are added here, rounded to nearest.
 template <typename T, Multiply kMultiply, int kA, int kB>
 __device__ __forceinline__ void multiply_tile(float (&acc)[4], const Operand<kMultiply, kA>& a, int i,
                                               const Operand<kMultiply, kB>& b, int j) {

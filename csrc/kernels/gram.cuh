@@ -1,4 +1,4 @@
-// gram, moments and style_loss: which kernel serves a feature map, how it is cut, and the launch.
+// gram, moments and style_loss: selection of the kernel for a feature map, its partition, and the launch.
 #pragma once
 
 #include "gram_mma.cuh"
@@ -6,15 +6,14 @@
 
 namespace fastnst::kernels {
 
-// What the card at hand can do.
+// Capabilities of the device.
 struct Card {
   bool tf32;  // also bfloat16: sm_80 and later
 };
 
 enum class GramPath { kRows, kChannels, kSimt };
 
-// Whether 16-byte reads along `inner` are possible everywhere: its extent and the other strides are multiples of 16
-// bytes.
+// Whether all 16-byte reads along `inner` are aligned: its extent and the other strides are multiples of 16 bytes.
 template <typename T>
 bool sixteen_bytes(const FeatureMap<T>& x, int64_t inner, int64_t extent, int64_t outer, int64_t outer_extent) {
   constexpr int64_t kWidth = kFullWidth<T>;
@@ -32,14 +31,15 @@ GramPath gram_path(const FeatureMap<T>& x, bool weighted, const Card& card) {
   return GramPath::kSimt;
 }
 
-// `splits` of zero: as many as the shape calls for.
+// `splits` of zero: chosen by the shape.
 template <typename T>
 GramPlan gram_plan(const FeatureMap<T>& x, GramPath path, int splits = 0) {
   GramPlan plan{};
   plan.batch = x.batch;
   const int64_t units = (x.channels + kUnit - 1) / kUnit;
-  const int64_t least = 8 * kUnit;  // positions worth a block: partial sums stay small beside the features
-  int64_t step;                     // positions that go to one block together
+  const int64_t least =
+      8 * kUnit;  // positions per block at least, so that partial sums are small compared with the features
+  int64_t step;   // granularity of positions per block
   if (path == GramPath::kSimt) {
     plan.tiles = static_cast<int>(units * (units + 1) / 2);
     plan.units = 1;
@@ -55,7 +55,7 @@ GramPlan gram_plan(const FeatureMap<T>& x, GramPath path, int splits = 0) {
     step = kSpan * kChunk<T>;
   }
   const int64_t steps = (x.positions + step - 1) / step;
-  const int64_t most = kMostGramBlocks / (plan.tiles * (x.batch > 0 ? x.batch : 1));
+  const int64_t most = kMaxGramBlocks / (plan.tiles * (x.batch > 0 ? x.batch : 1));
   int64_t wanted = x.positions / least;
   if (wanted > most) wanted = most;
   if (splits > 0) wanted = splits;
@@ -90,9 +90,9 @@ void launch_gram_load(const FeatureMap<T>& x, const GramPlan& plan, const GramTa
   }
 }
 
-// G, or R and the loss, or G and the mean. `plan` is gram_plan's for `path`; the workspace is as large as it says, its
-// counters zero. Batch and channels are at least 1. With a bias, which GramPath::kSimt does not take, the same of
-// y = max(x + bias, 0), which is written to `activated`, of x's strides.
+// Computes G, or R and the loss, or G and the mean. `plan` is gram_plan's for `path` and gives the size of the
+// workspace; its counters are zero. Batch and channels are at least 1. With a bias, which GramPath::kSimt does not
+// support, computes them of y = max(x + bias, 0), which is written to `activated` with the strides of x.
 template <typename T>
 void launch_gram(const FeatureMap<T>& x, GramPath path, const GramPlan& plan, const GramTask<ComputeOf<T>>& task,
                  bool plain_tf32, cudaStream_t stream, const T* bias = nullptr, T* activated = nullptr) {

@@ -1,8 +1,8 @@
-// The Gram matrix on tensor cores: lower triangle only, features read once per tile, positions split over blocks.
+// The Gram matrix on tensor cores: lower triangle only, features read once per tile, positions divided among blocks.
 //
-// A block has four warps. Up to 64 channels, each warp owns the whole triangle for a quarter of the block's positions.
-// Beyond, a tile is either two diagonal units and the unit between them (20 + 20 + 2 x 16 products of 16 x 8), or two
-// units beside each other (4 x 16); the warps read the same positions at about the same time, and find them in L1.
+// A block has four warps. Up to 64 channels, each warp computes the whole triangle for a quarter of the block's
+// positions. Above, a tile is either two diagonal units and the unit between them (20 + 20 + 2 x 16 products of 16 x
+// 8), or two adjacent units (4 x 16); the warps read the same positions at about the same time, so that these hit L1.
 #pragma once
 
 #include "fragments.cuh"
@@ -11,7 +11,7 @@ namespace fastnst::kernels {
 
 constexpr int kGramWarps = 4;
 constexpr int kGramThreads = kGramWarps * kWarp;
-constexpr int kSpan = 4;  // chunks that lie side by side and go to one block
+constexpr int kSpan = 4;  // contiguous chunks per block
 
 __host__ __device__ inline bool one_unit(int64_t channels) { return channels <= kUnit; }
 
@@ -42,14 +42,15 @@ __device__ __forceinline__ void write_tile(float* out, int row, int column, cons
   *reinterpret_cast<float2*>(at + 8 * kUnit) = make_float2(d[2], d[3]);
 }
 
-// The triangle of one diagonal unit, for one warp.
+// The triangle of a diagonal unit, for one warp.
 template <typename T, Load kLoad, Multiply kMultiply, bool kWeighted>
 struct Diagonal {
   static constexpr int kTiles = 20;
   float acc[kTiles][4] = {};
   float sums[8] = {};
 
-  // `refill` loads the next chunk into x: called once x is used up, so that the last products hide the wait.
+  // `refill` loads the next chunk into x. It is called after the last use of x, so that the last products hide the
+  // latency.
   template <typename Refill>
   __device__ __forceinline__ void add(const Rows<T, kLoad, 8>& x, const float* weight, int64_t positions, int chunk,
                                       bool with_sums, Refill refill) {
@@ -113,7 +114,7 @@ struct Diagonal {
       for (int j = 0; j < 2 * i + 2; ++j, ++tile) write_tile(unit, 16 * i, 8 * j, acc[tile]);
   }
 
-  // The sum of row 8 r + g over the four lanes that share it.
+  // The sum of row 8 r + g over its four lanes.
   __device__ __forceinline__ float sum_of(int r) const {
     float sum = sums[r];
     sum += __shfl_xor_sync(kEveryLane, sum, 1);
@@ -121,7 +122,7 @@ struct Diagonal {
   }
 };
 
-// 32 rows by 64 columns of a unit off the diagonal, for one warp.
+// 32 rows by 64 columns of an off-diagonal unit, for one warp.
 template <typename T, Load kLoad, Multiply kMultiply, bool kWeighted>
 struct Half {
   float acc[16][4] = {};
@@ -170,8 +171,8 @@ struct Half {
   }
 };
 
-// One warp's walk over its chunks. With a bias, features are activated on the way and `activated` written by the warps
-// on the diagonal, each of which is alone in reading what it writes there if the map is one unit wide.
+// The loop of one warp over its chunks. With a bias, features are activated when loaded, and the warps on the diagonal
+// write them to `activated`; if the map is one unit wide, each of them is the only reader of what it writes.
 template <typename T, Load kLoad, Multiply kMultiply, bool kWeighted, bool kBias>
 __global__ void __launch_bounds__(kGramThreads, 2)
     gram_mma(FeatureMap<T> x, GramPlan plan, GramTask<float> task, const T* bias, T* activated) {
@@ -211,7 +212,7 @@ __global__ void __launch_bounds__(kGramThreads, 2)
       end_main_loop();
     }
     if (alone) {
-      // The warps add up in turn.
+      // The warps add their sums in order.
       for (int turn = 0; turn < kGramWarps; ++turn) {
         if (warp == turn) {
           const int g = lane / 4, t = lane % 4;

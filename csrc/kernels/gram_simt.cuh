@@ -1,5 +1,5 @@
-// A 64 x 64 product on plain multiply-adds: what tensor cores cannot do exactly (float64), lack on the oldest cards, or
-// cannot load sixteen bytes at a time.
+// A 64 x 64 product with ordinary multiply-adds, for float64, for GPUs whose tensor cores lack the dtype, and for
+// layouts without aligned 16-byte reads.
 #pragma once
 
 #include "gram_units.cuh"
@@ -12,14 +12,14 @@ constexpr int kDepth = 16;
 // Two operands of kDepth x 64 in shared memory and the 4 x 4 sums of each thread: rows y + 16 i, columns x + 16 j.
 template <typename A>
 struct SimtTile {
-  // Rows written side by side in either direction fall into different banks.
+  // Adjacent rows and columns are in different banks.
   static constexpr int kPitch = sizeof(A) == 4 ? kUnit + 2 : kUnit + 1;
   A *left, *right;
   A sums[4][4] = {};
 
   __device__ __forceinline__ SimtTile(A* left_, A* right_) : left(left_), right(right_) {}
 
-  // operand[k][i] = value(i, k) for k < kDepth, i < 64; neighbouring threads take neighbours in k or in i.
+  // operand[k][i] = value(i, k) for k < kDepth, i < 64; neighboring threads load neighbors in k or in i.
   template <typename Value>
   __device__ __forceinline__ void fill(A* operand, bool along_k, Value value) {
 #pragma unroll 4
@@ -29,7 +29,7 @@ struct SimtTile {
     }
   }
 
-  // Sixteen products are added before they join the sum, which keeps long sums accurate.
+  // 16 products are added before they are added to the sum, which keeps long sums accurate.
   __device__ __forceinline__ void multiply(const A* columns) {
     const int y = threadIdx.x / 16, x = threadIdx.x % 16;
     A part[4][4] = {};
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kSimtThreads, 1)
   using A = ComputeOf<T>;
   using Tile = SimtTile<A>;
   FASTNST_SHARED(A, scratch, kUnit * (kUnit + 1));
-  // The operands lie where the finished unit will: 2 x 16 rows of 66 are fewer than 64 of 65.
+  // The operands share the memory of the finished unit: 2 x 16 rows of 66 are fewer than 64 of 65.
   A *left = scratch, *right = scratch + kDepth * Tile::kPitch;
   const Place at = place_of_block(plan);
   int row = 0;

@@ -1,9 +1,8 @@
-// What the Gram kernels share: the lower triangle of G as units of 64 x 64, their partial sums, and the last block's
-// work.
+// Shared by the Gram kernels: the lower triangle of G as units of 64 x 64, their partial sums, and the final reduction.
 //
-// Positions are cut into splits. Each block leaves the sums of its split in the workspace; sixteen splits form a group,
-// whose last block adds them in order; the last group's block adds the groups in order, mirrors, and writes G, or
-// R = G - A and its square. So a result has the same bits whichever block comes last.
+// Positions are divided into splits. Each block writes the sums of its split to the workspace; sixteen splits form a
+// group, whose last block adds them in order; the last block of all adds the groups in order, mirrors, and writes G, or
+// R = G - A and its square. So a result does not depend on the order in which blocks finish.
 #pragma once
 
 #include "device.cuh"
@@ -13,8 +12,8 @@ namespace fastnst::kernels {
 constexpr int kUnit = 64;
 constexpr int kUnitSize = kUnit * kUnit;
 constexpr int kGroup = 16;
-// Enough blocks to fill any card twice, few enough that adding them up takes little.
-constexpr int kMostGramBlocks = 256;
+// Enough blocks to fill any GPU twice, few enough that the reduction is cheap.
+constexpr int kMaxGramBlocks = 256;
 
 // A feature map [B, C, N]; strides in elements.
 template <typename T>
@@ -23,7 +22,7 @@ struct FeatureMap {
   int64_t batch, channels, positions, stride_b, stride_c, stride_n;
 };
 
-// How a Gram matrix is cut; a function of the shape alone, so that a result does not depend on the card.
+// The partition of a Gram matrix; a function of the shape only, so that a result does not depend on the GPU.
 struct GramPlan {
   int tiles;   // per image
   int units;   // of 64 x 64, at most, per tile
@@ -39,7 +38,7 @@ struct GramPlan {
   int64_t blocks() const { return batch * tiles * splits; }
 };
 
-// What to make of the sums. Null pointers are not asked for; `counters` start at zero.
+// The outputs; those with null pointers are omitted. `counters` start at zero.
 template <typename A>
 struct GramTask {
   A scale;
@@ -83,9 +82,9 @@ __device__ __forceinline__ A sum_slots(const A* value, int64_t step, int count) 
   return sum;
 }
 
-// Every thread of the block calls this after its part of the slot is written. `kTriangle`: diagonal units hold rows of
-// 16 as far as their diagonal block alone. `physical` maps a row or column of a unit to the channel it stands for;
-// `physical_row` does so for the rows of a unit off the diagonal.
+// All threads of the block call this after they have written their part of the slot. `kTriangle`: diagonal units
+// contain rows of 16 only up to their diagonal block. `physical` maps a row or column of a unit to its channel;
+// `physical_row` does so for the rows of an off-diagonal unit.
 template <int kThreads, bool kTriangle, typename A, typename UnitOf, typename Physical, typename PhysicalRow>
 __device__ void finish_tile(const GramTask<A>& task, const GramPlan& plan, const Place& at, UnitOf unit_of,
                             int unit_count, int64_t channels, int64_t positions, A* shared_tile, Physical physical,

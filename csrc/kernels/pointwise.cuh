@@ -1,4 +1,4 @@
-// The backward of a tapped layer without a Gram term, in place over memory without holes:
+// The backward of a layer with losses without a Gram term, in place over dense memory:
 // grad = mask(x > 0) * (grad + content (x - target)). Both terms are optional.
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace fastnst::kernels {
 
-// Two reads and a write per value, three reads with a target; `relu` is the mask. A NaN in x gives zero under the mask.
+// Two reads and a write per value, three reads with a target; `relu` applies the mask, which is zero where x is NaN.
 template <typename T, int kWidth, bool kTarget>
 __global__ void __launch_bounds__(kSumThreads)
     pointwise_backward(T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ target,
@@ -50,7 +50,7 @@ inline void launch_pointwise_backward(T* grad, const T* x, const T* target, Comp
   }
 }
 
-// `target` may be null, which leaves out its term.
+// `target` may be null, which omits its term.
 template <typename T>
 inline void launch_pointwise_backward(T* grad, const T* x, const T* target, double content, bool relu, int64_t n,
                                       cudaStream_t stream) {

@@ -1,5 +1,5 @@
 // Pooling over 2 x 2 windows, stride 2, and its backward. An odd last row or column is dropped; its gradient is zero.
-// Max pooling leaves one byte per window: 2 row + column of the first maximum, plus 4 where it is not above zero.
+// Max pooling also writes one byte per window: 2 row + column of the first maximum, plus 4 unless it is above zero.
 #pragma once
 
 #include "device.cuh"
@@ -21,7 +21,7 @@ struct PoolShape {
 __device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
 __device__ __forceinline__ double square_root(double x) { return sqrt(x); }
 
-// One window in reading order.
+// One window in row-major order.
 template <Pool kKind, typename T>
 __device__ __forceinline__ void pool_window(const T (&window)[4], T* y, uint8_t* place) {
   using C = ComputeOf<T>;
@@ -31,7 +31,7 @@ __device__ __forceinline__ void pool_window(const T (&window)[4], T* y, uint8_t*
 #pragma unroll
     for (int i = 1; i < 4; ++i) {
       const C value = widen(window[i]);
-      if (value > result || value != value) {  // a NaN is the largest, as in PyTorch
+      if (value > result || value != value) {  // NaN is the largest, as in PyTorch
         result = value;
         found = i;
       }
@@ -53,7 +53,7 @@ __device__ __forceinline__ void pool_window(const T (&window)[4], T* y, uint8_t*
   narrow(y, result);
 }
 
-// The gradient of one of the window's four values, x. With `relu`, one that is not above zero gets none.
+// The gradient of one of the window's four values, x. With `relu` it is zero unless x is above zero.
 template <Pool kKind, typename T>
 __device__ __forceinline__ T pool_gradient(T grad, T x, T y, uint8_t place, int corner, bool relu) {
   using C = ComputeOf<T>;
@@ -78,7 +78,7 @@ __device__ __forceinline__ void store(T* to, const P& pack) {
   *reinterpret_cast<P*>(to) = pack;
 }
 
-// The first and last pack of a block that is one of `parts` for `packs` packs; threads take every kPoolThreads-th.
+// The range of packs of a block that is one of `parts` for `packs` packs; a thread processes every kPoolThreads-th.
 struct Share {
   int first, end;
 };
@@ -88,10 +88,10 @@ __device__ __forceinline__ Share share_of(int part, int packs) {
   return {begin + static_cast<int>(threadIdx.x), end};
 }
 
-// channels_last. `parts` blocks to a row of the output; each thread pools kWidth channels of one window.
+// channels_last: `parts` blocks per row of the output; each thread pools kWidth channels of one window.
 template <Pool kKind, typename T, int kWidth>
 __global__ void __launch_bounds__(kPoolThreads)
-    pool_channels(const T* __restrict__ x, T* __restrict__ y, uint8_t* __restrict__ places, PoolShape shape,
+    pool_channels(const T* __restrict__ x, T* __restrict__ y, uint8_t* __restrict__ argmax, PoolShape shape,
                   int parts) {
   using P = Pack<T, kWidth>;
   const int height = shape.height / 2, width = shape.width / 2, per_pixel = shape.channels / kWidth;
@@ -112,16 +112,16 @@ __global__ void __launch_bounds__(kPoolThreads)
       pool_window<kKind>({a.values[k], b.values[k], c.values[k], d.values[k]}, &pooled.values[k], &place.values[k]);
     const int64_t to = out + static_cast<int64_t>(i) * kWidth;
     store(y + to, pooled);
-    if constexpr (kKind == Pool::kMax) store(places + to, place);
+    if constexpr (kKind == Pool::kMax) store(argmax + to, place);
   }
   end_main_loop();
 }
 
-// One thread per kWidth channels of a window, the partial ones at an odd edge included: every value is written once.
+// One thread per kWidth channels of a window, including the partial windows of odd sizes: every value is written once.
 template <Pool kKind, typename T, int kWidth>
 __global__ void __launch_bounds__(kPoolThreads)
     pool_backward_channels(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ y,
-                           const uint8_t* __restrict__ places, T* __restrict__ out, PoolShape shape, bool relu,
+                           const uint8_t* __restrict__ argmax, T* __restrict__ out, PoolShape shape, bool relu,
                            int parts) {
   using P = Pack<T, kWidth>;
   const int height = shape.height / 2, width = shape.width / 2, per_pixel = shape.channels / kWidth;
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kPoolThreads)
     if (whole) {
       g = load<P>(grad + at);
       if constexpr (kKind == Pool::kL2) pooled = load<P>(y + at);
-      if constexpr (kKind == Pool::kMax) place = load<Pack<uint8_t, kWidth>>(places + at);
+      if constexpr (kKind == Pool::kMax) place = load<Pack<uint8_t, kWidth>>(argmax + at);
     }
 #pragma unroll
     for (int corner = 0; corner < 4; ++corner) {
@@ -164,8 +164,8 @@ __global__ void __launch_bounds__(kPoolThreads)
   end_main_loop();
 }
 
-// Two values of a row for each of kWindows windows: one access where rows are aligned to packs, else value by value,
-// and then `right` says whether the second one exists.
+// Two values of a row for each of kWindows windows: one access if rows are aligned to packs, else one per value, with
+// `right` telling whether the second value exists.
 template <typename T, int kWindows, bool kPacked>
 __device__ __forceinline__ Pack<T, 2 * kWindows> load_pairs(const T* from) {
   if constexpr (kPacked) {
@@ -185,10 +185,10 @@ __device__ __forceinline__ void store_pairs(T* to, const Pack<T, kValues>& pack,
   }
 }
 
-// NCHW. `parts` blocks to a channel of an image; each thread pools kWindows neighbours from two rows.
+// NCHW: `parts` blocks per channel of an image; each thread pools kWindows adjacent windows.
 template <Pool kKind, typename T, int kWindows, bool kPacked>
 __global__ void __launch_bounds__(kPoolThreads)
-    pool_rows(const T* __restrict__ x, T* __restrict__ y, uint8_t* __restrict__ places, PoolShape shape, int parts) {
+    pool_rows(const T* __restrict__ x, T* __restrict__ y, uint8_t* __restrict__ argmax, PoolShape shape, int parts) {
   const int height = shape.height / 2, width = shape.width / 2, per_row = width / kWindows;
   const int64_t plane = blockIdx.x / parts;
   const T* const map = x + plane * shape.height * shape.width;
@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(kPoolThreads)
                          &pooled.values[k], &place.values[k]);
     const int64_t to = out + static_cast<int64_t>(row) * width + column;
     store(y + to, pooled);
-    if constexpr (kKind == Pool::kMax) store(places + to, place);
+    if constexpr (kKind == Pool::kMax) store(argmax + to, place);
   }
   end_main_loop();
 }
@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(kPoolThreads)
 template <Pool kKind, typename T, int kWindows, bool kPacked>
 __global__ void __launch_bounds__(kPoolThreads)
     pool_backward_rows(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ y,
-                       const uint8_t* __restrict__ places, T* __restrict__ out, PoolShape shape, bool relu, int parts) {
+                       const uint8_t* __restrict__ argmax, T* __restrict__ out, PoolShape shape, bool relu, int parts) {
   const int height = shape.height / 2, width = shape.width / 2;
   const int per_row = (shape.width + 1) / 2 / kWindows;
   const int64_t plane = blockIdx.x / parts, map = plane * shape.height * shape.width;
@@ -232,7 +232,7 @@ __global__ void __launch_bounds__(kPoolThreads)
     if (whole) {
       g = load<Pack<T, kWindows>>(grad + at);
       if constexpr (kKind == Pool::kL2) pooled = load<Pack<T, kWindows>>(y + at);
-      if constexpr (kKind == Pool::kMax) place = load<Pack<uint8_t, kWindows>>(places + at);
+      if constexpr (kKind == Pool::kMax) place = load<Pack<uint8_t, kWindows>>(argmax + at);
     }
 #pragma unroll
     for (int below = 0; below < 2; ++below) {
@@ -259,16 +259,16 @@ inline int pool_parts(int64_t packs) {
   return static_cast<int>((packs + kPerBlock - 1) / kPerBlock);
 }
 
-// `places` is written for Pool::kMax only and may be null for the others. Memory without holes, all of one layout.
+// `argmax` is written for Pool::kMax only and may be null for other kinds. Memory is dense, all in one layout.
 template <Pool kKind, typename T>
-inline void launch_pool(const T* x, T* y, uint8_t* places, PoolShape shape, bool channels_last, cudaStream_t stream) {
+inline void launch_pool(const T* x, T* y, uint8_t* argmax, PoolShape shape, bool channels_last, cudaStream_t stream) {
   constexpr int kFull = kFullWidth<T>;
   const int64_t height = shape.height / 2, width = shape.width / 2;
   if (shape.batch * shape.channels * height * width == 0) return;
-  const bool packed = aligned(x) && aligned(y) && aligned(places);
+  const bool packed = aligned(x) && aligned(y) && aligned(argmax);
   const auto start = [&](auto kernel, int64_t lines, int64_t packs) {
     const int parts = pool_parts(packs);
-    launch(kernel, grid_of(lines * parts), kPoolThreads, 0, stream, x, y, places, shape, parts);
+    launch(kernel, grid_of(lines * parts), kPoolThreads, 0, stream, x, y, argmax, shape, parts);
   };
   if (channels_last) {
     if (packed && shape.channels % kFull == 0)
@@ -282,18 +282,18 @@ inline void launch_pool(const T* x, T* y, uint8_t* places, PoolShape shape, bool
   }
 }
 
-// `shape` is that of `out`. Pool::kMax reads grad and places, Pool::kL2 grad, x and y, Pool::kAverage grad alone;
-// the others may be null. `relu` concerns Pool::kMax only.
+// `shape` is that of `out`. Pool::kMax reads grad and argmax, Pool::kL2 grad, x and y, Pool::kAverage grad only;
+// the others may be null. `relu` applies to Pool::kMax only.
 template <Pool kKind, typename T>
-inline void launch_pool_backward(const T* grad, const T* x, const T* y, const uint8_t* places, T* out, PoolShape shape,
+inline void launch_pool_backward(const T* grad, const T* x, const T* y, const uint8_t* argmax, T* out, PoolShape shape,
                                  bool relu, bool channels_last, cudaStream_t stream) {
   constexpr int kFull = kFullWidth<T>;
   const int64_t height = (shape.height + 1) / 2, width = (shape.width + 1) / 2;
   if (shape.batch * shape.channels * height * width == 0) return;
-  const bool packed = aligned(grad) && aligned(x) && aligned(y) && aligned(places) && aligned(out);
+  const bool packed = aligned(grad) && aligned(x) && aligned(y) && aligned(argmax) && aligned(out);
   const auto start = [&](auto kernel, int64_t lines, int64_t packs) {
     const int parts = pool_parts(packs);
-    launch(kernel, grid_of(lines * parts), kPoolThreads, 0, stream, grad, x, y, places, out, shape, relu, parts);
+    launch(kernel, grid_of(lines * parts), kPoolThreads, 0, stream, grad, x, y, argmax, out, shape, relu, parts);
   };
   if (channels_last) {
     if (packed && shape.channels % kFull == 0)

@@ -1,4 +1,4 @@
-// Every instruction that CUDA C++ has no name for. tests/emulator/emulator.h is this header's twin on the CPU.
+// The instructions that CUDA C++ has no intrinsic for. tests/emulator/emulator.h defines them for the CPU.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ __device__ __forceinline__ void mma_tf32(float (&d)[4], const uint32_t (&a)[4], 
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
-  __trap();  // never launched there: see has_tf32
+  __trap();  // never reached there: see has_tf32
 #endif
 }
 
@@ -49,7 +49,7 @@ __device__ __forceinline__ void mma_f16(float (&d)[4], const uint32_t (&a)[4], c
 #endif
 }
 
-// Copies 16 bytes from global to shared memory, or sixteen zeros where not `valid`; both addresses are aligned to 16.
+// Copies 16 bytes from global to shared memory, or 16 zero bytes unless `valid`; both addresses are aligned to 16.
 __device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid) {
 #if __CUDA_ARCH__ >= 800
   const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
@@ -60,14 +60,14 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global, boo
 #endif
 }
 
-// Waits for every copy this thread has started; a barrier makes them visible to the others.
+// Waits for all copies that this thread started; a barrier then makes them visible to others.
 __device__ __forceinline__ void copy_async_wait() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }
 
-// The two halves of a and b that `selector` picks, as __byte_perm does.
+// The two halves of a and b that `selector` selects, as in __byte_perm.
 __device__ __forceinline__ uint32_t byte_permute(uint32_t a, uint32_t b, uint32_t selector) {
   return __byte_perm(a, b, selector);
 }

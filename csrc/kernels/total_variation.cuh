@@ -1,10 +1,10 @@
-// Total variation of images [B, C, H, W] with any strides, and its backward. With right and down differences r and d
-// (zero across the border), a pixel counts |r| + |d|, sqrt(r^2 + d^2) or r^2 + d^2. Where a difference is zero its
-// derivative is taken as zero.
+// Total variation of images [B, C, H, W] with any strides, and its backward. With the differences r and d to the right
+// and lower neighbor (zero at the border), a pixel contributes |r| + |d|, sqrt(r^2 + d^2) or r^2 + d^2. The subgradient
+// at a zero difference is zero.
 //
-// A warp walks down a band of rows, each lane with its own columns, and keeps the row above in registers: a value is
-// read from memory once, and again from cache only where bands and warps meet. Values at the sides come from the lanes
-// beside.
+// A warp iterates over the rows of a band, each lane with its own columns, and keeps the previous row in registers. A
+// value is read from memory once, and again from cache only at the borders of bands and warps. Values to the left and
+// right come from neighboring lanes.
 #pragma once
 
 #include <cmath>
@@ -21,7 +21,7 @@ struct ImageStrides {
 };
 
 // Images as lines: rows of one channel (step 1), or, where channels are the inner axis, rows of all channels (step C).
-// The right neighbour of an element of a line lies `step` elements on.
+// The right neighbor of an element of a line is `step` elements further.
 struct ImageLines {
   int64_t planes, planes_per_image, height, length, step;
   int rows;  // of a band
@@ -35,34 +35,34 @@ __device__ __forceinline__ C pixel_variation(C right, C down) {
 }
 
 template <typename C>
-struct Slopes {
+struct Derivatives {
   C right, down;
 };
 
 // The derivatives of a pixel's variation with respect to its two differences.
 template <Variation kind, typename C>
-__device__ __forceinline__ Slopes<C> slopes(C right, C down) {
+__device__ __forceinline__ Derivatives<C> derivatives(C right, C down) {
   if constexpr (kind == Variation::kAnisotropic)
     return {static_cast<C>((right > 0) - (right < 0)), static_cast<C>((down > 0) - (down < 0))};
   if constexpr (kind == Variation::kSquared) return {2 * right, 2 * down};
   const C length = std::sqrt(right * right + down * down);
-  if (length == 0) return {0, 0};  // NaN stays NaN
+  if (length == 0) return {0, 0};  // NaN is kept
   return {right / length, down / length};
 }
 
-// What one lane holds of a line: kStep values to the left, its own kWidth, kStep to the right.
+// The part of a line that one lane holds: kStep values to the left, its own kWidth, kStep to the right.
 template <typename C, int kWidth, int kStep>
 struct LinePart {
   C values[kWidth + 2 * kStep];
 };
 
-// The columns of one lane. Where kWidth is 1 elements lie apart by any stride; otherwise a line has no holes, starts at
-// a multiple of 16 bytes and its length is a multiple of kWidth.
+// The columns of one lane. With kWidth 1 elements may have any stride; otherwise a line is dense, starts at a multiple
+// of 16 bytes, and its length is a multiple of kWidth.
 template <typename T, int kWidth, int kStep>
 struct Columns {
   using C = ComputeOf<T>;
-  int64_t first, length, to_right;  // to_right: from an element to its right neighbour in memory
-  int from, to;                     // the values of a LinePart that have a right neighbour
+  int64_t first, length, to_right;  // to_right: from an element to its right neighbor in memory
+  int from, to;                     // the values of a LinePart that have a right neighbor
 
   __device__ Columns(int64_t first, const ImageLines& lines, int64_t to_right)
       : first(first), length(lines.length), to_right(to_right), from(first >= lines.step ? 0 : kStep) {
@@ -73,7 +73,7 @@ struct Columns {
   __device__ bool inside() const { return first < length; }
   __device__ bool has_right(int k) const { return k >= from && k < to; }
 
-  // `row` points to the first own value; every lane of a warp takes part. Sides beyond the line are zero.
+  // `row` points to the first own value; all lanes of a warp must call it. Values outside the line are zero.
   template <bool kLeft>
   __device__ LinePart<C, kWidth, kStep> load(const T* row) const {
     LinePart<C, kWidth, kStep> part = {};
@@ -106,7 +106,7 @@ struct Columns {
   }
 };
 
-// Lines are cut into chunks of a warp's width and bands of rows; a unit is one of each.
+// Lines are divided into chunks of a warp's width and bands of rows; a unit is a chunk of a band.
 template <int kWidth>
 __host__ __device__ inline int64_t chunks_of(const ImageLines& lines) {
   return (lines.length + kWarp * kWidth - 1) / (kWarp * kWidth);
@@ -134,7 +134,7 @@ struct Band {
     channel = columns.first % lines.step;
   }
 
-  // How far the first own value of row 0 is from the start of the images.
+  // The offset of the first own value of row 0 from the start of the images.
   __device__ int64_t offset(const ImageLines& lines, const ImageStrides& s) const {
     const int64_t c = plane % lines.planes_per_image + channel;
     return plane / lines.planes_per_image * s.b + c * s.c + pixel * s.w;
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
     sum_of_variation(const T* __restrict__ x, ImageLines lines, ImageStrides strides, double* partial,
                      unsigned* counter, ComputeOf<T>* out) {
   using C = ComputeOf<T>;
-  constexpr int kAhead = kWidth == 8 ? 2 : 4;  // rows whose loads are under way at once: as many as registers allow
+  constexpr int kAhead = kWidth == 8 ? 2 : 4;  // rows with loads in flight: as many as registers allow
   const int64_t units = units_of<kWidth>(lines), warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
   double sum = 0;
   for (int64_t unit = blockIdx.x * static_cast<int64_t>(kWarpsPerBlock) + threadIdx.x / kWarp; unit < units;
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
   add_up(sum, partial, counter, out);
 }
 
-// out = g dTV/dx, gathered: a pixel's own two differences, that of its left and that of its upper neighbour.
+// out = g dTV/dx, by gathering: a pixel's two differences, that of its left and that of its upper neighbor.
 template <typename T, int kWidth, int kStep, Variation kind>
 __global__ void __launch_bounds__(kSumThreads, 2)
     gradient_of_variation(const ComputeOf<T>* __restrict__ grad, const T* __restrict__ x, T* __restrict__ out,
@@ -193,13 +193,13 @@ __global__ void __launch_bounds__(kSumThreads, 2)
     T* to = out + band.offset(lines, out_strides) + band.begin * out_strides.h;
     begin_main_loop();
     auto here = columns.template load<true>(row);
-    C above[kWidth] = {};  // slopes of the upper neighbours' down differences
+    C above[kWidth] = {};  // derivatives of the upper neighbors' down differences
     if (band.begin > 0) {
       const auto upper = columns.template load<false>(row - strides.h);
 #pragma unroll
       for (int k = kStep; k < kStep + kWidth; ++k) {
         const C right = columns.has_right(k) ? upper.values[k + kStep] - upper.values[k] : C(0);
-        above[k - kStep] = slopes<kind>(right, here.values[k] - upper.values[k]).down;
+        above[k - kStep] = derivatives<kind>(right, here.values[k] - upper.values[k]).down;
       }
     }
 #pragma unroll 2
@@ -207,17 +207,17 @@ __global__ void __launch_bounds__(kSumThreads, 2)
       const bool has_down = i + 1 < lines.height;
       if (has_down) row += strides.h;
       const auto below = columns.template load<true>(row);
-      C along[kStep + kWidth];  // slopes of the right differences, from the left neighbours on
+      C along[kStep + kWidth];  // derivatives of the right differences, starting at the left neighbors
       C result[kWidth];
 #pragma unroll
       for (int k = 0; k < kStep + kWidth; ++k) {
         const C right = columns.has_right(k) ? here.values[k + kStep] - here.values[k] : C(0);
         const C down = has_down ? below.values[k] - here.values[k] : C(0);
-        const Slopes<C> slope = slopes<kind>(right, down);
-        along[k] = columns.has_right(k) ? slope.right : C(0);
+        const Derivatives<C> derivative = derivatives<kind>(right, down);
+        along[k] = columns.has_right(k) ? derivative.right : C(0);
         if (k < kStep) continue;
-        result[k - kStep] = factor * (-slope.right - slope.down + along[k - kStep] + above[k - kStep]);
-        above[k - kStep] = slope.down;
+        result[k - kStep] = factor * (-derivative.right - derivative.down + along[k - kStep] + above[k - kStep]);
+        above[k - kStep] = derivative.down;
       }
       if (columns.inside()) {
         Pack<T, kWidth> pack;
@@ -232,32 +232,32 @@ __global__ void __launch_bounds__(kSumThreads, 2)
   }
 }
 
-// Bands of 16 rows read 1/16 of the image twice; where there are few, shorter ones keep a large card busy.
+// Bands of 16 rows read 1/16 of the image twice; shorter bands if there are too few to occupy a large GPU.
 template <int kWidth>
 inline void choose_rows(ImageLines& lines) {
   constexpr int64_t kEnoughWarps = 2048;
   for (lines.rows = 16; lines.rows > 4 && units_of<kWidth>(lines) < kEnoughWarps;) lines.rows /= 2;
 }
 
-// A function of the shape alone, so that a sum does not depend on the card's size.
+// A function of the shape only, so that a sum does not depend on the GPU.
 template <int kWidth>
 inline dim3 variation_grid(const ImageLines& lines) {
   const int64_t blocks = (units_of<kWidth>(lines) + kWarpsPerBlock - 1) / kWarpsPerBlock;
-  return grid_of(blocks < 1 ? 1 : blocks > kMostBlocks ? kMostBlocks : blocks);
+  return grid_of(blocks < 1 ? 1 : blocks > kMaxBlocks ? kMaxBlocks : blocks);
 }
 
 struct ImageShape {
   int64_t b, c, h, w;
 };
 
-// Lines of all channels where channels lie closer in memory than columns.
+// Lines of all channels if the stride of channels is smaller than that of columns.
 inline ImageLines lines_of(const ImageShape& shape, const ImageStrides& strides) {
   const bool together = shape.c > 1 && strides.c < strides.w;
   const int64_t step = together ? shape.c : 1, planes_per_image = together ? 1 : shape.c;
   return {shape.b * planes_per_image, planes_per_image, shape.h, shape.w * step, step, 0};
 }
 
-// Whether every line can be walked in packs of 16 bytes.
+// Whether every line consists of aligned packs of 16 bytes.
 template <typename T>
 inline bool in_packs(const void* data, const ImageLines& lines, const ImageStrides& s) {
   constexpr int kFull = kFullWidth<T>;
@@ -266,17 +266,17 @@ inline bool in_packs(const void* data, const ImageLines& lines, const ImageStrid
 }
 
 template <int width, int step>
-struct Walk {
+struct Packing {
   static constexpr int kWidth = width, kStep = step;
 };
 
-// Calls f with the widest Walk that suits; three channels together are what images have.
+// Calls f with the widest possible Packing; interleaved images have three channels.
 template <typename T, typename F>
-inline void with_walk(const ImageLines& lines, bool packs, const F& f) {
-  if (packs && lines.step == 1) return f(Walk<kFullWidth<T>, 1>{});
+inline void with_packing(const ImageLines& lines, bool packs, const F& f) {
+  if (packs && lines.step == 1) return f(Packing<kFullWidth<T>, 1>{});
   if constexpr (kFullWidth<T> >= 3)
-    if (packs && lines.step == 3) return f(Walk<kFullWidth<T>, 3>{});
-  f(Walk<1, 1>{});
+    if (packs && lines.step == 3) return f(Packing<kFullWidth<T>, 3>{});
+  f(Packing<1, 1>{});
 }
 
 // Calls f with the kind as a compile-time constant.
@@ -292,13 +292,13 @@ inline void with_variation(Variation kind, const F& f) {
   }
 }
 
-// `partial` holds kMostBlocks values; `counter` is zero.
+// `partial` holds kMaxBlocks values; `counter` is zero.
 template <typename T>
 inline void launch_total_variation(Variation kind, const T* x, const ImageShape& shape, const ImageStrides& strides,
                                    double* partial, unsigned* counter, ComputeOf<T>* out, cudaStream_t stream) {
   ImageLines lines = lines_of(shape, strides);
-  with_walk<T>(lines, in_packs<T>(x, lines, strides), [&](auto walk) {
-    using W = decltype(walk);
+  with_packing<T>(lines, in_packs<T>(x, lines, strides), [&](auto packing) {
+    using W = decltype(packing);
     choose_rows<W::kWidth>(lines);
     with_variation(kind, [&](auto of) {
       launch(sum_of_variation<T, W::kWidth, W::kStep, decltype(of)::value>, variation_grid<W::kWidth>(lines),
@@ -307,14 +307,14 @@ inline void launch_total_variation(Variation kind, const T* x, const ImageShape&
   });
 }
 
-// `out` has the shape of x and strides of its own.
+// `out` has the shape of x and its own strides.
 template <typename T>
 inline void launch_total_variation_backward(Variation kind, const ComputeOf<T>* grad, const T* x, T* out,
                                             const ImageShape& shape, const ImageStrides& strides,
                                             const ImageStrides& out_strides, cudaStream_t stream) {
   ImageLines lines = lines_of(shape, strides);
-  with_walk<T>(lines, in_packs<T>(x, lines, strides) && in_packs<T>(out, lines, out_strides), [&](auto walk) {
-    using W = decltype(walk);
+  with_packing<T>(lines, in_packs<T>(x, lines, strides) && in_packs<T>(out, lines, out_strides), [&](auto packing) {
+    using W = decltype(packing);
     choose_rows<W::kWidth>(lines);
     if (units_of<W::kWidth>(lines) == 0) return;
     with_variation(kind, [&](auto of) {

@@ -1,4 +1,4 @@
-"""The folders of finished pairs: found again, compared with what is wanted, written whole."""
+"""The folders of finished pairs: find them, compare them with the wanted settings, write them atomically."""
 
 from __future__ import annotations
 
@@ -12,32 +12,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastnst.config.settings import Settings, picture_settings
+from fastnst.digests import sha256
 from fastnst.errors import ImageError, UsageError, printable
 from fastnst.gallery.pairs import Pair, natural
-from fastnst.interrupts import uninterrupted
-from fastnst.settings import Settings, recipe
+from fastnst.process import signals_held
 
 
 @dataclass(frozen=True)
-class Made:
-    """A finished pair: its result, what ``pair.json`` holds, and whether it was there before."""
+class PairResult:
+    """A finished pair.
+
+    Attributes:
+        pair: the pair.
+        picture: the file of the result.
+        record: the contents of ``pair.json``.
+        kept: whether the pair was finished before this run.
+    """
 
     pair: Pair
     picture: Path
     record: Mapping[str, Any]
     kept: bool
 
-    def of(self, pair: Pair) -> Made:
-        """The same for a pair whose files are known: the record knows only their names."""
-        return Made(pair, self.picture, self.record, self.kept)
+    def for_pair(self, pair: Pair) -> PairResult:
+        """This result for ``pair``, whose paths are known; the record has only the names of the files."""
+        return PairResult(pair, self.picture, self.record, self.kept)
 
 
 class WriteError(ImageError):
-    """A result cannot be written: the pairs that follow would fare no better."""
+    """A result cannot be written, which ends the run: other pairs would fail too."""
 
 
 def check_output(output: Path) -> None:
-    """Raise ImageError where nothing could be written, before there is something to write."""
+    """Raise ImageError if ``output`` cannot be created or written to."""
     try:
         existing = next((folder for folder in (output, *output.parents) if folder.exists()), output)
     except OSError as error:
@@ -48,9 +56,9 @@ def check_output(output: Path) -> None:
         raise ImageError(f"{output}: no permission to write in {existing}")
 
 
-def finished(output: Path) -> dict[tuple[str, str], Made]:
-    """The complete pairs in ``output``, by the names of content and style."""
-    found: dict[tuple[str, str], Made] = {}
+def finished(output: Path) -> dict[tuple[str, str], PairResult]:
+    """The finished pairs in ``output``, by the names of content and style."""
+    found: dict[tuple[str, str], PairResult] = {}
     for folder in sorted(output.glob("gen_*"), key=natural):
         made = _read(folder)
         if made is not None:
@@ -58,7 +66,7 @@ def finished(output: Path) -> dict[tuple[str, str], Made]:
     return found
 
 
-def _read(folder: Path) -> Made | None:
+def _read(folder: Path) -> PairResult | None:
     try:
         record = json.loads((folder / "pair.json").read_text(encoding="utf-8"))
         content, style = (Path(record[part]["name"]) for part in ("content", "style"))
@@ -66,41 +74,43 @@ def _read(folder: Path) -> Made | None:
         complete = isinstance(record["settings"], dict) and picture.is_file()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Made(Pair(content, style, folder), picture, record, kept=True) if complete else None
+    return PairResult(Pair(content, style, folder), picture, record, kept=True) if complete else None
 
 
-def numbered(pairs: Sequence[tuple[Path, Path]], output: Path, there: Mapping[tuple[str, str], Made]) -> list[Pair]:
-    """Folders for the pairs: the one a pair has, else the lowest number that no folder has."""
+def numbered(
+    pairs: Sequence[tuple[Path, Path]], output: Path, existing: Mapping[tuple[str, str], PairResult]
+) -> list[Pair]:
+    """Give each pair its folder: the one of the finished pair, or the one with the lowest unused number."""
     taken = {path.name for path in output.glob("gen_*")}
     free = (name for name in map("gen_{}".format, range(len(pairs) + len(taken))) if name not in taken)
     result = []
     for content, style in pairs:
-        made = there.get((content.name, style.name))
+        made = existing.get((content.name, style.name))
         result.append(Pair(content, style, made.pair.folder if made is not None else output / next(free)))
     return result
 
 
-def refuse_changed(pairs: Sequence[Pair], there: Mapping[tuple[str, str], Made], settings: Settings) -> None:
-    """Raise UsageError where finished pairs were made from other files or with other settings."""
-    wanted, digests = _recipe(settings.to_dict()), Digests()
+def refuse_changed(pairs: Sequence[Pair], existing: Mapping[tuple[str, str], PairResult], settings: Settings) -> None:
+    """Raise UsageError if finished pairs were made from other files or with other settings."""
+    wanted, digests = _compared(settings.to_dict()), Digests()
     changed = []
     for pair in pairs:
-        made = there.get(pair.key)
+        made = existing.get(pair.key)
         reason = None if made is None else _difference(pair, made.record, wanted, digests)
         if reason is not None:
             changed.append((pair.folder, reason))
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise UsageError(
-            f"{changed[0][0]}{more}: finished before, but made otherwise ({changed[0][1]}); "
-            "--force makes them again, another output folder keeps both"
+            f"{changed[0][0]}{more}: made before with other files or settings ({changed[0][1]}); "
+            "replace them with --force, or name another output folder"
         )
 
 
 def _difference(
     pair: Pair, record: Mapping[str, Any], wanted: Mapping[str, Any], digests: Mapping[Path, str | None]
 ) -> str | None:
-    found = _recipe({**Settings().to_dict(), **record["settings"]})  # which may be older than some of the settings
+    found = _compared({**Settings().to_dict(), **record["settings"]})  # an older record lacks new settings
     reasons = [
         f"{name} was {printable(str(found.get(name)))}, is {printable(str(wanted.get(name)))}"
         for name in sorted({*wanted, *found})
@@ -112,18 +122,16 @@ def _difference(
     return "; ".join(reasons) or None
 
 
-def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a folder depends on, as JSON gives it back: what changes the picture, and which snapshots there are."""
+def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a folder depends on, as JSON stores them: those that change the picture or the snapshots."""
     values: dict[str, Any] = json.loads(json.dumps(settings))
-    return {**recipe(values), "snapshot_every": values.get("snapshot_every")}
+    return {**picture_settings(values), "snapshot_every": values.get("snapshot_every")}
 
 
 class Digests(dict[Path, "str | None"]):
-    """The SHA-256 of files, each read once; None for one that cannot be read, which is reported when it is used."""
+    """The SHA-256 of files, each computed once; None for a file that cannot be read, which is reported on its use."""
 
     def __missing__(self, path: Path) -> str | None:
-        from fastnst.weights.download import sha256
-
         try:
             self[path] = sha256(path)
         except OSError:
@@ -133,7 +141,7 @@ class Digests(dict[Path, "str | None"]):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write ``path`` into a WriteError."""
+    """Raise a WriteError if writing ``path`` fails."""
     try:
         yield
     except ImageError as error:
@@ -143,19 +151,19 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path``; move it to ``path`` if the block ends well, else remove it."""
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``path`` at the end of the block, or is removed after an error."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     new = not path.parent.exists()
     with writing(path):
         temporary.mkdir(parents=True)
     try:
         yield temporary
-        with writing(path), uninterrupted():
+        with writing(path), signals_held():
             _replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if new and not any(path.parent.iterdir()):  # made for this pair, of which nothing came
+        if new and not any(path.parent.iterdir()):  # created for this pair alone
             path.parent.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""Making pairs: the network, pictures and style targets they share, and what becomes of one that fails."""
+"""Make pairs that share a network, pictures and style targets; a pair that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -10,34 +10,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastnst import images, vgg
+from torch import Tensor
+
+from fastnst import images
+from fastnst.config.provenance import describe, find_inputs
+from fastnst.config.settings import Settings
 from fastnst.errors import FastnstError
-from fastnst.gallery.folders import Digests, Made, WriteError, whole_folder, writing
+from fastnst.gallery.folders import Digests, PairResult, WriteError, replacing_folder, writing
 from fastnst.gallery.pairs import Pair
 from fastnst.images import Picture
-from fastnst.inputs import describe, find_inputs
-from fastnst.optimize import Step
-from fastnst.scene import Painting, Scene
-from fastnst.settings import Settings
-from fastnst.transfer import Stylizer
+from fastnst.network import vgg
+from fastnst.optim.progress import Step
+from fastnst.run.result import Result
+from fastnst.run.scene import Scene, StylePicture
+from fastnst.run.stylizer import Stylizer
 
 log = logging.getLogger("fastnst")
 
 
 @dataclass(frozen=True)
-class Turn:
-    """The pair being made: the ``number``-th, from 1, of ``count`` that were not there yet."""
+class PairProgress:
+    """The pair in progress: ``number``, counted from 1, of ``count`` pairs to make."""
 
     pair: Pair
     number: int
     count: int
 
 
-Watch = Callable[[Turn, Step], "bool | None"]
+PairCallback = Callable[[PairProgress, Step], "bool | None"]
 
 
-class Workshop:
-    """What pairs share. Raises, as a Stylizer does, for settings that cannot be met by any picture."""
+class PairMaker:
+    """Makes pairs with one :class:`Stylizer`. Raises its errors for settings that no picture can satisfy."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -50,21 +54,21 @@ class Workshop:
         self._broken: dict[Path, str] = {}
         self._content: tuple[Path, Picture] | None = None
 
-    def attempt(self, turn: Turn, watch: Watch | None) -> Made | str:
-        """Make a pair, or say what was wrong with it. Raises WriteError."""
-        pair = turn.pair
+    def attempt(self, progress: PairProgress, callback: PairCallback | None) -> PairResult | str:
+        """Make a pair and return its result, or the reason of its failure. Raises WriteError."""
+        pair = progress.pair
         for path in (pair.content, pair.style):
             if path in self._broken:
                 return self._broken[path]
         try:
             content = self._load_content(pair.content)
-            style = _usable(pair.style, lambda: self.stylizer.load_style(pair.style, content))
+            style = _usable(pair.style, lambda: self.stylizer.loader.style(pair.style, content))
         except _Unusable as error:
             self._broken[error.path] = str(error)
             log.warning("%s; skipped", error)
             return str(error)
         try:
-            return self._make(turn, content, style, watch)
+            return self._make(progress, content, style, callback)
         except WriteError:
             raise
         except FastnstError as error:
@@ -72,62 +76,66 @@ class Workshop:
             return str(error)
 
     def _load_content(self, path: Path) -> Picture:
-        """The last one is kept: pairs of every content with every style have it in common with the next."""
+        """Load a content picture; the last one is cached, since consecutive pairs often share it."""
         if self._content is None or self._content[0] != path:
-            self._content = (path, _usable(path, lambda: self.stylizer.load(path)))
+            self._content = (path, _usable(path, lambda: self.stylizer.loader.content(path)))
         return self._content[1]
 
-    def _make(self, turn: Turn, content: Picture, style: Picture, watch: Watch | None) -> Made:
-        settings, pair = self.settings, turn.pair
-        files = find_inputs(settings, content=pair.content, style=pair.style)
+    def _make(
+        self, progress: PairProgress, content: Picture, style: Picture, callback: PairCallback | None
+    ) -> PairResult:
+        every, pair = self.settings.snapshot_every, progress.pair
+        files = find_inputs(self.settings, content=pair.content, style=pair.style)
+        count = 0
 
-        def save_made(path: Path, made: Picture) -> Path:
-            return _save(path, made, describe(self.stylizer.as_run(), files, pair.folder))
+        def save_image(pixels: Tensor) -> Path:
+            facts = describe(self.stylizer.settings_with_strips(), files, pair.folder)
+            return _save(folder / f"gen_{count}.jpg", Picture(pixels, content.alpha), facts)
 
-        with whole_folder(pair.folder) as folder:
+        def on_step(step: Step) -> bool | None:
+            nonlocal count
+            count = step.count
+            if every and count % every == 0 and not step.last:
+                save_image(self.stylizer.finish(step.image, content))
+            return callback(progress, step) if callback is not None else None
+
+        with replacing_folder(pair.folder) as folder:
             _save(folder / "content.jpg", content)
             _save(folder / "style.jpg", style)
-
-            count = 0
-
-            def callback(step: Step) -> bool | None:
-                nonlocal count
-                count = step.count
-                if settings.snapshot_every and count % settings.snapshot_every == 0 and not step.last:
-                    pixels = self.stylizer.finish(step.image, content)
-                    save_made(folder / f"gen_{count}.jpg", Picture(pixels, content.alpha))
-                return watch(turn, step) if watch is not None else None
-
-            scene = Scene(content, (Painting(style),), start=self.stylizer.load_start(content))
-            result = self.stylizer.run(scene, callback=callback)
+            scene = Scene(content, (StylePicture(style),), start=self.stylizer.loader.start(content))
+            result = self.stylizer.run(scene, callback=on_step)
             if result.stopped == "interrupt":
                 raise KeyboardInterrupt
-            # not the number of steps in the trace: a scale that stalled has fewer than its share of the count
-            picture = save_made(folder / f"gen_{count}.jpg", Picture(result.image, result.alpha))
-            record = json.dumps(
-                {
-                    "content": {"name": pair.content.name, "sha256": self._digests[pair.content]},
-                    "style": {"name": pair.style.name, "sha256": self._digests[pair.style]},
-                    "result": picture.name,
-                    "steps": sum(map(len, result.trace)),
-                    "seconds": result.seconds,
-                    "losses": dataclasses.asdict(next(scale[-1] for scale in reversed(result.trace) if scale)),
-                    "settings": settings.to_dict(),
-                },
-                indent=1,
-            )
+            # The count is not the number of steps in the trace, which is smaller if a scale stalls.
+            picture = save_image(result.image)
+            record = json.dumps(self._record(pair, result, picture), indent=1)
             with writing(folder / "pair.json"):
                 (folder / "pair.json").write_text(record, encoding="utf-8")
-        return Made(pair, pair.folder / picture.name, json.loads(record), kept=False)
+        return PairResult(pair, pair.folder / picture.name, json.loads(record), kept=False)
+
+    def _record(self, pair: Pair, result: Result, picture: Path) -> dict[str, Any]:
+        """The contents of ``pair.json``."""
+        return {
+            "content": {"name": pair.content.name, "sha256": self._digests[pair.content]},
+            "style": {"name": pair.style.name, "sha256": self._digests[pair.style]},
+            "result": picture.name,
+            "steps": sum(map(len, result.trace)),
+            "seconds": result.seconds,
+            "losses": dataclasses.asdict(next(scale[-1] for scale in reversed(result.trace) if scale)),
+            "settings": self.settings.to_dict(),
+        }
 
 
 class _Unusable(FastnstError):
+    """A picture cannot be used."""
+
     def __init__(self, path: Path, message: str) -> None:
         super().__init__(message)
         self.path = path
 
 
 def _usable(path: Path, load: Callable[[], Picture]) -> Picture:
+    """The loaded picture. Raises _Unusable, which names the file."""
     try:
         return load()
     except FastnstError as error:

@@ -1,4 +1,4 @@
-"""``load``: one picture from a file, a Pillow image, an array or a tensor, resized and cropped on the way."""
+"""``load``: an image from a file, a Pillow image, an array or a tensor, optionally resized or cropped."""
 
 from __future__ import annotations
 
@@ -15,32 +15,41 @@ from torch import Tensor
 
 from fastnst.errors import ImageError, UsageError
 from fastnst.images import decoding
-from fastnst.images.decoding import Decoded
-from fastnst.images.scaling import cover, fit, lanczos, resize, whole
+from fastnst.images.depth16 import Decoded
+from fastnst.images.guards import check_range, check_size, one_line
+from fastnst.images.scaling import check_integer, cover, fit, lanczos, resize
 
 _HALF_LEVEL = 0.5 / 255
-"""Alpha below which colour counts as unseen: its quotient by alpha would be noise."""
+"""Alpha below which a color is treated as invisible, because dividing it by alpha would give noise."""
 _ARRAY_SCALES = {np.dtype(bool): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _TENSOR_SCALES = {torch.bool: 1, torch.uint8: 255, torch.uint16: 65535}
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture as the library works on it.
+    """An image in the library's representation.
 
-    ``pixels`` is float32 [1, 3, H, W], RGB, sRGB, 0..1, on the CPU. ``alpha`` is float32 [1, 1, H, W], 0..1, kept aside
-    for ``save``; None when there is none or nothing is transparent. ``path`` is the file it came from, if any.
+    Colors are not multiplied by alpha. Fully transparent pixels, whose colors in files are arbitrary, have the mean of
+    the visible colors weighted by alpha, so that they add no color to a style.
 
-    Colours are not multiplied by alpha. Under fully transparent pixels, where files hold anything, stands the mean of
-    the visible colours (weighted by alpha): it adds no colour of its own to a style.
+    Attributes:
+        pixels: float32 ``[1, 3, H, W]``, RGB, sRGB, 0..1, on the CPU.
+        alpha: float32 ``[1, 1, H, W]``, 0..1, for :func:`save`; None if the image is opaque.
+        path: the file that the image was read from, if any.
     """
 
     pixels: Tensor
     alpha: Tensor | None = None
     path: Path | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape[-2], self.pixels.shape[-1]
+
 
 Source = str | os.PathLike[str] | PIL.Image.Image | NDArray[Any] | Tensor | Picture
+"""What :func:`load` accepts: a path, a Pillow image, a NumPy array, a tensor or a :class:`Picture`."""
 
 
 def load(
@@ -50,40 +59,48 @@ def load(
     crop: int | tuple[int, int] | None = None,
     max_pixels: int | None = None,
 ) -> Picture:
-    """Load a picture.
+    """Load an image.
 
-    ``source`` is a path (PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000, PSD; the first frame), a Pillow image,
-    an array [H, W] or [H, W, C], a tensor [H, W], [C, H, W] or [1, C, H, W], or a Picture. One channel is grey, two are
-    grey and alpha, three RGB, four RGB and alpha. In an array the channels come last and in a tensor first, always:
-    a tensor [3, 4, 4] is RGB. Values are uint8 (0..255), uint16 (0..65535), bool or floats in 0..1.
+    EXIF orientation is applied, and color is converted to sRGB by the embedded profile. 16-bit PNG and TIFF files keep
+    their depth. Of several frames the first is read. Of camera raw, and of TIFF whose first page is a thumbnail, the
+    largest embedded image other than sensor data is read.
 
-    EXIF orientation is applied and colour is converted to sRGB by the embedded profile. 16-bit PNG and TIFF files keep
-    their 16 bits; a Pillow image has 8 bits of colour at most. HEIF (HEIC) is read with a plugin that is registered
-    with Pillow, or with pillow-heif where that is installed. Of camera raw and of TIFF with a thumbnail in front the
-    largest picture that is not data of a sensor is taken.
+    Args:
+        source: a path (PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000, PSD, and HEIF with pillow-heif), a Pillow
+            image, an array ``[H, W]`` or ``[H, W, C]``, a tensor ``[H, W]``, ``[C, H, W]`` or ``[1, C, H, W]``, or a
+            :class:`Picture`. The channels are gray, gray and alpha, RGB, or RGB and alpha. Values are uint8 (0..255),
+            uint16 (0..65535), bool or floats in 0..1.
+        size: resize by Lanczos so that the longest side has this many pixels.
+        crop: a side, or height and width: resize by Lanczos to the smallest size that covers it, and crop the center.
+        max_pixels: limit on the pixels of a file, instead of ``PIL.Image.MAX_IMAGE_PIXELS``.
 
-    ``size`` resizes so that the longest side has that many pixels. ``crop`` (a side, or height and width) resizes so
-    that the picture just covers the crop and cuts out its centre. Both enlarge too; both are Lanczos.
-    ``max_pixels`` replaces ``PIL.Image.MAX_IMAGE_PIXELS`` as the limit of what is decoded from a file. Plain and
-    deflated TIFF and BigTIFF are read by strips or tiles: they take the memory of the result and of one segment.
+    Returns:
+        The image as a :class:`Picture`.
 
-    Raises ImageError for a file that is missing, unreadable, damaged, too large, under 2 x 2 pixels or with one side
-    more than 1000 times the other, for camera raw without a preview of half its size, and for values that are not
-    finite or not in 0..1; UsageError for an argument that makes no sense.
+    Raises:
+        ImageError: a file that is missing, unreadable, damaged, too large, below 2 x 2 pixels or with one side more
+            than 1000 times the other; camera raw without a preview of at least half its size; values that are not
+            finite or not in 0..1.
+        UsageError: an invalid argument.
+
+    Example:
+        >>> import numpy as np
+        >>> from fastnst import images
+        >>> images.load(np.zeros((480, 640, 3), np.uint8), size=320).pixels.shape
+        torch.Size([1, 3, 240, 320])
     """
     if size is not None and crop is not None:
         raise UsageError("load: expected size or crop, got both")
-    if size is not None:
-        whole("size", size)
-    if max_pixels is not None:
-        whole("max_pixels", max_pixels)
+    for name, value in (("size", size), ("max_pixels", max_pixels)):
+        if value is not None:
+            check_integer(name, value)
     box = None if crop is None else _crop_size(crop)
-    picture = source if isinstance(source, Picture) else _decoded(source, max_pixels)
+    picture = source if isinstance(source, Picture) else _decode(source, max_pixels)
     height, width = picture.pixels.shape[-2:]
     if size is not None:
-        return _resized(picture, *fit(height, width, size))
+        return _resize(picture, *fit(height, width, size))
     if box is not None:
-        return _cut(_resized(picture, *cover(height, width, box)), *box)
+        return _crop_center(_resize(picture, *cover(height, width, box)), *box)
     return picture
 
 
@@ -91,22 +108,22 @@ def _crop_size(crop: int | tuple[int, int]) -> tuple[int, int]:
     sides = crop if isinstance(crop, (tuple, list)) else (crop, crop)
     if len(sides) != 2:
         raise UsageError(f"crop: expected a side or (height, width), got {crop!r}")
-    return whole("crop", sides[0]), whole("crop", sides[1])
+    return check_integer("crop", sides[0]), check_integer("crop", sides[1])
 
 
-def _decoded(source: object, max_pixels: int | None) -> Picture:
+def _decode(source: Source, max_pixels: int | None) -> Picture:
     if isinstance(source, (str, os.PathLike)):
         path = Path(os.fsdecode(source))
         return _picture(decoding.decode_file(path, max_pixels), path)
     if isinstance(source, PIL.Image.Image):
         name = "the Pillow image"
-        decoding.check_size(name, source.width, source.height, max_pixels)
+        check_size(name, source.width, source.height, max_pixels)
         try:
             return _picture(decoding.decode_image(source.copy(), name), None)
         except (ImageError, MemoryError):
             raise
-        except Exception as error:  # an image that is read only now, of a file that is damaged, closed or gone
-            raise ImageError(f"{name}: cannot be decoded ({decoding.line(error)})") from error
+        except Exception as error:  # Pillow reads lazily, and the image's file may be damaged, closed or deleted
+            raise ImageError(f"{name}: cannot be decoded ({one_line(error)})") from error
     if isinstance(source, Tensor):
         return _picture(_from_tensor(source), None)
     if isinstance(source, np.ndarray):
@@ -130,7 +147,7 @@ def _from_tensor(source: Tensor) -> Decoded:
     planes = source.detach().to("cpu", torch.float32).reshape(channels, *shape[-2:])
     values = planes.permute(1, 2, 0).numpy()
     scale = _TENSOR_SCALES.get(source.dtype, 1)
-    return _checked(values if scale == 1 else values / np.float32(scale), "the tensor")
+    return _validate(values if scale == 1 else values / np.float32(scale), "the tensor")
 
 
 def _from_array(source: NDArray[Any]) -> Decoded:
@@ -143,13 +160,13 @@ def _from_array(source: NDArray[Any]) -> Decoded:
             f"got {source.dtype} of shape {source.shape}{hint}"
         )
     values = array.astype(np.float32)
-    return _checked(values if scale == 1 else values / np.float32(scale), "the array")
+    return _validate(values if scale == 1 else values / np.float32(scale), "the array")
 
 
-def _checked(values: NDArray[np.float32], name: str) -> Decoded:
-    """Colour and alpha of float values [H, W, 1 to 4]."""
-    decoding.check_size(name, values.shape[1], values.shape[0], max_pixels=values.size)
-    decoding.check_range(values, name)
+def _validate(values: NDArray[np.float32], name: str) -> Decoded:
+    """Check float values [H, W, 1 to 4], and return their color and alpha."""
+    check_size(name, values.shape[1], values.shape[0], max_pixels=values.size)
+    check_range(values, name)
     values = values.clip(0, 1)
     bands = values.shape[2]
     alpha = values[..., -1] if bands in (2, 4) else None
@@ -158,7 +175,7 @@ def _checked(values: NDArray[np.float32], name: str) -> Decoded:
 
 def _picture(decoded: Decoded, path: Path | None) -> Picture:
     rgb, alpha = decoded
-    planes = np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32)  # no copy of what was decoded into planes
+    planes = np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32)  # no copy if the image was decoded into planes
     if rgb.dtype == np.uint8:
         planes /= 255
     pixels = torch.from_numpy(planes)[None]
@@ -166,36 +183,36 @@ def _picture(decoded: Decoded, path: Path | None) -> Picture:
         return Picture(pixels, None, path)
     kept = torch.from_numpy(np.ascontiguousarray(alpha, np.float32))[None, None]
     if not kept.any():
-        raise ImageError(f"{path or 'the picture'}: is fully transparent; expected something to see")
-    for plane, mean in zip(pixels[0], _mean_colour(pixels, kept)[0], strict=True):
+        raise ImageError(f"{path or 'the picture'}: is fully transparent; expected visible pixels")
+    for plane, mean in zip(pixels[0], _mean_color(pixels, kept)[0], strict=True):
         plane.masked_fill_(kept[0, 0] <= 0, float(mean))
     return Picture(pixels, kept, path)
 
 
-def _mean_colour(pixels: Tensor, alpha: Tensor) -> Tensor:
-    """The mean of the visible colours, [1, 3, 1, 1]; black if none is visible."""
+def _mean_color(pixels: Tensor, alpha: Tensor) -> Tensor:
+    """The mean of the colors weighted by alpha, [1, 3, 1, 1]; black if alpha is zero."""
     sums = [(plane * alpha[0, 0]).sum(dtype=torch.float64) for plane in pixels[0]]  # one plane of extra memory
     total = torch.stack(sums)[None, :, None, None]
     return (total / alpha.sum(dtype=torch.float64).clamp_min(1e-6)).float()
 
 
-def _resized(picture: Picture, height: int, width: int) -> Picture:
-    """Resize colour and alpha. Colour counts as much as it is visible, so that none seeps in from under the alpha."""
+def _resize(picture: Picture, height: int, width: int) -> Picture:
+    """Resize color and alpha. Colors are weighted by alpha, so that those of invisible pixels have no influence."""
     pixels, alpha = picture.pixels, picture.alpha
     if tuple(pixels.shape[-2:]) == (height, width):
         return picture
     if alpha is None:
         return Picture(resize(pixels, height, width), None, picture.path)
     weight = lanczos(alpha, height, width)
-    colours = lanczos(pixels * alpha, height, width) / weight.clamp_min(_HALF_LEVEL)
-    colours = torch.where(weight > _HALF_LEVEL, colours.clamp(0, 1), _mean_colour(pixels, alpha))
-    return Picture(colours, weight.clamp(0, 1), picture.path)
+    colors = lanczos(pixels * alpha, height, width) / weight.clamp_min(_HALF_LEVEL)
+    colors = torch.where(weight > _HALF_LEVEL, colors.clamp(0, 1), _mean_color(pixels, alpha))
+    return Picture(colors, weight.clamp(0, 1), picture.path)
 
 
-def _cut(picture: Picture, height: int, width: int) -> Picture:
+def _crop_center(picture: Picture, height: int, width: int) -> Picture:
     top, left = (picture.pixels.shape[2] - height) // 2, (picture.pixels.shape[3] - width) // 2
 
-    def centre(planes: Tensor) -> Tensor:
+    def center(planes: Tensor) -> Tensor:
         return planes[:, :, top : top + height, left : left + width].contiguous()
 
-    return Picture(centre(picture.pixels), None if picture.alpha is None else centre(picture.alpha), picture.path)
+    return Picture(center(picture.pixels), None if picture.alpha is None else center(picture.alpha), picture.path)

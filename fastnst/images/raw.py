@@ -1,8 +1,8 @@
-"""TIFF whose first directory is a thumbnail: where the large picture is, as in camera raw and some scans.
+"""Finding the large image in a TIFF whose first directory is a thumbnail, as in camera raw and some scans.
 
-Camera raw (NEF, DNG, CR2, ARW, PEF) is TIFF: beside the data of the sensor, which takes a raw converter to read, it
-holds previews, in the chain of directories or as SubIFDs, and the first is often the smallest. Tags: TIFF 6.0, TIFF
-Technical Note 1 (SubIFDs), DNG 1.7.
+Camera raw (NEF, DNG, CR2, ARW, PEF) is TIFF. In addition to the sensor data, which needs a raw converter, it contains
+previews in the chain of directories or as SubIFDs, often the smallest first. Tags: TIFF 6.0, TIFF Technical Note 1
+(SubIFDs), DNG 1.7.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ ADVICE = "develop it to TIFF or JPEG first, with darktable or rawpy for instance
 _KIND, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 259, 262, 274
 _OFFSETS, _LENGTHS, _SUBIFDS, _JPEG, _JPEG_LENGTH, _DNG = 273, 279, 330, 513, 514, 50706
 _REDUCED, _MASK = 1, 4
-_SENSOR = (32803, 34892)  # mosaics of one colour a pixel, and linear data without a rendering
+_SENSOR = (32803, 34892)  # color filter arrays, and linear data that is not rendered
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-_MOST = 32
-"""Directories looked at, and values of a tag: raw files have up to ten."""
+_LIMIT = 32
+"""The most directories, and values of a tag, that are read; raw files have up to ten."""
 
 
 class Page(NamedTuple):
-    """A picture of a TIFF: ``stream`` is a file of its own that holds it, None for what Pillow does not read."""
+    """An image of a TIFF; ``stream`` is a file that contains it alone, None if Pillow cannot read it."""
 
     width: int
     height: int
@@ -59,23 +59,26 @@ class _Directory(NamedTuple):
 
 
 def large_picture(stream: BinaryIO, path: Path) -> Page | None:
-    """The picture that the first directory of a TIFF is a thumbnail of; None where the first is the picture, and for
-    other files. Raises ImageError where all that is larger by far is the data of a sensor."""
+    """Return the image of which the first directory of a TIFF is a thumbnail.
+
+    None if the first directory is the image itself, and for other files. Raises ImageError if no image has a quarter
+    of the sensor data's pixels.
+    """
     stream.seek(0)
     header = stream.read(16)
     if header[:4] not in TiffImagePlugin.PREFIXES:
         return None
     try:
         first, *others = _directories(stream, header)
-        if not _suspect(first, others):
+        if not _may_be_thumbnail(first, others):
             return None
         stream.seek(0)
         data = stream.read()
         own, *pages = [_page(directory, data, header) for directory in (first, *others)]
-    except (OSError, ValueError):  # a damaged directory: said where the picture is read
+    except (OSError, ValueError):  # a damaged directory: decoding reports it
         return None
     if not _number(first.tags, _KIND) & _REDUCED and _DNG not in first.tags:
-        # Nothing says that the first is small, so a later page may be just another picture.
+        # The first is not marked as reduced, so a later page may be a different image.
         pages = [page for page, entry in zip(pages, others, strict=True) if entry.within or _enlarges(page, own)]
     readable = [page for page in (own, *pages) if page.stream is not None]
     best = max(readable, key=lambda page: page.area, default=own)
@@ -87,25 +90,28 @@ def large_picture(stream: BinaryIO, path: Path) -> Page | None:
         )
     if best.area < sensor.area:
         sizes = best.width, best.height, sensor.width, sensor.height
-        log.warning("%s: is camera raw: its preview, %d x %d, stands for %d x %d; else %s", path, *sizes, ADVICE)
+        message = (
+            "%s: is camera raw; its preview of %d x %d is used instead of the sensor data of %d x %d; otherwise %s"
+        )
+        log.warning(message, path, *sizes, ADVICE)
     if best.stream is None or (best is own and _jpeg(first.tags, data) is None):
         return None
     return best._replace(orientation=best.orientation or _number(first.tags, _ORIENTATION))
 
 
 def _directories(stream: BinaryIO, header: bytes) -> list[_Directory]:
-    """The directories of the file and the SubIFDs of each, as far as they can be read."""
+    """Return the directories of the file and their SubIFDs, as far as they can be read."""
     order, big = "<" if header[:2] == b"II" else ">", _big(header)
     (at,) = struct.unpack_from(order + ("Q" if big else "I"), header, 8 if big else 4)
     found: list[_Directory] = []
     waiting = [(at, False)]
-    while waiting and len(found) < _MOST:
+    while waiting and len(found) < _LIMIT:
         at, within = waiting.pop(0)
         if not at or at in [directory.offset for directory in found]:
             continue
         try:
             directory = _read(stream, at, order, big, within)
-        except (OSError, struct.error, OverflowError, ValueError):  # a damaged one ends its chain
+        except (OSError, struct.error, OverflowError, ValueError):  # a damaged directory ends its chain
             continue
         if not found or not _number(directory.tags, _KIND) & _MASK:
             found.append(directory)
@@ -116,7 +122,7 @@ def _directories(stream: BinaryIO, header: bytes) -> list[_Directory]:
 
 
 def _read(stream: BinaryIO, at: int, order: str, big: bool, within: bool) -> _Directory:
-    """The tags with few whole numbers of the directory at ``at``."""
+    """Read the integer tags with few values of the directory at offset ``at``."""
 
     def unpack(kind: str, data: bytes, start: int = 0) -> tuple[Any, ...]:
         return struct.unpack_from(order + kind, data, start)
@@ -129,7 +135,7 @@ def _read(stream: BinaryIO, at: int, order: str, big: bool, within: bool) -> _Di
     tags = {}
     for i in range(min(count, len(table) // size)):
         tag, kind, number, value = unpack(entry, table, i * size)
-        if kind in _TYPES and 0 < number <= _MOST:
+        if kind in _TYPES and 0 < number <= _LIMIT:
             values = f"{number}{_TYPES[kind]}"
             length = struct.calcsize("=" + values)
             if length > room:
@@ -140,8 +146,8 @@ def _read(stream: BinaryIO, at: int, order: str, big: bool, within: bool) -> _Di
     return _Directory(at, tags, following, within)
 
 
-def _suspect(first: _Directory, others: list[_Directory]) -> bool:
-    """Whether the first directory may be a thumbnail, told without reading pictures."""
+def _may_be_thumbnail(first: _Directory, others: list[_Directory]) -> bool:
+    """Whether the first directory may be a thumbnail, decided without reading images."""
     marked = _number(first.tags, _KIND) & _REDUCED or _DNG in first.tags
     size = [_number(first.tags, tag) for tag in (_WIDTH, _HEIGHT)]
     return bool(others) and bool(
@@ -163,15 +169,15 @@ def _page(directory: _Directory, data: bytes, header: bytes) -> Page:
             stream = io.BytesIO(jpeg)
             image = JpegImagePlugin.JpegImageFile(stream, "")
         else:
-            stream = _beginning_at(directory.offset, data, header)
+            stream = _with_first_directory(directory.offset, data, header)
             image = TiffImagePlugin.TiffImageFile(stream, "")
-    except Exception:  # of a kind that is not read: lossless JPEG of 14 bits, a maker's own compression, damage
+    except Exception:  # not supported (14-bit lossless JPEG, a proprietary compression) or damaged
         return Page(width, height)
     return Page(image.width, image.height, stream, _number(tags, _ORIENTATION))
 
 
 def _jpeg(tags: Mapping[int, tuple[int, ...]], data: bytes) -> bytes | None:
-    """The JPEG file that a directory stands for: by tags of TIFF 6.0 that Pillow leaves out, or as its only strip."""
+    """Return a directory's JPEG file: from tags of TIFF 6.0 that Pillow ignores, or from its only strip."""
     at, length = _number(tags, _JPEG), _number(tags, _JPEG_LENGTH)
     if _number(tags, _COMPRESSION) == 6 and len(tags.get(_OFFSETS, ())) == 1:
         at, length = _number(tags, _OFFSETS), _number(tags, _LENGTHS)
@@ -179,24 +185,24 @@ def _jpeg(tags: Mapping[int, tuple[int, ...]], data: bytes) -> bytes | None:
     return jpeg if jpeg.startswith(b"\xff\xd8\xff") else None
 
 
-def _beginning_at(offset: int, data: bytes, header: bytes) -> io.BytesIO:
-    """The file with another directory as its first."""
+def _with_first_directory(offset: int, data: bytes, header: bytes) -> io.BytesIO:
+    """Return the file with the directory at ``offset`` as its first."""
     order: Literal["little", "big"] = "little" if header[:2] == b"II" else "big"
     at, size = (8, 8) if _big(header) else (4, 4)
     return io.BytesIO(data[:at] + offset.to_bytes(size, order) + data[at + size :])
 
 
 def _enlarges(page: Page, own: Page) -> bool:
-    """Whether the page is the picture ``own`` at twice its size or more."""
+    """Whether the page has the proportions of ``own`` and at least twice its size."""
     return page.width >= 2 * own.width > 0 and abs(page.width * own.height - page.height * own.width) <= max(
         page.width, page.height
     )
 
 
 def _big(header: bytes) -> bool:
-    return header[2] == 43  # of the byte order that Pillow reads
+    return header[2] == 43  # Pillow reads BigTIFF in this byte order only
 
 
 def _number(tags: Mapping[int, tuple[int, ...]], tag: int) -> int:
-    """The first value of a tag, 0 without one."""
+    """Return the first value of a tag, 0 if it is absent."""
     return tags[tag][0] if tag in tags else 0

@@ -10,42 +10,67 @@ from torch import Tensor
 from fastnst.errors import UsageError
 
 
-def whole(name: str, value: object, least: int = 1) -> int:
-    """Return ``value`` if it is a whole number of at least ``least``, else raise UsageError naming it."""
+def check_integer(name: str, value: object, least: int = 1) -> int:
+    """Return ``value`` as an int; raise UsageError unless it is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise UsageError(f"{name}: expected a whole number of at least {least}, got {value!r}")
     return int(value)
 
 
 def fit(height: int, width: int, size: int) -> tuple[int, int]:
-    """Return the ``(height, width)`` of the same proportions whose longest side is ``size``; no side is below 1."""
-    longest = max(whole("height", height), whole("width", width))
-    return _scaled(height, whole("size", size), longest), _scaled(width, size, longest)
+    """Return the height and width of the same proportions whose longest side is ``size``; no side is below 1.
+
+    Raises:
+        UsageError: an argument is not a positive integer.
+
+    Example:
+        >>> from fastnst import images
+        >>> images.fit(480, 640, 320)
+        (240, 320)
+    """
+    longest = max(check_integer("height", height), check_integer("width", width))
+    return _scaled(height, check_integer("size", size), longest), _scaled(width, size, longest)
 
 
 def cover(height: int, width: int, crop: tuple[int, int]) -> tuple[int, int]:
-    """Return the smallest ``(height, width)`` of the same proportions that covers ``crop`` (height, width)."""
+    """Return the smallest height and width of the same proportions that cover ``crop`` (height, width)."""
     if crop[0] * width >= crop[1] * height:
         return crop[0], max(crop[1], _scaled(width, crop[0], height))
     return max(crop[0], _scaled(height, crop[1], width)), crop[1]
 
 
 def resize(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Resize ``pixels`` [B, C, H, W] to [B, C, height, width] by Lanczos (a = 3), antialiased when shrinking.
+    """Resize images by Lanczos interpolation (a = 3), with antialiasing when shrinking.
 
-    Each channel goes through Pillow in its float32 mode "F", so nothing is rounded to 8 bits. Lanczos overshoots at
-    edges; the result is clamped to 0..1. Device and dtype are those of ``pixels``; no gradient flows.
-    Raises UsageError for another shape, an integer dtype or a side below 1.
+    Each channel is resized by Pillow in float32, without rounding to 8 bits. The result is clamped to 0..1, because
+    Lanczos interpolation overshoots at sharp transitions. It is detached.
+
+    Args:
+        pixels: ``[B, C, H, W]`` of a floating-point dtype, in 0..1.
+        height: height of the result.
+        width: width of the result.
+
+    Returns:
+        ``[B, C, height, width]`` in the dtype and on the device of ``pixels``.
+
+    Raises:
+        UsageError: another shape, an integer dtype, or a side below 1.
+
+    Example:
+        >>> import torch
+        >>> from fastnst import images
+        >>> images.resize(torch.rand(1, 3, 8, 8), 4, 6).shape
+        torch.Size([1, 3, 4, 6])
     """
     if pixels.ndim != 4 or 0 in pixels.shape or not pixels.is_floating_point():
         raise UsageError(
             f"resize: expected a float tensor [B, C, H, W], got {pixels.dtype} of shape {tuple(pixels.shape)}"
         )
-    return lanczos(pixels, whole("height", height), whole("width", width)).clamp(0, 1)
+    return lanczos(pixels, check_integer("height", height), check_integer("width", width)).clamp(0, 1)
 
 
 def lanczos(pixels: Tensor, height: int, width: int) -> Tensor:
-    """``resize`` with what overshoots 0..1 left in."""
+    """As :func:`resize`, without clamping to 0..1 and without checks."""
     if (height, width) == tuple(pixels.shape[2:]):
         return pixels.detach()
     planes = pixels.detach().to("cpu", torch.float32).flatten(0, 1)
@@ -56,5 +81,5 @@ def lanczos(pixels: Tensor, height: int, width: int) -> Tensor:
 
 
 def _scaled(side: int, numerator: int, denominator: int) -> int:
-    """``side * numerator / denominator`` rounded to nearest, at least 1, in whole numbers."""
+    """``side * numerator / denominator`` rounded to nearest in integer arithmetic, at least 1."""
     return max(1, (2 * side * numerator + denominator) // (2 * denominator))

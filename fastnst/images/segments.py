@@ -1,8 +1,8 @@
-"""TIFF and BigTIFF by strips or tiles: samples come one segment at a time, so that no second whole picture exists.
+"""Reading TIFF and BigTIFF by strips or tiles, one segment at a time, without a second copy of the image.
 
-The directory is the one that Pillow has read; only the segments are read here. Tags and layout: TIFF 6.0, sections 8,
-14 (differences) and 15 (tiles). Read: grey or RGB, with alpha or without, 8 or 16 bits, channels together or apart, not
-compressed or by deflate. Everything else (LZW, JPEG, palettes, CMYK, YCbCr, ...) stays with Pillow.
+Pillow parses the directory; only the segments are read here. Tags and layout: TIFF 6.0, sections 8, 14 (differences)
+and 15 (tiles). Supported are gray and RGB with or without alpha, 8 or 16 bits, interleaved or planar, uncompressed or
+deflated. Pillow reads everything else (LZW, JPEG, palettes, CMYK, YCbCr, ...).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_BYTES = 317, 322, 32
 _EXTRA, _FORMAT, _PROFILE = 338, 339, 34675
 _DEFLATE = (8, 32946)
 _JOINED = 1 << 18
-"""Bytes of samples up to which strips and tiles are joined."""
+"""Strips and tiles are joined up to this number of bytes of samples."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 
 
 class Segment(NamedTuple):
-    """Samples [h, w, bands], uint8 or uint16, whose first lies at row ``top`` and column ``left`` as stored."""
+    """Samples [h, w, bands], uint8 or uint16, whose first is at row ``top`` and column ``left`` as stored."""
 
     top: int
     left: int
@@ -38,9 +38,12 @@ class Segment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the samples of a TIFF are stored. ``extra`` is the kind of the band after the colours, None without one: 0
-    for one to leave out, 1 for alpha that the colours are multiplied by, 2 for alpha that they are not."""
+class TiffLayout:
+    """How the samples of a TIFF are stored.
+
+    ``extra`` is the kind of the band after the colors, None without one: 0 for unspecified data, which is ignored, 1
+    for alpha with premultiplied colors, 2 for alpha with straight colors.
+    """
 
     width: int
     height: int
@@ -49,7 +52,7 @@ class Layout:
     rows: int
     columns: int
     tiled: bool
-    apart: bool
+    planar: bool
     inverted: bool
     compressed: bool
     differences: bool
@@ -60,11 +63,11 @@ class Layout:
     lengths: tuple[int, ...]
 
     def upright(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Empty planes [channels, H, W] as the picture is looked at, and a view of them in the order of the file."""
-        turned = self.orientation >= 5
-        shape = (self.width, self.height) if turned else (self.height, self.width)
+        """Return empty planes [channels, H, W] in upright orientation, and a view of them in the file's orientation."""
+        transposed = self.orientation >= 5
+        shape = (self.width, self.height) if transposed else (self.height, self.width)
         planes = np.empty((channels, *shape), np.float32)
-        stored = planes.transpose(0, 2, 1) if turned else planes
+        stored = planes.transpose(0, 2, 1) if transposed else planes
         if self.orientation in (3, 4, 6, 7):
             stored = stored[:, ::-1]
         if self.orientation in (2, 3, 7, 8):
@@ -72,43 +75,43 @@ class Layout:
         return planes, stored
 
 
-def layout(image: ImageFile.ImageFile) -> Layout | None:
-    """The layout of a picture that is read here; None for every other. Nothing is allocated for the pixels."""
+def find_layout(image: ImageFile.ImageFile) -> TiffLayout | None:
+    """Return the layout of an image that is supported here, else None. Nothing is allocated for the pixels."""
     tags: Mapping[int, Any] | None = getattr(image, "tag_v2", None)
     if tags is None:
         return None
-    bands = _whole(tags, _SAMPLES, 1)
+    bands = _integer(tags, _SAMPLES, 1)
     bits = {*_numbers(tags, _BITS, (1,))}
     photometric = tags.get(_PHOTOMETRIC)
-    colours = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3}.get(photometric, 0) if photometric is not None else 0
-    extra = _numbers(tags, _EXTRA, (0,) * max(0, bands - colours))
-    compression, predictor = _whole(tags, _COMPRESSION, 1), _whole(tags, _PREDICTOR, 1)
+    colors = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3}.get(photometric, 0) if photometric is not None else 0
+    extra = _numbers(tags, _EXTRA, (0,) * max(0, bands - colors))
+    compression, predictor = _integer(tags, _COMPRESSION, 1), _integer(tags, _PREDICTOR, 1)
     if (
         bits not in ({8}, {16})
-        or colours == 0
-        or bands - colours not in (0, 1)
-        or len(extra) != bands - colours
+        or colors == 0
+        or bands - colors not in (0, 1)
+        or len(extra) != bands - colors
         or {*_numbers(tags, _FORMAT, (1,))} != {1}
         or compression not in (1, *_DEFLATE)
         or predictor not in (1, 2)
-        or _whole(tags, _FILL_ORDER, 1) != 1
+        or _integer(tags, _FILL_ORDER, 1) != 1
     ):
         return None
     tiled = _TILE_OFFSETS in tags
-    if (_TILE_BYTES if tiled else _STRIP_BYTES) not in tags:  # some old writers leave out the length of a lone strip
+    if (_TILE_BYTES if tiled else _STRIP_BYTES) not in tags:  # some old writers omit the length of a single strip
         return None
-    width, height = _whole(tags, _WIDTH, 0), _whole(tags, _LENGTH, 0)
+    width, height = _integer(tags, _WIDTH, 0), _integer(tags, _LENGTH, 0)
     order = "<" if getattr(tags, "prefix", b"II") == b"II" else ">"
-    profile, orientation = tags.get(_PROFILE), _whole(tags, _ORIENTATION, 1)
-    return Layout(
+    profile, orientation = tags.get(_PROFILE), _integer(tags, _ORIENTATION, 1)
+    return TiffLayout(
         width=width,
         height=height,
         bands=bands,
         dtype=np.dtype("u1" if bits == {8} else f"{order}u2"),
-        rows=_whole(tags, _TILE_LENGTH, 0) if tiled else min(_whole(tags, _STRIP_ROWS, height), height),
-        columns=_whole(tags, _TILE_WIDTH, 0) if tiled else width,
+        rows=_integer(tags, _TILE_LENGTH, 0) if tiled else min(_integer(tags, _STRIP_ROWS, height), height),
+        columns=_integer(tags, _TILE_WIDTH, 0) if tiled else width,
         tiled=tiled,
-        apart=bands > 1 and _whole(tags, _PLANAR, 1) == 2,
+        planar=bands > 1 and _integer(tags, _PLANAR, 1) == 2,
         inverted=photometric == _WHITE_IS_ZERO,
         compressed=compression != 1,
         differences=predictor == 2 and compression != 1,
@@ -120,8 +123,8 @@ def layout(image: ImageFile.ImageFile) -> Layout | None:
     )
 
 
-def check(stored: Layout, stream: BinaryIO, path: Path) -> None:
-    """Hold the directory against the file, before any memory is reserved. Raises ImageError."""
+def check_layout(stored: TiffLayout, stream: BinaryIO, path: Path) -> None:
+    """Compare the directory with the file's size before any allocation. Raises ImageError."""
     if stored.rows < 1 or stored.columns < 1:
         raise ImageError(f"{path}: its strips or tiles are {stored.columns} x {stored.rows}; expected at least 1 x 1")
     if stored.tiled and stored.rows * stored.columns > max(4 * stored.width * stored.height, 1 << 20):
@@ -130,7 +133,7 @@ def check(stored: Layout, stream: BinaryIO, path: Path) -> None:
             "expected smaller ones"
         )
     down, across = -(-stored.height // stored.rows), -(-stored.width // stored.columns)
-    expected = down * across * (stored.bands if stored.apart else 1)
+    expected = down * across * (stored.bands if stored.planar else 1)
     if len(stored.offsets) != expected or len(stored.lengths) != expected:
         raise ImageError(
             f"{path}: names {len(stored.offsets)} strips or tiles and {len(stored.lengths)} lengths, but its size "
@@ -144,14 +147,15 @@ def check(stored: Layout, stream: BinaryIO, path: Path) -> None:
     )
     if held < expected:
         raise ImageError(
-            f"{path}: is cut short: holds {held} of its {expected} strips or tiles; expected a whole image file"
+            f"{path}: is truncated: contains {held} of its {expected} strips or tiles; expected a whole image file"
         )
 
 
-def read(stored: Layout, stream: BinaryIO, path: Path) -> Iterator[Segment]:
-    """The samples of a layout that ``check`` accepted, from top to bottom. Raises ImageError for damaged ones.
+def read_segments(stored: TiffLayout, stream: BinaryIO, path: Path) -> Iterator[Segment]:
+    """Yield the samples of a layout that passed :func:`check_layout`, from top to bottom.
 
-    Small strips and tiles come joined: what follows costs as much for one row as for many.
+    Small strips and tiles are joined, because converting them costs the same for one row as for many. Raises ImageError
+    for damaged ones.
     """
     across, down = -(-stored.width // stored.columns), -(-stored.height // stored.rows)
     many = max(1, _JOINED // (stored.rows * stored.columns * stored.bands * stored.dtype.itemsize))
@@ -159,23 +163,23 @@ def read(stored: Layout, stream: BinaryIO, path: Path) -> Iterator[Segment]:
     for top in range(0, down, lines):
         for left in range(0, across, many):
             block = [
-                _joined([_segment(stored, stream, path, y, x) for x in range(left, min(left + many, across))], 1)
+                _join([_segment(stored, stream, path, y, x) for x in range(left, min(left + many, across))], 1)
                 for y in range(top, min(top + lines, down))
             ]
-            yield Segment(top * stored.rows, left * stored.columns, _joined(block, 0))
+            yield Segment(top * stored.rows, left * stored.columns, _join(block, 0))
 
 
-def _joined(parts: list[NDArray[Any]], axis: int) -> NDArray[Any]:
+def _join(parts: list[NDArray[Any]], axis: int) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
 
 
-def _segment(stored: Layout, stream: BinaryIO, path: Path, y: int, x: int) -> NDArray[Any]:
-    """The samples of strip or tile ``x`` of row ``y``, without what reaches over the border."""
+def _segment(stored: TiffLayout, stream: BinaryIO, path: Path, y: int, x: int) -> NDArray[Any]:
+    """Read strip or tile ``x`` of row ``y``, cropped to the image."""
     across, down = -(-stored.width // stored.columns), -(-stored.height // stored.rows)
     index, top, left = y * across + x, y * stored.rows, x * stored.columns
-    # A tile is stored whole, also where it reaches over the border; the last strip is not.
+    # Tiles at the border are stored in full; the last strip is not.
     rows = stored.rows if stored.tiled else min(stored.rows, stored.height - top)
-    if stored.apart:
+    if stored.planar:
         planes = [_samples(stored, stream, path, index + band * down * across, rows, 1) for band in range(stored.bands)]
         samples = np.concatenate(planes, axis=2)
     else:
@@ -187,11 +191,11 @@ def _segment(stored: Layout, stream: BinaryIO, path: Path, y: int, x: int) -> ND
     return samples
 
 
-def _samples(stored: Layout, stream: BinaryIO, path: Path, index: int, rows: int, bands: int) -> NDArray[Any]:
+def _samples(stored: TiffLayout, stream: BinaryIO, path: Path, index: int, rows: int, bands: int) -> NDArray[Any]:
     size = rows * stored.columns * bands * stored.dtype.itemsize
     stream.seek(stored.offsets[index])
     if stored.compressed:
-        # Never more than the segment's own size: a small file could name one that unpacks to a thousand times that.
+        # Bounded by the segment's size, because a small file could decompress to a thousand times that.
         data = zlib.decompressobj().decompress(stream.read(stored.lengths[index]), size)
     else:
         data = stream.read(min(size, stored.lengths[index]))
@@ -212,6 +216,6 @@ def _numbers(tags: Mapping[int, Any], tag: int, default: tuple[int, ...]) -> tup
     return values
 
 
-def _whole(tags: Mapping[int, Any], tag: int, default: int) -> int:
+def _integer(tags: Mapping[int, Any], tag: int, default: int) -> int:
     values = _numbers(tags, tag, (default,))
     return values[0] if values else default

@@ -1,10 +1,10 @@
-"""Fused ops for style transfer; each also stands in ``torch.ops.fastnst``.
+"""Fused ops for style transfer, also available as ``torch.ops.fastnst``.
 
 Features are ``[B, C, ...positions]``. Losses and Gram matrices are float32 whatever the features' precision, also
-inside autocast, and float64 for float64 features. Results are the same bit for bit on repeat and for any number of
-threads. :func:`kernels` says which ops have kernels of ours for a device; the others run on
-:mod:`fastnst.ops.reference`, and so does what is asked of the others in forward mode or through ``torch.func``: their
-derivatives there are those of the reference. A CUDA tensor where the build has no CUDA kernels is an error.
+inside autocast, and float64 for float64 features. Results are deterministic: the same bits in every run and for any
+number of threads. :func:`kernels` tells which ops have a kernel for a device; the others run
+:mod:`fastnst.ops.reference`, as does forward-mode differentiation and everything inside ``torch.func``. A CUDA tensor
+raises if the build has no CUDA kernels.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from fastnst.ops.bias_relu import bias_relu_, bias_relu_style_loss
 from fastnst.ops.content_loss import content_loss
 from fastnst.ops.conv3x3 import conv3x3
 from fastnst.ops.gram import gram
+from fastnst.ops.layer_backward import layer_backward_
 from fastnst.ops.moments import moments
-from fastnst.ops.pool import pool, pool_and_places
+from fastnst.ops.pool import pool, pool_with_argmax
 from fastnst.ops.style_loss import style_loss, style_loss_and_residual
-from fastnst.ops.tapped_backward import tapped_backward_
 from fastnst.ops.total_variation import total_variation
 
 __all__ = [
@@ -32,13 +32,13 @@ __all__ = [
     "follow_matmul_precision",
     "gram",
     "kernels",
+    "layer_backward_",
     "moments",
     "pool",
-    "pool_and_places",
+    "pool_with_argmax",
     "reference",
     "style_loss",
     "style_loss_and_residual",
-    "tapped_backward_",
     "total_variation",
 ]
 
@@ -48,7 +48,7 @@ NAMES = (
     "style_loss",
     "content_loss",
     "total_variation",
-    "tapped_backward_",
+    "layer_backward_",
     "bias_relu_",
     "bias_relu_style_loss",
     "pool",
@@ -57,19 +57,31 @@ NAMES = (
 
 
 def kernels(device: str = "cpu") -> dict[str, str]:
-    """For each op, what serves a tensor on ``device``: ``"avx512_bf16"``, ``"avx512"``, ``"avx2"``, ``"portable"``,
-    ``"cuda"`` or ``"reference"`` (plain PyTorch)."""
+    """Return which implementation of each op serves tensors on ``device``.
+
+    Args:
+        device: a device such as ``"cpu"`` or ``"cuda"``.
+
+    Returns:
+        For each op ``"avx512_bf16"``, ``"avx512"``, ``"avx2"``, ``"portable"``, ``"cuda"`` or ``"reference"``, which is
+        plain PyTorch.
+
+    Example:
+        >>> from fastnst import ops
+        >>> ops.kernels("cpu")["gram"] in ("avx512_bf16", "avx512", "avx2", "portable")
+        True
+    """
     kind = torch.device(device).type
     key = {"cpu": "CPU", "cuda": "CUDA"}.get(kind, kind.upper())
     name = str(torch.ops.fastnst.cpu_kernels()) if kind == "cpu" else kind
 
-    def served(op: str) -> bool:
+    def has_kernel(op: str) -> bool:
         return torch._C._dispatch_has_kernel_for_dispatch_key(f"fastnst::{op}", key)
 
-    return {op: name if served(op) else "reference" for op in NAMES}
+    return {op: name if has_kernel(op) else "reference" for op in NAMES}
 
 
 def build_info() -> dict[str, str | None]:
-    """What the compiled modules were built from: torch version, CUDA architectures, and why CUDA is absent if it is."""
+    """Return the torch version of the build, its CUDA architectures, and why there are no CUDA kernels, if so."""
     cuda = None if _library.cuda_error else str(torch.ops.fastnst.cuda_architectures())
     return {"built_with": str(torch.ops.fastnst.build_info()), "cuda": cuda, "no_cuda_because": _library.cuda_error}

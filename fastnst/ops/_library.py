@@ -1,17 +1,15 @@
-"""Loads the compiled modules and ties each op's schema to its reference, fake kernel and derivative."""
+"""Loads the compiled modules and registers each op's reference, fake kernel and derivative with its schema."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd import forward_ad
 
-from fastnst.ops.reference import accumulate_dtype, is_transformed
+from fastnst.ops.autograd_state import any_requires_grad, any_tangent, any_transformed
 
 try:
     importlib.import_module("fastnst._C")
@@ -20,13 +18,13 @@ except ImportError as error:
         f"fastnst: the compiled module fastnst._C did not load ({error}). Install fastnst with pip, which compiles it; "
         'in a checkout: pip install --no-build-isolation -e ".[test]"'
     ) from error
-torch.ops.fastnst.cpu_kernels()  # a FASTNST_CPU that makes no sense is an error here, not inside a parallel loop
+torch.ops.fastnst.cpu_kernels()  # raises for an invalid FASTNST_CPU here rather than inside a parallel loop
 
 CUDA_REMEDY = "Reinstall fastnst where a CUDA toolkit and a CUDA build of torch are found, with FORCE_CUDA=1"
 
 
 def _load_cuda() -> str | None:
-    """Load the CUDA module; why there is none, if so: the CPU is served all the same."""
+    """Load the CUDA module. Return the reason if there is none; the CPU kernels work without it."""
     if importlib.util.find_spec("fastnst._C_cuda") is None:
         return "built for CPU only"
     if torch.version.cuda is None:
@@ -46,10 +44,10 @@ _followed = "highest"
 
 
 def follow_matmul_precision() -> None:
-    """Let float32 features on CUDA be multiplied as ``torch.set_float32_matmul_precision`` says.
+    """Apply ``torch.get_float32_matmul_precision()`` to the CUDA kernels' products of float32 features.
 
-    "highest" is 3xTF32, whose error is that of float32; "high" and "medium" are plain TF32. Compiled code keeps what
-    was set before it ran.
+    "highest" is 3xTF32, whose error is that of float32; "high" and "medium" are plain TF32. Compiled code keeps the
+    precision that was set before it ran.
     """
     global _followed
     if cuda_error is not None or torch.compiler.is_compiling():
@@ -60,10 +58,9 @@ def follow_matmul_precision() -> None:
         _followed = wanted
 
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
+# Schemas are in csrc/library.cpp. The reference, fake kernel and derivative of an op take positional parameters in the
+# order of its schema, however many there are (8 for layer_backward_ and pool_backward, 9 for conv3x3_backward_out).
 _library = torch.library.Library("fastnst", "IMPL")
-
 
 Kernel = Callable[..., Any]
 
@@ -76,11 +73,16 @@ def define(
     save: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
 ) -> None:
-    """Register what Python knows of ``torch.ops.fastnst.<name>``, whose schema is in csrc/library.cpp.
+    """Register the Python side of ``torch.ops.fastnst.<name>``.
 
-    ``reference`` serves every device that has no kernel of ours, forward-mode differentiation and the transforms of
-    ``torch.func``; ``save(ctx, inputs, output)`` and ``backward`` are the two halves of the derivative. An op without
-    them does not take part in autograd: to differentiate it is an error.
+    Args:
+        name: the op's name in its schema.
+        reference: the op in plain PyTorch, for devices without a kernel, forward-mode differentiation and the
+            transforms of ``torch.func``.
+        fake: outputs of the right shape, dtype and layout, without values.
+        save: ``save(ctx, inputs, output)`` keeps what ``backward`` needs.
+        backward: ``backward(ctx, *grads)`` returns the gradients of the inputs. An op without ``save`` and
+            ``backward`` raises when it is differentiated.
     """
     _library.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fastnst::{name}", fake)
@@ -116,9 +118,9 @@ def _with_derivative(
     Differentiable.__name__ = Differentiable.__qualname__ = name
 
     def kernel(keyset: Any, *args: Any) -> Any:
-        if _has_tangent(args) or any(is_transformed(x) for x in _tensors(args)):
-            return reference(*args)  # PyTorch knows every derivative of what it is made of
-        if _wants_gradient(args):
+        if any_tangent(args) or any_transformed(args):
+            return reference(*args)  # PyTorch differentiates the operations that the reference consists of
+        if any_requires_grad(args):
             return Differentiable.apply(*args, keyset)  # type: ignore[no-untyped-call]
         return below(keyset, args)
 
@@ -127,101 +129,10 @@ def _with_derivative(
 
 def _without_derivative(name: str, below: Kernel) -> Kernel:
     def kernel(keyset: Any, *args: Any) -> Any:
-        if _has_tangent(args):
-            raise RuntimeError(f"{name}: has no derivative, in forward mode neither; pass x.detach()")
-        if _wants_gradient(args):
+        if any_tangent(args):
+            raise RuntimeError(f"{name}: has no derivative in reverse or forward mode; pass x.detach()")
+        if any_requires_grad(args):
             raise RuntimeError(f"{name}: has no derivative; call it under torch.no_grad()")
         return below(keyset, args)
 
     return kernel
-
-
-def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
-    return [value for value in args if isinstance(value, Tensor)]
-
-
-def _has_tangent(args: tuple[Any, ...]) -> bool:
-    return any(forward_ad.unpack_dual(x).tangent is not None for x in _tensors(args))
-
-
-def _wants_gradient(args: tuple[Any, ...]) -> bool:
-    return torch.is_grad_enabled() and any(x.requires_grad for x in _tensors(args))
-
-
-def check_tensor(op: str, name: str, value: object, or_none: str = "") -> Tensor:
-    """Raise unless ``value`` is a tensor whose elements lie in memory one by one."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{op}: expected {name} to be a torch.Tensor{or_none}, got {type(value).__name__}")
-    if value.is_nested:
-        raise TypeError(f"{op}: expected {name} of layout torch.strided, got a nested tensor; pass its parts singly")
-    if value.layout != torch.strided:
-        raise TypeError(f"{op}: expected {name} of layout torch.strided, got {value.layout}; pass {name}.to_dense()")
-    return value
-
-
-def check_features(op: str, name: str, given: object) -> Tensor:
-    """Raise unless ``given`` is a floating tensor of shape (B, C, ...) that kernels can serve."""
-    x = check_tensor(op, name, given)
-    if x.dim() < 2:
-        raise ValueError(f"{op}: expected {name} of shape (B, C, ...), got {tuple(x.shape)}")
-    if x.dtype not in DTYPES:
-        raise TypeError(f"{op}: expected {name} of dtype float32, float64, bfloat16 or float16, got {x.dtype}")
-    if x.is_cuda:
-        if cuda_error is not None:
-            raise RuntimeError(
-                f"{op}: {name} is on {x.device}, but there are no CUDA kernels: {cuda_error}. {CUDA_REMEDY}"
-            )
-        follow_matmul_precision()
-    return x
-
-
-def check_scale(op: str, name: str, value: object) -> float:
-    """Raise unless ``value`` is a number; return it as a float, or symbolic where it is."""
-    if isinstance(value, (torch.SymInt, torch.SymFloat)):
-        symbolic: float = torch.sym_float(value)
-        return symbolic
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{op}: expected {name} to be a number, got {type(value).__name__}")
-    return float(value)
-
-
-def check_device(op: str, name: str, other: Tensor, x: Tensor) -> None:
-    """Raise unless the two tensors are on one device."""
-    if other.device != x.device:
-        raise ValueError(f"{op}: expected {name} on {x.device} like x, got {other.device}")
-
-
-def position_weight(op: str, x: Tensor, weight: Tensor | None) -> Tensor | None:
-    """Check a weight that broadcasts to [B, ...positions]; return it as [B, N] in the accumulate dtype."""
-    if weight is None:
-        return None
-    check_tensor(op, "weight", weight, " or None")
-    if weight.is_complex():
-        raise TypeError(f"{op}: expected weight of a real dtype, got {weight.dtype}")
-    if weight.requires_grad:
-        raise ValueError(f"{op}: weight has no derivative here; pass weight.detach()")
-    check_device(op, "weight", weight, x)
-    full = (x.shape[0], *x.shape[2:])
-    if not _broadcasts(weight.shape, full):
-        raise ValueError(
-            f"{op}: expected weight to broadcast to {full}, one value per position, got {tuple(weight.shape)}"
-        )
-    return weight.to(accumulate_dtype(x.dtype)).expand(full).reshape(x.shape[0], x.shape[2:].numel())
-
-
-def batch_matrix(op: str, name: str, x: Tensor, given: object) -> Tensor:
-    """Check a matrix that broadcasts to [B, C, C]; return it so, in the accumulate dtype."""
-    matrix = check_tensor(op, name, given)
-    if not matrix.is_floating_point():
-        raise TypeError(f"{op}: expected {name} of a floating dtype, got {matrix.dtype}")
-    full = (x.shape[0], x.shape[1], x.shape[1])
-    if matrix.dim() not in (2, 3) or matrix.shape[-2:] != full[1:] or not _broadcasts(matrix.shape, full):
-        raise ValueError(f"{op}: expected {name} of shape {full} or {full[1:]}, got {tuple(matrix.shape)}")
-    check_device(op, name, matrix, x)
-    return matrix.to(accumulate_dtype(x.dtype)).expand(full)
-
-
-def _broadcasts(shape: Sequence[int], full: Sequence[int]) -> bool:
-    padded = (*(1,) * (len(full) - len(shape)), *shape)
-    # Not `a in (1, b)`: torch.compile answers that without asking whether a symbolic b equals a.
-    return len(padded) == len(full) and all(a == 1 or a == b for a, b in zip(padded, full, strict=True))

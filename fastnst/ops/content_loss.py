@@ -8,42 +8,48 @@ import torch
 from torch import Tensor
 
 from fastnst.ops import _library, reference
+from fastnst.ops.checks import check_device, check_dtype, check_dtype_like, check_shape_like, check_tensor
+from fastnst.ops.dtypes import accumulate_dtype
 
 
 def content_loss(x: Tensor, target: Tensor) -> Tensor:
-    """``sum (F - P)^2`` in one pass (Gatys, Ecker, Bethge 2016, eq. 1 without its factor 1/2).
+    """Compute the squared distance of two feature maps in one pass.
+
+    ``L = sum (F - P)^2``: eq. 1 of Gatys, Ecker and Bethge, "Image style transfer using convolutional neural networks",
+    CVPR 2016, without its factor 1/2. The gradient is ``dL/dF = 2 (F - P)``.
 
     Args:
-        x: features of any shape, float32, float64, bfloat16 or float16.
-        target: features of the same shape, dtype and device; inside autocast the dtypes may differ and the wider one
-            is used. Differentiable.
+        x: features F of any shape, float32, float64, bfloat16 or float16.
+        target: features P of the same shape, dtype and device. Inside autocast the dtypes may differ and are promoted.
+            Differentiable.
 
     Returns:
-        One value, float32, or float64 for float64 features. Differentiable twice.
+        A scalar: float32, or float64 for float64 features. Differentiable twice.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype or device.
+
+    Example:
+        >>> import torch
+        >>> from fastnst import ops
+        >>> ops.content_loss(torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4))
+        tensor(32.)
     """
+    op = "content_loss"
     for name, value in (("x", x), ("target", target)):
-        _library.check_tensor("content_loss", name, value)
-        if value.dtype not in _library.DTYPES:
-            raise TypeError(
-                f"content_loss: expected {name} of dtype float32, float64, bfloat16 or float16, got {value.dtype}"
-            )
-    if target.shape != x.shape:
-        raise ValueError(f"content_loss: expected target of shape {tuple(x.shape)} like x, got {tuple(target.shape)}")
-    _library.check_device("content_loss", "target", target, x)
-    if target.dtype != x.dtype:
-        if not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(f"content_loss: expected target of dtype {x.dtype} like x, got {target.dtype}")
+        check_dtype(op, name, check_tensor(op, name, value))
+    check_shape_like(op, "target", target, x)
+    check_device(op, "target", target, x)
+    if target.dtype != x.dtype and torch.is_autocast_enabled(x.device.type):
         dtype = torch.promote_types(x.dtype, target.dtype)
         x, target = x.to(dtype), target.to(dtype)
+    check_dtype_like(op, "target", target, x)
     result: Tensor = torch.ops.fastnst.content_loss(x, target)
     return result
 
 
 def _fake(x: Tensor, target: Tensor) -> Tensor:
-    return x.new_empty((), dtype=reference.accumulate_dtype(x.dtype))
+    return x.new_empty((), dtype=accumulate_dtype(x.dtype))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

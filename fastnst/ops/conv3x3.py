@@ -1,7 +1,7 @@
-"""The 3 x 3 convolution of VGG with what surrounds it: padding, bias, ReLU and max pool, forward and backward.
+"""The 3 x 3 convolution of VGG with padding, bias, ReLU and max pool, forward and backward.
 
-On the CPU by Winograd's algorithm F(4 x 4, 3 x 3): a quarter of the multiplications, in float32 (float64 for float64)
-whatever the dtype of the features. Elsewhere PyTorch's own convolution.
+On the CPU by Winograd's algorithm F(4 x 4, 3 x 3), which needs a quarter of the multiplications, in float32 (float64
+for float64) whatever the features' dtype. On other devices by PyTorch's convolution.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnst.errors import nearest
 from fastnst.ops import _library, reference
+from fastnst.ops.checks import check_choice, check_device, check_dtype_like, check_feature_map, check_tensor
 
 PADDINGS = ("zeros", "replicate")
 aten = torch.ops.aten
@@ -21,48 +21,54 @@ aten = torch.ops.aten
 def conv3x3(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False, padding: str = "zeros"
 ) -> Tensor:
-    """``y[k, p] = sum_c,d weight[k, c, d] x[c, p + d] + bias[k]``, d over the nine neighbours; ``max(y, 0)`` with relu.
+    """Convolve with 3 x 3 kernels, stride 1 and a padding of 1, optionally followed by ReLU.
+
+    ``y[k, p] = sum_cd weight[k, c, d] x[c, p + d] + bias[k]``, d over the nine offsets, by the algorithm of Lavin and
+    Gray, "Fast algorithms for convolutional neural networks", CVPR 2016. The error on CPU is that of the dtype, times
+    about 2 for float32: docs/experiments/winograd.md.
 
     Args:
         x: features ``[B, C, H, W]``, float32, float64, bfloat16 or float16; channels_last is not copied.
         weight: ``[K, C, 3, 3]`` of the dtype of ``x``, in any layout; fastest with ``weight.stride(0) == 1``.
         bias: ``[K]`` of the dtype of ``x``, or None.
-        relu: whether negative values become zero.
-        padding: what lies beyond the border: ``"zeros"``, or ``"replicate"``, the nearest pixel.
+        relu: whether to apply ReLU.
+        padding: ``"zeros"``, or ``"replicate"`` for the value of the nearest pixel.
 
     Returns:
-        ``[B, K, H, W]`` in the dtype of ``x``, channels_last. Differentiable in ``x``, twice. On CPU the error is that
-        of the dtype, times about 2 for float32: see docs/experiments/winograd.md.
+        ``[B, K, H, W]`` in the dtype of ``x``, channels_last. Differentiable twice with respect to ``x``.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or dtype, or an unknown padding.
-        RuntimeError: weight or bias want a gradient, which this op does not make: use ``torch.conv2d``.
+        RuntimeError: weight or bias requires a gradient, which ``torch.nn.functional.conv2d`` gives.
 
-    Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
+    Example:
+        >>> import torch
+        >>> from fastnst import ops
+        >>> ops.conv3x3(torch.rand(1, 3, 8, 8), torch.rand(16, 3, 3, 3), torch.zeros(16), relu=True).shape
+        torch.Size([1, 16, 8, 8])
     """
+    _check(x, weight, bias, padding)
+    offset = None if bias is None else bias.contiguous()
+    y: Tensor = torch.ops.fastnst.conv3x3(x, weight, offset, bool(relu), padding)
+    return y
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: str) -> None:
     op = "conv3x3"
-    _library.check_features(op, "x", x)
-    if x.dim() != 4:
-        raise ValueError(f"{op}: expected x of shape (B, C, H, W), got {tuple(x.shape)}")
-    _library.check_tensor(op, "weight", weight)
+    check_feature_map(op, x)
+    check_tensor(op, "weight", weight)
     if weight.dim() != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
         raise ValueError(f"{op}: expected weight of shape (K, {x.shape[1]}, 3, 3), got {tuple(weight.shape)}")
-    if bias is not None and _library.check_tensor(op, "bias", bias, " or None").shape != weight.shape[:1]:
+    if bias is not None and check_tensor(op, "bias", bias, " or None").shape != weight.shape[:1]:
         raise ValueError(f"{op}: expected bias of shape {(weight.shape[0],)}, got {tuple(bias.shape)}")
     for name, other in (("weight", weight), ("bias", bias)):
         if other is None:
             continue
-        if other.dtype != x.dtype:
-            raise TypeError(f"{op}: expected {name} of dtype {x.dtype} like x, got {other.dtype}")
-        _library.check_device(op, name, other, x)
+        check_dtype_like(op, name, other, x)
+        check_device(op, name, other, x)
         if torch.is_grad_enabled() and other.requires_grad:
             raise RuntimeError(f"{op}: {name} has no derivative here; pass {name}.detach(), or use torch.conv2d")
-    if padding not in PADDINGS:
-        known = ", ".join(PADDINGS)
-        raise ValueError(f"{op}: unknown padding {padding!r}{nearest(str(padding), PADDINGS)} (known: {known})")
-    offset = None if bias is None else bias.contiguous()
-    y: Tensor = torch.ops.fastnst.conv3x3(x, weight, offset, bool(relu), padding)
-    return y
+    check_choice(op, "padding", padding, PADDINGS)
 
 
 def conv3x3_backward(
@@ -70,24 +76,31 @@ def conv3x3_backward(
     weight: Tensor,
     *,
     mask: Tensor | None = None,
-    places: Tensor | None = None,
+    argmax: Tensor | None = None,
     size: tuple[int, int],
     padding: str = "zeros",
 ) -> Tensor:
-    """The gradient of a convolution's input ``[B, C, *size]`` from that of its output ``[B, K, *size]``, unchecked.
+    """Compute the gradient of a convolution's input from that of its output. Arguments are not checked.
 
-    With ``places``, ``grad`` is that of a max pool above and ``places`` are what the pool left (see
-    :func:`fastnst.ops.pool_and_places`, made of what a ReLU left); with ``mask``, features ``[B, C, *size]``, the
-    result is zero where they are not above zero.
+    Args:
+        grad: the gradient of the output, ``[B, K, *size]``; with ``argmax`` that of the max pool of the output.
+        weight: ``[K, C, 3, 3]`` of the dtype of ``grad``.
+        mask: features ``[B, C, *size]``; the result is zero where they are not above zero.
+        argmax: what :func:`pool_with_argmax` returned for the output after its ReLU.
+        size: height and width of the input.
+        padding: the padding of the convolution.
+
+    Returns:
+        The gradient of the input, ``[B, C, *size]``, in the dtype of ``grad``.
     """
     if padding == "zeros":
-        below: Tensor = torch.ops.fastnst.conv3x3_backward(grad, weight, mask, places, *size, False)
-        return below
-    around = torch.ops.fastnst.conv3x3_backward(grad, weight, None, places, *size, True)
-    inside = around.new_empty((1,)).expand(*around.shape[:2], *size)  # only its sizes are read
-    below = aten.replication_pad2d_backward(around, inside, [1, 1, 1, 1])
-    below = reference.channels_last(below)
-    return below if mask is None else aten.threshold_backward(below, mask, 0)
+        inner: Tensor = torch.ops.fastnst.conv3x3_backward(grad, weight, mask, argmax, *size, False)
+        return inner
+    padded = torch.ops.fastnst.conv3x3_backward(grad, weight, None, argmax, *size, True)
+    shape_only = padded.new_empty((1,)).expand(*padded.shape[:2], *size)  # its values are not read
+    inner = aten.replication_pad2d_backward(padded, shape_only, [1, 1, 1, 1])
+    inner = reference.channels_last(inner)
+    return inner if mask is None else aten.threshold_backward(inner, mask, 0)
 
 
 def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
@@ -112,38 +125,38 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _fake_backward(
-    grad: Tensor, weight: Tensor, mask: Tensor | None, places: Tensor | None, height: int, width: int, border: bool
+    grad: Tensor, weight: Tensor, mask: Tensor | None, argmax: Tensor | None, height: int, width: int, border: bool
 ) -> Tensor:
-    more = 2 if border else 0
-    return _empty(grad, weight.shape[1], height + more, width + more, grad.dtype)
+    extra = 2 if border else 0
+    return _empty(grad, weight.shape[1], height + extra, width + extra, grad.dtype)
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, weight, mask, places, _, _, ctx.border = inputs
-    ctx.save_for_backward(weight, mask, places)
+    _, weight, mask, argmax, _, _, ctx.border = inputs
+    ctx.save_for_backward(weight, mask, argmax)
 
 
 def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
-    """The backward is linear in the gradient: its derivative is the convolution."""
-    weight, mask, places = ctx.saved_tensors
+    """The backward is linear in ``grad``, so its adjoint is the convolution."""
+    weight, mask, argmax = ctx.saved_tensors
     if mask is not None:
         h = aten.threshold_backward(h, mask, 0)
     y = torch.ops.fastnst.conv3x3(h, weight, None, False, "zeros")
     if ctx.border:
         y = y[..., 1:-1, 1:-1]
-    if places is not None:
-        y = reference.pick(y, places, True)
+    if argmax is not None:
+        y = reference.pick(y, argmax, True)
     return y, None, None, None, None, None, None
 
 
-def _nothing(*args: Any) -> None:
+def _fake_in_place(*args: Any) -> None:
     return None
 
 
 _library.define("conv3x3", reference.conv3x3, _fake, save=_save, backward=_backward)
-_library.define("conv3x3_out", reference.conv3x3_out, _nothing)
-_library.define("conv3x3_pool_out", reference.conv3x3_pool_out, _nothing)
-_library.define("conv3x3_backward_out", reference.conv3x3_backward_out, _nothing)
+_library.define("conv3x3_out", reference.conv3x3_out, _fake_in_place)
+_library.define("conv3x3_pool_out", reference.conv3x3_pool_out, _fake_in_place)
+_library.define("conv3x3_backward_out", reference.conv3x3_backward_out, _fake_in_place)
 _library.define(
     "conv3x3_backward", reference.conv3x3_backward, _fake_backward, save=_save_backward, backward=_double_backward
 )

@@ -8,33 +8,45 @@ import torch
 from torch import Tensor
 
 from fastnst.ops import _library, reference
+from fastnst.ops.checks import check_features, check_scale, position_weight
+from fastnst.ops.dtypes import accumulate_dtype
 
 
 def gram(x: Tensor, weight: Tensor | None = None, scale: float = 1.0) -> Tensor:
-    """Gram matrix ``G = scale * F diag(w) F^T`` (Gatys, Ecker, Bethge 2016, eq. 3), exactly symmetric.
+    """Compute the Gram matrix of a feature map, exactly symmetric.
+
+    ``G = scale * F diag(w) F^T``, eq. 3 of Gatys, Ecker and Bethge, "Image style transfer using convolutional neural
+    networks", CVPR 2016; with a weight, the guided Gram matrix of Gatys et al., "Controlling perceptual factors in
+    neural style transfer", CVPR 2017.
 
     Args:
-        x: features ``[B, C, ...positions]``, float32, float64, bfloat16 or float16, contiguous or channels_last
-            (neither is copied).
-        weight: one value per position, broadcastable to ``[B, ...positions]``: guided Gram matrices (Gatys et al.
-            2017). It has no derivative.
-        scale: a factor, such as ``1 / (C * N)``.
+        x: features F ``[B, C, ...positions]``, float32, float64, bfloat16 or float16; contiguous and channels_last
+            are not copied.
+        weight: one value per position, broadcastable to ``[B, ...positions]``, of a real dtype; not differentiable.
+        scale: a factor such as ``1 / (C * N)`` for N positions.
 
     Returns:
         ``[B, C, C]``, float32, or float64 for float64 features. Differentiable twice with respect to ``x``.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype or device.
+
+    Example:
+        >>> import torch
+        >>> from fastnst import ops
+        >>> ops.gram(torch.ones(1, 2, 4, 4), scale=1 / 16)
+        tensor([[[1., 1.],
+                 [1., 1.]]])
     """
-    _library.check_features("gram", "x", x)
-    scale = _library.check_scale("gram", "scale", scale)
-    weight = _library.position_weight("gram", x, weight)
+    check_features("gram", "x", x)
+    scale = check_scale("gram", "scale", scale)
+    weight = position_weight("gram", x, weight)
     result: Tensor = torch.ops.fastnst.gram(x, weight, scale)
     return result
 
 
 def _fake(x: Tensor, weight: Tensor | None, scale: float) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[1], x.shape[1]), dtype=reference.accumulate_dtype(x.dtype))
+    return x.new_empty((x.shape[0], x.shape[1], x.shape[1]), dtype=accumulate_dtype(x.dtype))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -58,7 +70,7 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, Tensor | None]:
-    """For out = s (D + D^T) F W + shift and a cotangent H: D gets s (H W F^T + F W H^T), F gets s (D + D^T) H W."""
+    """For ``s (D + D^T) F W + shift`` and a cotangent H: ``s (H W F^T + F W H^T)`` for D, ``s (D + D^T) H W`` for F."""
     grad, x, weight = ctx.saved_tensors
     by_grad = by_x = by_shift = None
     with torch.autocast(x.device.type, enabled=False):

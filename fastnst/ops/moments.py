@@ -8,31 +8,41 @@ import torch
 from torch import Tensor
 
 from fastnst.ops import _library, reference
+from fastnst.ops.checks import check_features, check_scale
+from fastnst.ops.dtypes import accumulate_dtype
 
 
 def moments(x: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Mean over positions and Gram matrix ``scale * F F^T``, both from one pass over the features.
+    """Compute the mean over positions and the Gram matrix of a feature map in one pass.
 
-    With ``scale = 1 / N`` the covariance is ``gram - mean mean^T``.
+    ``m = 1 / N * sum_n F_n`` and ``G = scale * F F^T``. With ``scale = 1 / N`` the covariance is ``G - m m^T``.
 
     Args:
-        x: features ``[B, C, ...positions]``, float32, float64, bfloat16 or float16, contiguous or channels_last.
+        x: features F ``[B, C, ...positions]``, float32, float64, bfloat16 or float16; contiguous and channels_last
+            are not copied.
         scale: factor of the Gram matrix.
 
     Returns:
-        ``(mean [B, C], gram [B, C, C])``, float32, or float64 for float64 features. The mean of no positions is 0.
+        ``(mean [B, C], gram [B, C, C])``, float32, or float64 for float64 features. Without positions the mean is 0.
         Differentiable twice.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or dtype.
+
+    Example:
+        >>> import torch
+        >>> from fastnst import ops
+        >>> mean, gram = ops.moments(torch.tensor([[[1.0, 3.0]]]), scale=1 / 2)
+        >>> mean.item(), gram.item()
+        (2.0, 5.0)
     """
-    _library.check_features("moments", "x", x)
-    mean, gram = torch.ops.fastnst.moments(x, _library.check_scale("moments", "scale", scale))
+    check_features("moments", "x", x)
+    mean, gram = torch.ops.fastnst.moments(x, check_scale("moments", "scale", scale))
     return mean, gram
 
 
 def _fake(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    dtype = reference.accumulate_dtype(x.dtype)
+    dtype = accumulate_dtype(x.dtype)
     return x.new_empty(x.shape[:2], dtype=dtype), x.new_empty((x.shape[0], x.shape[1], x.shape[1]), dtype=dtype)
 
 

@@ -1,4 +1,4 @@
-"""Pooling over 2 x 2 windows whose max form remembers a byte per window instead of its input."""
+"""Pooling over 2 x 2 windows; the max kind saves one byte per window for its backward instead of its input."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnst.errors import nearest
 from fastnst.ops import _library, reference
+from fastnst.ops.checks import check_choice, check_feature_map
+from fastnst.ops.dtypes import accumulate_dtype
 
 KINDS = reference.POOLS
 
 
 def pool(x: Tensor, kind: str = "max") -> Tensor:
-    """Maximum, average or root mean square ``sqrt(mean(x^2) + 1e-8)`` of 2 x 2 windows, stride 2.
+    """Pool 2 x 2 windows with stride 2, without padding; an odd last row or column is dropped.
 
-    An odd last row or column is dropped. Kept for the backward are one byte per window for ``"max"``, nothing for
-    ``"average"``, and input and output for ``"l2"``.
+    A window's value is its maximum for ``"max"``, its mean for ``"average"`` and ``sqrt(mean(x^2) + 1e-8)`` for
+    ``"l2"``. Saved for the backward are one byte per window, nothing, and input and output respectively.
 
     Args:
         x: features ``[B, C, H, W]``, float32, float64, bfloat16 or float16; contiguous and channels_last are not
@@ -25,29 +26,51 @@ def pool(x: Tensor, kind: str = "max") -> Tensor:
         kind: ``"max"``, ``"average"`` or ``"l2"``.
 
     Returns:
-        ``[B, C, H // 2, W // 2]`` in the dtype of ``x``, channels_last where ``x`` is, else contiguous.
-        Differentiable twice.
+        ``[B, C, H // 2, W // 2]`` in the dtype of ``x``, channels_last if ``x`` is, else contiguous. Differentiable
+        twice.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or dtype, or an unknown kind.
+
+    Example:
+        >>> import torch
+        >>> from fastnst import ops
+        >>> ops.pool(torch.arange(4.0).reshape(1, 1, 2, 2), "average")
+        tensor([[[[1.5000]]]])
     """
-    y, _ = pool_and_places(x, kind)
+    y, _ = pool_with_argmax(x, kind)
     return y
 
 
-def pool_and_places(x: Tensor, kind: str = "max") -> tuple[Tensor, Tensor]:
-    """:func:`pool` and what ``torch.ops.fastnst.pool_backward`` needs of a maximum.
+def pool_with_argmax(x: Tensor, kind: str = "max") -> tuple[Tensor, Tensor]:
+    """Compute :func:`pool` and the argmax of each window, like ``return_indices=True`` of PyTorch's max pools.
 
-    The places are uint8 in the shape and layout of the pool: ``2 row + column`` of the first maximum in its window (nan
-    counts as the largest), plus 4 where the maximum is not above zero. For the other kinds they are empty, ``(0,)``.
+    The argmax counts within a window instead of within the map: ``2 * row + column`` of the first maximum, where nan is
+    the largest value, plus 4 unless the maximum is above zero. ``torch.ops.fastnst.pool_backward`` and
+    ``fastnst.ops.conv3x3.conv3x3_backward`` take it.
+
+    Args:
+        x: as in :func:`pool`.
+        kind: as in :func:`pool`.
+
+    Returns:
+        The pooled features, and for ``"max"`` the argmax, uint8 of the same shape and memory format; for other kinds
+        the argmax is empty, ``[0]``.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or dtype, or an unknown kind.
+
+    Example:
+        >>> import torch
+        >>> from fastnst import ops
+        >>> y, argmax = ops.pool_with_argmax(torch.arange(4.0).reshape(1, 1, 2, 2))
+        >>> y.item(), argmax.item()
+        (3.0, 3)
     """
-    _library.check_features("pool", "x", x)
-    if x.dim() != 4:
-        raise ValueError(f"pool: expected x of shape (B, C, H, W), got {tuple(x.shape)}")
-    if kind not in KINDS:
-        raise ValueError(f"pool: unknown kind {kind!r}{nearest(str(kind), KINDS)} (known: {', '.join(KINDS)})")
-    y, places = torch.ops.fastnst.pool(x, kind)
-    return y, places
+    check_feature_map("pool", x)
+    check_choice("pool", "kind", kind, KINDS)
+    y, argmax = torch.ops.fastnst.pool(x, kind)
+    return y, argmax
 
 
 def _empty(like: Tensor, height: int, width: int, dtype: torch.dtype) -> Tensor:
@@ -63,23 +86,23 @@ def _fake(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, ctx.kind = inputs
-    y, places = output
+    y, argmax = output
     ctx.size, ctx.layout = (x.shape[2], x.shape[3]), reference.pool_layout(x)
-    ctx.mark_non_differentiable(places)
-    ctx.save_for_backward(*((x, y, None) if ctx.kind == "l2" else (None, None, places)))
+    ctx.mark_non_differentiable(argmax)
+    ctx.save_for_backward(*((x, y, None) if ctx.kind == "l2" else (None, None, argmax)))
 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, None]:
-    x, y, places = ctx.saved_tensors
+    x, y, argmax = ctx.saved_tensors
     grad = grad.contiguous(memory_format=ctx.layout)
-    return torch.ops.fastnst.pool_backward(grad, x, y, places, ctx.kind, *ctx.size, False), None
+    return torch.ops.fastnst.pool_backward(grad, x, y, argmax, ctx.kind, *ctx.size, False), None
 
 
 def _fake_backward(
     grad: Tensor,
     x: Tensor | None,
     y: Tensor | None,
-    places: Tensor | None,
+    argmax: Tensor | None,
     kind: str,
     height: int,
     width: int,
@@ -89,20 +112,20 @@ def _fake_backward(
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, x, y, places, ctx.kind, _, _, ctx.relu = inputs
-    ctx.save_for_backward(grad, x, y, places)
+    grad, x, y, argmax, ctx.kind, _, _, ctx.relu = inputs
+    ctx.save_for_backward(grad, x, y, argmax)
 
 
 def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
-    """The backward is linear in the gradient: its derivative gathers where it scattered."""
-    grad, x, y, places = ctx.saved_tensors
+    """The backward is linear in ``grad``; the adjoint of its scatter is a gather."""
+    grad, x, y, argmax = ctx.saved_tensors
     by_grad = by_x = by_y = None
     if ctx.kind == "average":
         by_grad = torch.ops.fastnst.pool(h, "average")[0]
     elif ctx.kind == "max":
-        by_grad = reference.pick(h, places, ctx.relu)
+        by_grad = reference.pick(h, argmax, ctx.relu)
     else:
-        dtype = reference.accumulate_dtype(grad.dtype)
+        dtype = accumulate_dtype(grad.dtype)
         g, wide_y = grad.to(dtype), y.to(dtype)
         mean = torch.ops.fastnst.pool(h.to(dtype) * x.to(dtype), "average")[0]
         by_grad = (mean / wide_y).to(grad.dtype)

@@ -8,25 +8,36 @@ import torch
 from torch import Tensor
 
 from fastnst.ops import _library, reference
+from fastnst.ops.checks import batch_matrix, check_features, check_scale, position_weight
+from fastnst.ops.dtypes import accumulate_dtype
 
 
 def style_loss(x: Tensor, target: Tensor, weight: Tensor | None = None, scale: float = 1.0) -> Tensor:
-    """``sum (G - A)^2`` with ``G = scale * F diag(w) F^T`` (Gatys, Ecker, Bethge 2016, eq. 4 without its factor).
+    """Compute the squared distance of a feature map's Gram matrix to a target, in one pass over the features.
 
-    One pass over the features. Kept for the backward are the features and the residual ``R = G - A``; the gradient is
-    ``dF = 4 scale g R F diag(w)``.
+    ``L = sum_bij (G_bij - A_bij)^2`` with ``G = scale * F diag(w) F^T``: eq. 4 of Gatys, Ecker and Bethge, "Image style
+    transfer using convolutional neural networks", CVPR 2016, without its factor ``1 / (4 N^2 M^2)``. The gradient is
+    ``dL/dF = 4 scale R F diag(w)`` (their eq. 6) with the residual ``R = G - A``; the features and R are saved for it.
 
     Args:
-        x: features ``[B, C, ...positions]``, float32, float64, bfloat16 or float16, contiguous or channels_last.
-        target: Gram matrices A, ``[B, C, C]`` or ``[C, C]``. Differentiable.
-        weight: one value per position, broadcastable to ``[B, ...positions]``; no derivative.
-        scale: factor of the Gram matrix, the same that made ``target``.
+        x: features F ``[B, C, ...positions]``, float32, float64, bfloat16 or float16; contiguous and channels_last
+            are not copied.
+        target: Gram matrices A, ``[B, C, C]`` or ``[C, C]``, of a floating-point dtype. Differentiable.
+        weight: one value per position, broadcastable to ``[B, ...positions]``, of a real dtype; not differentiable.
+        scale: factor of the Gram matrix, the one that ``target`` was computed with.
 
     Returns:
-        One value, summed over the batch, float32, or float64 for float64 features. Differentiable twice.
+        A scalar, summed over the batch: float32, or float64 for float64 features. Differentiable twice.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype or device.
+
+    Example:
+        >>> import torch
+        >>> from fastnst import ops
+        >>> target = ops.gram(torch.ones(1, 2, 4, 4))
+        >>> ops.style_loss(torch.zeros(1, 2, 4, 4), target)
+        tensor(1024.)
     """
     loss, _ = style_loss_and_residual(x, target, weight, scale)
     return loss
@@ -35,17 +46,38 @@ def style_loss(x: Tensor, target: Tensor, weight: Tensor | None = None, scale: f
 def style_loss_and_residual(
     x: Tensor, target: Tensor, weight: Tensor | None = None, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """:func:`style_loss` and the residual ``R = G - A`` ``[B, C, C]`` that :func:`tapped_backward_` takes."""
-    _library.check_features("style_loss", "x", x)
-    target = _library.batch_matrix("style_loss", "target", x, target)
-    weight = _library.position_weight("style_loss", x, weight)
-    scale = _library.check_scale("style_loss", "scale", scale)
+    """Compute :func:`style_loss` and the residual ``R = G - A`` that :func:`layer_backward_` takes.
+
+    Args:
+        x: as in :func:`style_loss`.
+        target: as in :func:`style_loss`.
+        weight: as in :func:`style_loss`.
+        scale: as in :func:`style_loss`.
+
+    Returns:
+        The loss, a scalar, and the residual ``[B, C, C]``, both float32, or float64 for float64 features.
+        Differentiable twice.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, dtype or device.
+
+    Example:
+        >>> import torch
+        >>> from fastnst import ops
+        >>> loss, residual = ops.style_loss_and_residual(torch.ones(1, 2, 4, 4), torch.zeros(2, 2))
+        >>> loss.shape, residual.shape
+        (torch.Size([]), torch.Size([1, 2, 2]))
+    """
+    check_features("style_loss", "x", x)
+    target = batch_matrix("style_loss", "target", x, target)
+    weight = position_weight("style_loss", x, weight)
+    scale = check_scale("style_loss", "scale", scale)
     loss, residual = torch.ops.fastnst.style_loss(x, target, weight, scale)
     return loss, residual
 
 
 def _fake(x: Tensor, target: Tensor, weight: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    dtype = reference.accumulate_dtype(x.dtype)
+    dtype = accumulate_dtype(x.dtype)
     return x.new_empty((), dtype=dtype), x.new_empty((x.shape[0], x.shape[1], x.shape[1]), dtype=dtype)
 
 
@@ -61,8 +93,8 @@ def _backward(
     x, weight, residual = ctx.saved_tensors
     by_gram = grad_residual
     if grad_loss is not None:
-        pull = 2 * grad_loss * residual
-        by_gram = pull if by_gram is None else pull + by_gram
+        by_loss = 2 * grad_loss * residual
+        by_gram = by_loss if by_gram is None else by_loss + by_gram
     if by_gram is None:
         return None, None, None, None
     by_x = torch.ops.fastnst.gram_backward(by_gram, x, weight, ctx.scale, None) if ctx.needs_input_grad[0] else None

@@ -1,4 +1,4 @@
-"""Total variation of an image: what keeps it free of speckle."""
+"""The total variation of an image: the sum of differences between neighboring pixels."""
 
 from __future__ import annotations
 
@@ -7,42 +7,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnst.errors import nearest
 from fastnst.ops import _library, reference
+from fastnst.ops.checks import check_choice, check_feature_map
+from fastnst.ops.dtypes import accumulate_dtype
 
 KINDS = ("anisotropic", "isotropic", "squared")
 
 
 def total_variation(x: Tensor, kind: str = "anisotropic") -> Tensor:
-    """Sum over pixels of ``|r| + |d|``, ``sqrt(r^2 + d^2)`` or ``r^2 + d^2``.
+    """Compute the total variation of images, a smoothness penalty.
 
-    r and d are the differences to the right and lower neighbour, zero across the border (Rudin, Osher, Fatemi 1992 for
-    the isotropic form). Where a difference is zero its derivative is taken as zero.
+    With r and d the differences of a pixel to its right and lower neighbor, zero at the border, the sum over pixels of
+
+    - ``|r| + |d|`` for ``"anisotropic"``,
+    - ``sqrt(r^2 + d^2)`` for ``"isotropic"`` (Rudin, Osher and Fatemi, "Nonlinear total variation based noise removal
+      algorithms", Physica D, 1992),
+    - ``r^2 + d^2`` for ``"squared"``.
+
+    The subgradient at a zero difference is zero.
 
     Args:
         x: images ``[B, C, H, W]``, float32, float64, bfloat16 or float16.
         kind: ``"anisotropic"``, ``"isotropic"`` or ``"squared"``.
 
     Returns:
-        One value, summed over batch, channels and pixels, float32, or float64 for float64 images. Differentiable
-        twice; the second derivative of the isotropic form is exact where no pixel is flat.
+        A scalar, summed over batch, channels and pixels: float32, or float64 for float64 images. Differentiable twice;
+        the second derivative of the isotropic kind is exact where no pixel has two zero differences.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or dtype, or an unknown kind.
+
+    Example:
+        >>> import torch
+        >>> from fastnst import ops
+        >>> ops.total_variation(torch.tensor([[[[0.0, 1.0], [0.0, 3.0]]]]))
+        tensor(6.)
     """
-    _library.check_features("total_variation", "x", x)
-    if x.dim() != 4:
-        raise ValueError(f"total_variation: expected x of shape (B, C, H, W), got {tuple(x.shape)}")
-    if kind not in KINDS:
-        raise ValueError(
-            f"total_variation: unknown kind {kind!r}{nearest(str(kind), KINDS)} (known: {', '.join(KINDS)})"
-        )
+    check_feature_map("total_variation", x)
+    check_choice("total_variation", "kind", kind, KINDS)
     result: Tensor = torch.ops.fastnst.total_variation(x, kind)
     return result
 
 
 def _fake(x: Tensor, kind: str) -> Tensor:
-    return x.new_empty((), dtype=reference.accumulate_dtype(x.dtype))
+    return x.new_empty((), dtype=accumulate_dtype(x.dtype))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -65,7 +73,7 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor, Tensor, None]:
-    """Through the reference, whose derivative PyTorch knows: second derivatives of TV are not worth a kernel."""
+    """By autograd of the reference: second derivatives of the total variation have no kernel."""
     grad, x = ctx.saved_tensors
     x = x if x.requires_grad else x.detach().requires_grad_()
     with torch.enable_grad():

@@ -1,12 +1,12 @@
-"""From what a file holds to ``Weights``: which network, which input convention, are all shapes right.
+"""From the content of a file to ``Weights``: detection of the network and the input convention, and checks.
 
-The rule for the convention. Each format stands for one: Keras for ``caffe``, MatConvNet and ``.npz`` for ``caffe-rgb``,
-``.pth`` and ``.safetensors`` for ``torchvision``. But ``.pth`` files of both kinds have the same keys, and channels are
-swapped by converters, so the first layer has the last word: every Caffe-convention VGG descends from Oxford's, and the
-first layer changes little in retraining (cosine 0.99 between the bundled VGG-19's and that of ``vgg16-hed``; 0.83 with
-its channels reversed). A file whose conv1_1 has a cosine above 0.9 with the bundled one is taken as ``caffe``, or as
-``caffe-rgb`` if its reversed channels fit better; where it is over 10 times larger, torchvision's division by
-255 * 0.225 has been folded into it, and it is taken as ``torchvision``. All other files follow their format.
+Each format implies a convention: Keras ``caffe``, MatConvNet and ``.npz`` ``caffe-rgb``, ``.pth`` and ``.safetensors``
+``torchvision``. But ``.pth`` files of both kinds have the same keys, and converters swap channels, so the first layer
+decides. Every VGG of the Caffe conventions descends from Oxford's, and the first layer changes little in retraining:
+the cosine similarity between conv1_1 of the bundled VGG-19 and of ``vgg16-hed`` is 0.99, and 0.83 with reversed
+channels. A file whose conv1_1 has a similarity above 0.9 with the bundled one is ``caffe``, or ``caffe-rgb`` if its
+reversed channels are more similar. If its norm is more than 10 times larger, torchvision's division by 255 * 0.225 is
+folded into it, and it is ``torchvision``. All other files follow their format.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def assemble(
     need: Iterable[str],
     default_arch: str | None = None,
 ) -> Weights:
-    """Check ``content`` against the network it should be and bring it to float32 and RGB.
+    """Check ``content`` against its network, and convert it to float32 and RGB.
 
-    ``label`` names the file in errors. ``arch`` and ``convention`` are the caller's word, None to detect them;
-    ``default_arch`` is used where neither the caller nor the file tells.
+    ``label`` names the file in errors. ``arch`` and ``convention`` are detected if None; ``default_arch`` is used if
+    the file does not determine the network.
     """
     arch = _arch(label, content, arch, default_arch)
     _require(label, arch, content.convs, need)
@@ -47,7 +47,7 @@ def assemble(
     own_mean = content.mean if chosen.scale == (1.0, 1.0, 1.0) else None
     return Weights(
         arch=arch,
-        # a copy where needed, so that nothing depends on the file once it is loaded
+        # copied, so that nothing depends on the file after loading
         convs={
             name: (weight.clone(memory_format=torch.contiguous_format), bias.clone())
             for name, (weight, bias) in convs.items()
@@ -102,16 +102,16 @@ def _check(label: str, arch: str, name: str, weight: torch.Tensor, bias: torch.T
 
 
 def _convention(content: Content) -> str:
-    """Apply the rule above."""
+    """Detect the convention as described above."""
     if content.settled or "conv1_1" not in content.convs:
         return content.convention
     weight = content.convs["conv1_1"][0].float()
     oxford = oxford_first_layer()
     size = float(weight.norm())
-    likeness = {
+    similarity = {
         order: float((weight * like).sum()) for order, like in (("caffe", oxford), ("caffe-rgb", oxford.flip(1)))
     }
-    best = max(likeness, key=likeness.__getitem__)
-    if likeness[best] <= 0.9 * size * float(oxford.norm()):
+    best = max(similarity, key=similarity.__getitem__)
+    if similarity[best] <= 0.9 * size * float(oxford.norm()):
         return content.convention
     return "torchvision" if size > 10 * float(oxford.norm()) else best

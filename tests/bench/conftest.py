@@ -1,15 +1,11 @@
-"""The benchmarks are scripts, not a package: their folders are put where Python looks for modules."""
+"""One thread for the tests of the benchmarks."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "bench" / part) for part in ("gpu", "ops", "e2e")]
 
 
 @pytest.fixture(autouse=True)

@@ -10,38 +10,37 @@ import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import problems
 import pytest
-import report
-import run as bench
-import tasks
 import torch
-import whole_loop
-from ceilings import measure_card
-from measure import check, measure
-from problems import Problem
-from roofline import CARDS, PRECISIONS
-from tasks import Contender, Task
-from timing import Budget, EventTimer, Spread, Turn
+
+from bench.common.contest import Contender, Spread, check
+from bench.common.machine import ROOT
+from bench.gpu import problems, report, tasks, whole_loop
+from bench.gpu import run as bench
+from bench.gpu.ceilings import measure_card
+from bench.gpu.measure import measure
+from bench.gpu.problems import Problem
+from bench.gpu.roofline import CARDS, PRECISIONS
+from bench.gpu.tasks import Task
+from bench.gpu.timing import Budget, EventTimer
 
 CPU = torch.device("cpu")
 CARD = CARDS[0]
-SCRIPT = Path(bench.__file__)
 
 
 class CountingTimer:
-    """Takes turns as a clock does, and says 1, 2, 3 ... seconds for the first, second, third turn."""
+    """Runs contenders in turn, and returns 1, 2, 3 ... seconds for the first, second, third one."""
 
     def __init__(self) -> None:
         self.order: list[int] = []
 
-    def seconds(self, turns: Sequence[Turn], repeats: int) -> list[list[float]]:
-        for _ in range(repeats):
-            for i, turn in enumerate(turns):
-                turn.prepare()
-                turn.run()
+    def seconds(self, contenders: Sequence[Contender], rounds: int) -> list[list[float]]:
+        for _ in range(rounds):
+            for i, contender in enumerate(contenders):
+                contender.prepare()
+                contender.run()
                 self.order.append(i)
-        return [[float(i + 1)] * repeats for i in range(len(turns))]
+        return [[float(i + 1)] * rounds for i in range(len(contenders))]
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +62,7 @@ def test_every_op_is_right_on_the_cpu_in_every_precision(op: str, precision: str
     for name in names - {"cublas"}:
         assert rows[name].refused is None, rows[name]
         assert rows[name].seconds is not None
-    if "cublas" in names and precision in ("float32", "tf32"):  # halves are put out in float32 on CUDA only
+    if "cublas" in names and precision in ("float32", "tf32"):  # half types get float32 results on CUDA only
         assert rows["cublas"].refused is None
 
 
@@ -103,7 +102,7 @@ def test_too_few_results_are_refused() -> None:
     assert check(Contender("fastnst", lambda: (one,)), (one.double(), one.double()), 1.0)[1] is not None
 
 
-def test_contenders_take_turns_and_warming_up_does_not_count() -> None:
+def test_contenders_alternate_and_warming_up_does_not_count() -> None:
     timer = CountingTimer()
     rows = measure(tasks.TASKS["content_loss"](problem()), timer, CARD, repeats=2, warm_up=1)
     assert timer.order == [0, 1, 2] * 3
@@ -123,8 +122,8 @@ def test_a_run_leaves_a_table_a_complete_json_file_and_a_plot(
     pytest.importorskip("matplotlib")
     card = measure_card("a card", CPU, CountingTimer(), size=2**10, side=32)
     plan = tiny(precisions=("float32",))
-    path = bench.run(plan, CPU, CountingTimer(), card, Budget(600), tmp_path / "results", say=lambda line: None)
-    said, found = capsys.readouterr().out, json.loads(path.read_text())
+    path = bench.run(plan, CPU, CountingTimer(), card, Budget(600), out=tmp_path / "results", log=lambda line: None)
+    printed, found = capsys.readouterr().out, json.loads(path.read_text())
     assert path.name == "a-card.json"
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert set(found) == {"machine", "ceilings", "published", "ops", "loop", "dropped"}
@@ -137,19 +136,21 @@ def test_a_run_leaves_a_table_a_complete_json_file_and_a_plot(
         assert (row["seconds"] is None) == (row["refused"] is not None), row
         assert row["predicted"] is not None or row["contender"] != "fastnst"
     assert found["dropped"] == []
-    for heading in ("| ceiling |", "| side | precision | loop |", "| op | layer |"):
-        assert heading in said
+    for heading in ("| peak |", "| side | precision | loop |", "| op | layer |"):
+        assert heading in printed
 
 
-def test_what_the_time_does_not_allow_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_problems_beyond_the_time_limit_are_left_out_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ticks = itertools.count()
     plan = tiny(ops=("content_loss",))
-    budget = Budget(5, clock=lambda: float(next(ticks)))  # a second passes from question to question
-    path = bench.run(plan, CPU, CountingTimer(), CARD, budget, tmp_path, say=lambda line: None)
+    budget = Budget(5, clock=lambda: float(next(ticks)))  # a second passes between calls
+    path = bench.run(plan, CPU, CountingTimer(), CARD, budget, out=tmp_path, log=lambda line: None)
     dropped = json.loads(path.read_text())["dropped"]
     late = [f"content_loss {layer} 16^2 bfloat16" for layer in ("relu1_1", "relu3_1")]
     assert dropped == ["loop 32^2 bfloat16", *late]
-    assert f"Left out, for want of time: {', '.join(dropped)}" in capsys.readouterr().out
+    assert f"Left out, for lack of time: {', '.join(dropped)}" in capsys.readouterr().out
 
 
 def test_a_size_that_fails_is_a_row_and_not_the_end(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_size_that_fails_is_a_row_and_not_the_end(tmp_path: Path) -> None:
         raise torch.OutOfMemoryError("the card is too small")
 
     plan = tiny(ops=("content_loss", "pool"), tasks={**tasks.TASKS, "content_loss": fail}, loop_sides=())
-    path = bench.run(plan, CPU, CountingTimer(), CARD, Budget(600), tmp_path, say=lambda line: None)
+    path = bench.run(plan, CPU, CountingTimer(), CARD, Budget(600), out=tmp_path, log=lambda line: None)
     rows = json.loads(path.read_text())["ops"]
     assert {row["refused"] for row in rows if row["op"] == "content_loss"} == {
         "OutOfMemoryError: the card is too small"
@@ -165,7 +166,7 @@ def test_a_size_that_fails_is_a_row_and_not_the_end(tmp_path: Path) -> None:
     assert any(row["seconds"] for row in rows if row["op"] == "pool")
 
 
-def test_the_loop_is_held_to_autograd_before_it_is_timed() -> None:
+def test_the_loop_is_compared_with_autograd_before_it_is_timed() -> None:
     rows = {row.contender: row for row in whole_loop.race(32, "float32", CPU, steps=2, rounds=1)}
     for name in ("eager", "fused"):
         assert rows[name].refused is None, rows[name]
@@ -194,27 +195,27 @@ def test_a_loop_with_a_wrong_gradient_is_refused() -> None:
 
 def test_precision_is_put_back() -> None:
     before = torch.get_float32_matmul_precision()
-    with problems.multiplied("tf32"):
+    with problems.matmul_precision("tf32"):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
 
 
 def test_tables_say_what_was_refused() -> None:
     row = bench.Row("pool", "relu1_1", 16, "half", "fastnst", 1.0, "error 1.0e+00 above 2e-03", None, 1e-6, None, None)
-    assert "refused: error 1.0e+00 above 2e-03" in report.ops_table([row], CARD)[-1]
+    assert "refused: error 1.0e+00 above 2e-03" in str(report.ops_table([row.to_dict()], CARD))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
 def test_without_a_device_the_script_says_so_in_one_line() -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "bench.gpu.run"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "bench/gpu/run.py needs a CUDA device and a CUDA build of torch; roofline.py runs anywhere"
+        "bench.gpu.run needs a CUDA device and a CUDA build of torch; bench.gpu.roofline runs anywhere"
     ]
 
 
 def test_the_device_timer_flushes_the_cache_and_lets_the_host_run_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With stand-ins for what needs a device."""
+    """With substitutes for the functions of a device."""
     log: list[str] = []
 
     class Event:
@@ -242,7 +243,7 @@ def test_the_device_timer_flushes_the_cache_and_lets_the_host_run_ahead(monkeypa
         timer.junk.fill_(1)
         log.append("run")
 
-    turn = Turn(run, lambda: log.append("prepare"))
-    assert timer.seconds([turn, turn], 2) == [[0.002, 0.002]] * 2
+    contender = Contender("fastnst", run, lambda: log.append("prepare"))
+    assert timer.seconds([contender, contender], 2) == [[0.002, 0.002]] * 2
     assert log == (["prepare", "sleep", "event", "run", "event"] * 2 + ["wait"]) * 2
     assert flushed == [True] * 4

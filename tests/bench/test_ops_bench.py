@@ -1,4 +1,4 @@
-"""The benchmark of the ops: contests are right, wrong results get no time, turns alternate, tables say all of it."""
+"""The benchmark of the ops: contests are right, wrong results get no time, contenders alternate, tables."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import contests
-import ops_report
 import pytest
 import torch
-from turns import Measured, Replay, measure
 
-ROOT = Path(contests.__file__).resolve().parents[2]
+from bench.common.contest import Measured
+from bench.common.machine import ROOT
+from bench.ops import contests, ops_report
+from bench.ops.contests import measure
+from bench.ops.test_ops import Replay
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def _not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("mode", contests.MODES)
 @pytest.mark.parametrize("op", contests.MAKE)
-def test_every_contender_is_right_in_float64s_eyes(op: str, mode: str) -> None:
+def test_every_contender_agrees_with_float64(op: str, mode: str) -> None:
     found = measure(contests.MAKE[op](mode, 3 if op == "total_variation" else 16, 12), rounds=2)
     assert set(found) == set(contests.NAMES)
     for name, outcome in found.items():
@@ -34,7 +35,7 @@ def test_every_contender_is_right_in_float64s_eyes(op: str, mode: str) -> None:
         assert len(outcome.seconds) == 2
 
 
-def test_backward_adds_to_the_gradient_from_above() -> None:
+def test_backward_adds_to_the_gradient_of_the_layers_above() -> None:
     contest = contests.content_loss("backward", 8, 6)
     for run in contest.run.values():
         above = torch.full_like(contest.above, 3)
@@ -72,18 +73,18 @@ def test_contenders_take_turns_and_warming_up_does_not_count() -> None:
     order: list[str] = []
     contest = contests.content_loss("forward", 4, 4)
 
-    def noting(name: str) -> contests.Pass:
+    def recording(name: str) -> contests.Pass:
         run = contest.run[name]
 
-        def noted(above: torch.Tensor) -> contests.Results:
+        def recorded(above: torch.Tensor) -> contests.Results:
             order.append(name)
             return run(above)
 
-        return noted
+        return recorded
 
-    found = measure(replace(contest, run={name: noting(name) for name in contest.run}), rounds=2, warm_up=1)
+    found = measure(replace(contest, run={name: recording(name) for name in contest.run}), rounds=2, warm_up=1)
     once = list(contests.NAMES)
-    assert order == once + once[::-1] + once + once[::-1]  # the first three are the check
+    assert order == once + once + once[::-1] + once  # the first three are the check
     assert all(len(outcome.seconds) == 2 for outcome in found.values())
 
 
@@ -105,11 +106,11 @@ def report() -> dict[str, object]:
     }
 
 
-def test_the_table_has_ratios_of_rounds_times_and_reasons(tmp_path: Path) -> None:
+def test_the_table_has_ratios_times_and_reasons(tmp_path: Path) -> None:
     rows = ops_report.rows(report())
     assert ops_report.ratio(rows[0], "eager") == 3
     assert ops_report.ratio(rows[0], "compile") is None
-    cells = [cell.strip() for cell in ops_report.table(rows).splitlines()[-1].strip("|").split("|")]
+    cells = [cell.strip() for cell in str(ops_report.table(rows)).splitlines()[-1].strip("|").split("|")]
     assert cells[:5] == ["gram", "forward", "64, 512", "3.00", ""]
     assert cells[5:] == [
         "3000.00 (2000.00-6000.00)",
@@ -122,7 +123,7 @@ def test_the_table_has_ratios_of_rounds_times_and_reasons(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_pytest_benchmark_reports_what_was_measured_in_turn(tmp_path: Path) -> None:
+def test_pytest_benchmark_reports_the_times_measured_in_turn(tmp_path: Path) -> None:
     target = tmp_path / "ops.json"
     options = ["--benchmark-json", str(target), "--rounds", "2", "--threads", "1", "-k", "content_loss-forward-512-32"]
     command = [sys.executable, "-m", "pytest", "bench/ops", "-q", *options]

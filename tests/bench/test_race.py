@@ -1,25 +1,22 @@
-"""The race of whole steps: what it checks, counts and prints, and that its parts run; never how long they take."""
+"""The race of whole steps: its checks, counts and tables, and that its parts run; never how long they take."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import contenders
-import progress
 import pytest
-import race
-import race_report
-import stand_in
 import torch
-from contenders import CONTENDERS, REFERENCE, Contender, Outcome
 
+from bench.common.machine import ROOT
+from bench.e2e import contenders, progress, race, race_report, stand_in
+from bench.e2e.contenders import CONTENDERS, REFERENCE, Contender, Outcome
 from fastnst import weights
-from fastnst.vgg import VGG
+from fastnst.network.vgg import VGG
 
-E2E = Path(race.__file__).parent
 EXACT = "fastnst float32"
 
 
@@ -74,11 +71,11 @@ def rows() -> list[dict[str, object]]:
 
 
 def test_tables_name_every_contender_and_ratios_by_size(tmp_path: Path) -> None:
-    whole, sizes, notes = race_report.tables(rows(), {REFERENCE: "pixels differ"})
+    whole, sizes, notes = map(str, race_report.tables({"rows": rows(), "differs": {REFERENCE: "pixels differ"}}))
     assert f"| 512 | adam | {EXACT} | 0.50 (0.50-0.50) | 1 (1-1) | 1.00 |" in whole
     assert sizes.splitlines()[-1] == f"| adam | {EXACT} | 0.50 | 0.50 |"
     assert notes == f"- {REFERENCE}: pixels differ"
-    assert len(race_report.tables(rows()[:2], {})) == 1
+    assert len(race_report.tables({"rows": rows()[:2], "differs": {}})) == 1
     pytest.importorskip("matplotlib")
     race_report.plot(tmp_path / "race.png", rows())
     assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
@@ -88,7 +85,7 @@ def test_first_steps_are_not_counted() -> None:
     assert contenders.counted([0.0, 10.0, 15.0, 16.0, 18.0]) == [1.0, 2.0]
 
 
-def test_contenders_are_chosen_by_name_or_its_beginning() -> None:
+def test_contenders_are_selected_by_name_or_prefix() -> None:
     assert [c.name for c in contenders.named("fastnst,neural-style")][:2] == [REFERENCE, EXACT]
     assert [c.name for c in contenders.named("fastnst float32, neural")] == [REFERENCE, EXACT]
     assert EXACT in [c.name for c in contenders.named("fastnst float")][:-1]
@@ -97,27 +94,31 @@ def test_contenders_are_chosen_by_name_or_its_beginning() -> None:
         contenders.named("none")
 
 
-def test_every_contender_has_its_script_and_every_peer_a_folder_of_its_own() -> None:
-    assert all((E2E / c.script).exists() for c in CONTENDERS)
+def test_every_contender_has_its_module_and_every_peer_a_folder_of_its_own() -> None:
+    assert all((ROOT / f"{c.module.replace('.', '/')}.py").exists() for c in CONTENDERS)
     peers = [c for c in CONTENDERS if c.package]
     assert len({c.folder for c in peers}) == len(peers) >= 4
     assert all("==" in (c.package or "") for c in peers)
 
 
-def script(tmp_path: Path, end: str) -> Contender:
-    """A contender that takes six steps and ends as told."""
-    path = tmp_path / "contender.py"
-    path.write_text(
+@pytest.fixture
+def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Contender]:
+    """Makes a contender that takes six steps and ends with the given lines."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return lambda end: module(tmp_path, end)
+
+
+def module(folder: Path, end: str) -> Contender:
+    (folder / "made_up.py").write_text(
         "import sys, time\n"
-        f"sys.path.insert(0, {str(E2E)!r})\n"
-        "import progress\n"
+        "from bench.e2e import progress\n"
         "for number in range(1, 7):\n    progress.step(number, 1e8 / number)\ntime.sleep(0.3)\n" + end
     )
-    return Contender("made up", str(path))
+    return Contender("made up", "made_up")
 
 
-def test_a_run_counts_steps_and_reads_loss_and_memory(tmp_path: Path) -> None:
-    found = contenders.run(script(tmp_path, "progress.finish()\n"), tmp_path, "adam", 6, 1, tmp_path / "out.png")
+def test_a_run_counts_steps_and_reads_loss_and_memory(tmp_path: Path, made_up: Callable[[str], Contender]) -> None:
+    found = contenders.run(made_up("progress.finish()\n"), tmp_path, "adam", 6, 1, tmp_path / "out.png")
     assert len(found.seconds) == 6 - 1 - contenders.WARM_UP
     assert found.first_loss == 1e8
     assert found.resident > 2**20
@@ -125,23 +126,25 @@ def test_a_run_counts_steps_and_reads_loss_and_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["sys.exit('out of paint')\n", ""], ids=["failed", "silent"])
-def test_a_run_that_fails_ends_the_race_and_shows_why(tmp_path: Path, end: str) -> None:
+def test_a_run_that_fails_ends_the_race_and_shows_why(
+    tmp_path: Path, end: str, made_up: Callable[[str], Contender]
+) -> None:
     with pytest.raises(SystemExit, match="made up failed after 6 steps") as stop:
-        contenders.run(script(tmp_path, end), tmp_path, "adam", 6, 1, tmp_path / "out.png")
+        contenders.run(made_up(end), tmp_path, "adam", 6, 1, tmp_path / "out.png")
     assert ("out of paint" in str(stop.value)) == bool(end)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux alone says")
-def test_a_process_does_not_answer_for_the_memory_of_the_one_that_started_it() -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_peak_memory_of_a_process_excludes_that_of_its_parent() -> None:
     held = torch.ones(2**26)  # 256 MB
-    told = subprocess.run(
-        [sys.executable, "-S", "-c", "import progress; print(progress.peak_memory())"],
-        cwd=E2E,
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "from bench.e2e import progress; print(progress.peak_memory())"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert int(told.stdout) < 2**27 < held.nbytes
+    assert int(done.stdout) < 2**27 < held.nbytes
     assert progress.peak_memory() > held.nbytes
 
 
@@ -153,7 +156,7 @@ def test_peers_get_our_weights_in_the_convention_they_know(tmp_path: Path) -> No
     with torch.no_grad():
         theirs = network.features[:2]((picture - mean) / deviation)
         ours = VGG(weights.load(), ["relu1_1"]).features(picture * 255, ["relu1_1"])["relu1_1"]
-    inside = (..., slice(1, -1), slice(1, -1))  # the border differs: zeros mean another colour there
+    inside = (..., slice(1, -1), slice(1, -1))  # the border differs: zeros mean another color there
     torch.testing.assert_close(theirs[inside], ours[inside], rtol=1e-4, atol=1e-2)
 
 

@@ -1,12 +1,13 @@
-"""The roofline gives the predictions that the design was decided on."""
+"""The roofline's predictions, on which the design is based."""
 
 from __future__ import annotations
 
 import pytest
-import roofline
+
+from bench.gpu import roofline
 
 # Microseconds at 1024^2: fused forward, eager float32 forward, fused backward, eager float32 backward.
-DECIDED_ON = {
+EXPECTED = {
     "relu1_1": ((80, 128, 240, 801), (132, 441, 395, 1671), (266, 266, 799, 2663)),
     "relu2_1": ((40, 128, 120, 497), (66, 441, 197, 1276), (133, 133, 399, 1332)),
     "relu3_1": ((20, 128, 60, 377), (33, 441, 99, 1078), (67, 104, 200, 666)),
@@ -15,7 +16,7 @@ DECIDED_ON = {
 }
 
 
-@pytest.mark.parametrize("layer", DECIDED_ON)
+@pytest.mark.parametrize("layer", EXPECTED)
 def test_predictions_of_the_style_loss(layer: str) -> None:
     channels, n = roofline.LAYERS[layer][0], roofline.positions_of(layer, 1024)
     got = []
@@ -23,7 +24,7 @@ def test_predictions_of_the_style_loss(layer: str) -> None:
         forward, backward = roofline.eager_style(card, channels, n, "float32")
         fused = [roofline.fused(op, card, channels, n, "tf32") for op in ("style_loss", "style_loss backward")]
         got.append(tuple(round(1e6 * s) for s in (fused[0], forward, fused[1], backward)))
-    assert tuple(got) == DECIDED_ON[layer]
+    assert tuple(got) == EXPECTED[layer]
 
 
 def test_half_features_move_half_the_bytes_and_multiply_at_the_rate_of_their_kind() -> None:
@@ -41,10 +42,11 @@ def test_float32_by_tensor_cores_is_three_products_unless_the_ordinary_units_are
 
 
 @pytest.mark.parametrize(
-    ("spoken", "name"), [("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA GeForce RTX 4090", "RTX 4090"), ("Tesla T4", None)]
+    ("driver_name", "name"),
+    [("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA GeForce RTX 4090", "RTX 4090"), ("Tesla T4", None)],
 )
-def test_published_peaks_are_found_by_the_drivers_name(spoken: str, name: str | None) -> None:
-    card = roofline.named(spoken)
+def test_published_peaks_are_found_by_the_drivers_name(driver_name: str, name: str | None) -> None:
+    card = roofline.named(driver_name)
     assert (card.name if card else None) == name
 
 

@@ -1,14 +1,15 @@
-"""Style losses timed beside Gram's: what is held to its slope, how rounds become ratios."""
+"""Style losses timed beside Gram's: the check of gradients, and ratios of rounds."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-import style_losses
 from torch import Tensor
 
-from fastnst.objective import Objective
+from bench.common.results import Report
+from bench.e2e import style_losses
+from fastnst.objective.whole import Objective
 
 
 @pytest.mark.parametrize("loss", ["gram", "sliced"])
@@ -22,14 +23,15 @@ def test_a_gradient_that_is_wrong_is_not_timed(loss: str, monkeypatch: pytest.Mo
         return losses, gradient * 1.03
 
     monkeypatch.setattr(Objective, "value_and_grad", wrong)
-    with pytest.raises(SystemExit, match=f"{loss}: the slope of the loss is"):
+    with pytest.raises(SystemExit, match=f"{loss}: the loss has the derivative"):
         style_losses.check(loss)
 
 
 def test_ratios_are_taken_round_by_round() -> None:
     found = style_losses.rows(64, {"gram": [1.0, 2.0, 4.0], "sliced": [2.0, 2.0, 4.0]})
     assert found[1].ratios == [2.0, 1.0, 1.0]
-    assert style_losses.table(found).splitlines()[3] == "| sliced | 64^2 | 2 (2-4) | 1 (1-2) |"
+    report: Report = {"rows": [vars(row) for row in found]}
+    assert str(style_losses.tables(report)[0]).splitlines()[3] == "| sliced | 64^2 | 2 (2-4) | 1 (1-2) |"
 
 
 def test_rounds_take_steps_of_every_loss_and_the_first_are_not_counted() -> None:

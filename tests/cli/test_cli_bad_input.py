@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_pictures import FAST, save_picture
+from support.picture_files import FAST, save_picture
 
 import fastnst
-from fastnst import demo, memory, transfer
+from fastnst.cli import demo
+from fastnst.run import memory_limits, memory_model
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -62,7 +63,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
     "not an image": (not_an_image, "not an image"),
     "empty": (Path.touch, "empty"),
-    "truncated": (truncated, "damaged or cut short"),
+    "truncated": (truncated, "damaged or truncated"),
     "bomb": (bomb, "60000"),
     "no pixels": (no_pixels, r"0 (x|pixel)|damaged|2 x 2"),
     "one pixel wide": (lambda path: save_picture(path, 40, 1), "1 x 40"),
@@ -73,7 +74,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("role", ["content", "style", "start"])
 @pytest.mark.parametrize("case", FILES)
-def test_a_picture_that_is_none(
+def test_a_file_that_is_not_a_picture(
     run: Run, here: Path, tmp_path: Path, content: Path, style: Path, case: str, role: str
 ) -> None:
     make, words = FILES[case]
@@ -137,7 +138,7 @@ def test_no_permission_to_write_a_gallery(
         ("x" * 300 + ".png", 1, "File name too long"),
     ],
 )
-def test_an_output_that_cannot_be(
+def test_an_invalid_output(
     run: Run, here: Path, content: Path, style: Path, output: str, code: int, words: str
 ) -> None:
     (here / "folder.png").mkdir()
@@ -210,7 +211,7 @@ def test_a_full_disk(
         "--steps",
     ],
 )
-def test_a_value_that_makes_no_sense(run: Run, here: Path, content: Path, style: Path, option: str) -> None:
+def test_an_invalid_value(run: Run, here: Path, content: Path, style: Path, option: str) -> None:
     line = refused(run, 2, "stylize", content, style, "-o", "out.png", *FAST, option)
     name = option.partition("=")[0].removeprefix("--")
     assert name.replace("-", "") in re.sub("[-_]", "", line)
@@ -220,7 +221,7 @@ def test_a_value_that_makes_no_sense(run: Run, here: Path, content: Path, style:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--content-weight", "0", "--style-weight", "0"), "nothing to optimise"),
+        (("--content-weight", "0", "--style-weight", "0"), "nothing to optimize"),
         (("--size", "64", "--crop", "64"), "one of the two"),
         (("--style-layers", "relu1_9"), "'relu1_9'.*did you mean relu1_"),
         (("--content-layers", "rleu4_2"), "'rleu4_2'.*did you mean relu4_2"),
@@ -232,7 +233,7 @@ def test_a_value_that_makes_no_sense(run: Run, here: Path, content: Path, style:
         (("--weights", "vgg19-torchvison"), "did you mean vgg19-torchvision"),
     ],
 )
-def test_a_mistake_is_told_with_the_nearest_that_makes_sense(
+def test_a_mistyped_name_is_reported_with_the_nearest_valid_one(
     run: Run, here: Path, content: Path, style: Path, options: tuple[str, ...], words: str
 ) -> None:
     assert re.search(words, refused(run, 2, "stylize", content, style, "-o", "out.png", *FAST, *options))
@@ -249,10 +250,10 @@ def test_a_mistake_is_told_with_the_nearest_that_makes_sense(
         (("gallery",), "DIR"),
         (("weights", "fetch"), "NAME"),
         (("weights", "fetch", "vgg91"), "did you mean vgg"),
-        (("gallery", ".", "--pairs", "random"), "pairing|holds no"),
+        (("gallery", ".", "--pairs", "random"), "pairing|contains no"),
     ],
 )
-def test_a_command_that_makes_no_sense(run: Run, here: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_an_invalid_command(run: Run, here: Path, arguments: tuple[str, ...], words: str) -> None:
     code = 1 if "random" in arguments else 2
     assert re.search(words, refused(run, code, *arguments))
     assert list(here.iterdir()) == []
@@ -266,7 +267,7 @@ def test_smaller_than_the_deepest_layer_needs(run: Run, here: Path, tmp_path: Pa
     assert list(here.iterdir()) == []
 
 
-def test_a_preset_whose_weights_cannot_be_had(run: Run, here: Path, content: Path, style: Path) -> None:
+def test_a_preset_whose_weights_are_not_available(run: Run, here: Path, content: Path, style: Path) -> None:
     options = ("--preset", "tutorial", "--content-layers", "relu4_2")
     line = refused(run, 1, "stylize", content, style, "-o", "out.png", *options)
     assert "VGG-16" in line
@@ -278,8 +279,8 @@ def test_a_preset_whose_weights_cannot_be_had(run: Run, here: Path, content: Pat
 def test_out_of_memory_says_a_size_that_does_fit(
     run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda device: int(memory.MODEL["loading"]) + 8 * 2**20)
-    monkeypatch.setattr(memory, "WORKSPACE", 2**20)
+    monkeypatch.setattr(memory_limits, "available", lambda device: int(memory_model.MODEL["loading"]) + 8 * 2**20)
+    monkeypatch.setattr(memory_model, "WORKSPACE", 2**20)
     line = refused(run, 1, "stylize", content, style, "-o", "out.png", *FAST, "--size", size, "--tiles", "off")
     assert "out of memory" in line
     fits = re.search(r"--size (\d+) would fit", line)
@@ -294,7 +295,7 @@ def test_an_allocation_that_fails_says_so(
     def fails(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(transfer.Stylizer, "load_style", fails)
+    monkeypatch.setattr("fastnst.run.scene.SceneLoader.style", fails)
     assert "out of memory" in refused(run, 1, "stylize", content, style, "-o", "out.png", *FAST)
 
 
@@ -339,13 +340,11 @@ def test_a_wrong_weights_file(
     assert list(here.iterdir()) == []
 
 
-def test_what_nobody_thought_of_is_one_line_too(
-    run: Run, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_error_is_one_line(run: Run, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise ZeroDivisionError("so\nsurprising")
 
-    monkeypatch.setattr(transfer.Stylizer, "load_style", fails)
+    monkeypatch.setattr("fastnst.run.scene.SceneLoader.style", fails)
     arguments = ("stylize", content, style, "-o", "out.png", *FAST)
     line = refused(run, 1, *arguments)
     assert line == ("fastnst: error: ZeroDivisionError: so surprising; run again with --debug for the traceback\n")

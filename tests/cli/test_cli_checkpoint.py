@@ -1,4 +1,4 @@
-"""Scales and checkpoints on the command line: options become settings, runs go on, and mistakes are one line."""
+"""Scales and checkpoints on the command line: options become settings, runs resume, and mistakes are one line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_pictures import FAST, LAYERS, environment
+from support.commands import settings_from
+from support.picture_files import FAST, LAYERS, environment
 
-from fastnst import cli, commands
-from fastnst.settings import Settings
+from fastnst.config.settings import Settings
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -36,15 +36,14 @@ Run = Callable[..., tuple[int, str, str]]
     ],
 )
 def test_an_option_becomes_a_setting(options: tuple[str, ...], changes: dict[str, object]) -> None:
-    parsed = commands._settings(cli._parse(["stylize", "a.png", "b.png", *options]))
-    assert parsed == Settings.of(**changes)
+    assert settings_from(*options) == Settings.from_preset(**changes)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (("--scales", "some"), "scales: expected a whole number of at least 1"),
-        (("--scales", "512,256"), "scales 512,256: expected sides that grow"),
+        (("--scales", "512,256"), "scales 512,256: expected increasing sides"),
         (
             ("--scale-factor", "root"),
             "scale_factor: expected a finite number of at least 1.1 and at most 1000, got 'root'",
@@ -52,7 +51,7 @@ def test_an_option_becomes_a_setting(options: tuple[str, ...], changes: dict[str
         (("--steps", "5,,5"), "steps: expected a whole number of at least 1"),
         (("--steps", "1,2,3", "--scales", "2"), "steps 1,2,3: 3 numbers for 2 scales"),
         (("--style-size", "50", "--style-scale", "2"), "style_size 50 and style_scale 2: give one of the two"),
-        (("--resume",), "resume: expected the file to go on from as well (--checkpoint FILE)"),
+        (("--resume",), "resume: expected the file to continue from as well (--checkpoint FILE)"),
         (("--checkpoint-every", "5"), "--checkpoint-every: expected the file to write as well (--checkpoint FILE)"),
         (("--checkpoint", "a.ckpt", "--checkpoint-every", "0"), "checkpoint_every: expected a whole number"),
         (
@@ -88,7 +87,7 @@ def test_a_run_is_resumed_refused_and_forced(run: Run, here: Path, content: Path
         assert (here / "run.ckpt").read_bytes() == kept
         return code, err.removeprefix("fastnst: error: run.ckpt").strip()
 
-    there = "is there already; go on from it with --resume, or begin anew with --force"
+    there = "exists already; continue from it with --resume, or start over with --force"
     assert line() == (2, there)
     assert line("--resume", "--tv-weight", 3) == (1, ": of a run with other settings: tv_weight was 0.1, is 3.0")
     assert line("--resume", "--init", "style") == (
@@ -97,7 +96,7 @@ def test_a_run_is_resumed_refused_and_forced(run: Run, here: Path, content: Path
     )
     (here / "out.png").unlink()
     code, out, err = run(*words, "--resume")
-    assert (code, out, err) == (0, "out.png\n", "fastnst: run.ckpt: this run is finished, here is its result\n")
+    assert (code, out, err) == (0, "out.png\n", "fastnst: run.ckpt: this run is finished; returning its result\n")
     assert (here / "out.png").read_bytes() == first
     assert run(*words, "--force", "--seed", 3)[0] == 0
     assert (here / "run.ckpt").read_bytes() != kept
@@ -108,7 +107,7 @@ def test_a_run_is_resumed_refused_and_forced(run: Run, here: Path, content: Path
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
-def test_ctrl_c_says_how_to_go_on(here: Path, content: Path, style: Path) -> None:
+def test_ctrl_c_says_how_to_resume(here: Path, content: Path, style: Path) -> None:
     words = ["stylize", content, style, "-o", "out.png", "--size", 48, "--steps", 10**6, *LAYERS]
     words += ["--checkpoint", "run.ckpt", "--checkpoint-every", 2]
     process = subprocess.Popen(
@@ -125,7 +124,7 @@ def test_ctrl_c_says_how_to_go_on(here: Path, content: Path, style: Path) -> Non
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "out.png\n")
-    assert err.endswith("fastnst: interrupted; what there is has been saved; --resume goes on from run.ckpt\n")
+    assert err.endswith("fastnst: interrupted; the result so far has been saved; --resume continues from run.ckpt\n")
     assert "Traceback" not in err
 
 

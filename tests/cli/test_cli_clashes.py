@@ -1,4 +1,4 @@
-"""Nothing that a run writes replaces a file that it reads, or another that it writes; all of it is known before."""
+"""No file that a run writes replaces one that it reads or another that it writes; this is checked before the run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_pictures import FAST, save_picture
+from support.picture_files import FAST, save_picture
 
-from fastnst import demo, gallery, inputs, stylize
+from fastnst import gallery, stylize
+from fastnst.cli import demo
+from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
-from fastnst.settings import Settings
+from fastnst.run import clashes
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -93,7 +95,7 @@ def test_links_do_not_hide_a_clash(run: Run, files: Path, tmp_path: Path, way: s
     assert contents(files) == before
 
 
-def test_what_lies_in_a_folder_that_is_removed_is_refused(run: Run, files: Path) -> None:
+def test_files_in_a_folder_that_is_removed_are_refused(run: Run, files: Path) -> None:
     (files / ".b.part").mkdir()
     shutil.copy(files / "s.png", files / ".b.part" / "s.png")
     code, _, err = run("stylize", "q_0002.png", ".b.part/s.png", *FAST, "-o", "a.png", "--checkpoint", "b")
@@ -107,7 +109,7 @@ def test_the_weights_are_not_replaced(run: Run, files: Path, monkeypatch: pytest
     assert (code, "-o weights.png: is the weights as well" in err) == (2, True)
 
 
-def test_a_snapshot_replaces_snapshots_and_no_picture_of_other_making(run: Run, files: Path) -> None:
+def test_a_snapshot_replaces_snapshots_and_no_other_picture(run: Run, files: Path) -> None:
     words = ("stylize", *INPUTS, *FAST, "-o", "a.png", "--snapshot-every", "1", "-q")
     assert run(*words)[0] == 0
     assert run(*words)[0] == 0  # over those of the run before
@@ -115,7 +117,7 @@ def test_a_snapshot_replaces_snapshots_and_no_picture_of_other_making(run: Run, 
     before = contents(files)
     code, _, err = run(*words)
     assert code == 2
-    assert "a_0002.png is there already, and fastnst did not make it; replace it by a snapshot with --force" in err
+    assert "a_0002.png exists already, and fastnst did not make it; replace it by a snapshot with --force" in err
     assert contents(files) == before
     shutil.copy(files / "s.png", files / "a_0003.png")  # of a step that the run does not come to, or is not shown
     assert run(*words, "--force")[0] == 0
@@ -134,14 +136,14 @@ def test_from_python_a_checkpoint_replaces_no_input(files: Path) -> None:
 
 
 def test_a_gallery_replaces_no_input(pictures: Path, out: Path) -> None:
-    settings = Settings.of(
+    settings = Settings.from_preset(
         size=48, steps=1, scales=1, content_layers=(("relu1_1", 1.0),), style_layers=(("relu1_1", 1.0),)
     )
     gallery.run(pictures, out, settings, pairing="order")
     before = contents(out)
     for name in (out / "sheet.jpg", out / "gen_0" / "gen_1.jpg"):
         with pytest.raises(UsageError, match=r"(sheet|folder) .*: is the start picture as well"):
-            gallery.run(pictures, out, settings.but(init=str(name)), pairing="order", force=True)
+            gallery.run(pictures, out, settings.replace(init=str(name)), pairing="order", force=True)
     assert contents(out) == before
 
 
@@ -180,13 +182,13 @@ def test_what_counts_as_a_clash(here: Path, written: list[str], read: list[str],
     pairs: list[Any] = [[(name, name) for name in names] for names in (written, read)]
     if clash:
         with pytest.raises(UsageError, match="as well, and would replace it"):
-            inputs.refuse_clashes(*pairs)
+            clashes.refuse_clashes(*pairs)
     else:
-        inputs.refuse_clashes(*pairs)
+        clashes.refuse_clashes(*pairs)
 
 
 def test_two_files_whose_names_differ_in_case_are_two(here: Path) -> None:
     for name in ("A.png", "a.png"):
         (here / name).touch()
     if len(list(here.iterdir())) == 2:
-        inputs.refuse_clashes([("output", "A.png")], [("content", "a.png")])
+        clashes.refuse_clashes([("output", "A.png")], [("content", "a.png")])

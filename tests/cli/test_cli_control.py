@@ -1,4 +1,4 @@
-"""Several styles, masks, layers by pattern and the other ways to steer, from the command line."""
+"""Several styles, masks, layers by pattern and other controls, from the command line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_pictures import FAST, save_picture
 from PIL import Image
+from support.commands import settings_from
+from support.picture_files import FAST, save_picture
 
-from fastnst import cli, commands, images
-from fastnst.settings import Settings
+from fastnst import images
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -31,15 +31,11 @@ def half(path: Path, like: Path, left: bool) -> Path:
     return path
 
 
-def parsed(*arguments: object) -> Settings:
-    return commands._settings(cli._parse(["stylize", "a", "b", *map(str, arguments)]))
-
-
 def pixels(path: str | Path) -> torch.Tensor:
     return images.load(path).pixels
 
 
-def test_several_styles_name_the_result_and_weigh_in_it(
+def test_several_styles_name_the_result_and_contribute_to_it(
     run: Run, here: Path, content: Path, style: Path, other: Path
 ) -> None:
     name = f"{content.stem}_{style.stem}_{other.stem}.png"
@@ -51,9 +47,7 @@ def test_several_styles_name_the_result_and_weigh_in_it(
     assert not torch.equal(results[0], results[2])
 
 
-def test_masks_are_heeded_recorded_and_found_again(
-    run: Run, here: Path, content: Path, style: Path, other: Path
-) -> None:
+def test_masks_are_used_recorded_and_found_again(run: Run, here: Path, content: Path, style: Path, other: Path) -> None:
     left, right = half(here / "left.png", content, True), half(here / "right.png", content, False)
     source = [half(here / f"source{i}.png", picture, True) for i, picture in enumerate((style, other))]
     masks = ("--mask", left, right, "--style-mask", *source, "--content-mask", left)
@@ -67,14 +61,14 @@ def test_masks_are_heeded_recorded_and_found_again(
         assert f"# {part}: " in out
 
 
-def test_a_mask_that_has_gone_stops_a_repetition(run: Run, here: Path, content: Path, style: Path) -> None:
+def test_a_missing_mask_stops_a_repetition(run: Run, here: Path, content: Path, style: Path) -> None:
     left = half(here / "left.png", content, True)
     assert run("stylize", content, style, "-o", "a.png", *FAST, "-q", "--mask", left)[0] == 0
     left.unlink()
     code, out, err = run("stylize", "--like", "a.png")
     assert (code, out) == (2, "")
     assert err == (
-        "fastnst: error: --like a.png: its mask was left.png, which is neither beside it nor here; "
+        "fastnst: error: --like a.png: its mask was left.png, which is neither beside it nor in the current folder; "
         "name both: CONTENT STYLE\n"
     )
 
@@ -87,18 +81,18 @@ def test_a_mask_that_has_gone_stops_a_repetition(run: Run, here: Path, content: 
         (("--content-mask", "black.png"), "content mask black.png: has no pixel above zero; paint white what counts"),
         (("--mask", "nowhere.png"), "nowhere.png"),
         (("--style-weights", "1,x"), "style_weights: expected numbers like (2.0, 1.0), got '1,x'"),
-        (("--style-weights", "0"), "style_weights (0.0,): expected one above zero at least"),
+        (("--style-weights", "0"), "style_weights (0.0,): expected at least one above zero"),
         (("--betas", "0.9"), "betas: expected two numbers like (0.9, 0.999), got (0.9,)"),
-        (("--style-layers", "rleu*"), "--style-layers: layers 'rleu*': rleu* fits no layer of vgg19"),
+        (("--style-layers", "rleu*"), "--style-layers: layers 'rleu*': rleu* matches no layer of vgg19"),
         (
             ("--style-layers", "relu1_1:2*x"),
-            "the weight of relu1_1 is '2*x', expected a number, or a curve like 256*0.25",
+            "the weight of relu1_1 is '2*x', expected a number, or a series like 256*0.25",
         ),
         (("--style-loss", "gramm"), "unknown style loss 'gramm', did you mean gram?"),
-        (("--tv-kind", "nine"), "unrecognised argument '--tv-kind'"),
+        (("--tv-kind", "nine"), "unrecognized argument '--tv-kind'"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(
+def test_invalid_options_are_one_line(
     run: Run, here: Path, content: Path, style: Path, options: tuple[str, ...], message: str
 ) -> None:
     half(here / "left.png", content, True)
@@ -118,19 +112,19 @@ def test_no_result_is_written_over_a_mask(run: Run, here: Path, content: Path, s
     assert "is the mask as well" in err
 
 
-def test_layers_by_pattern_and_curve() -> None:
-    settings = parsed("--style-layers", "relu?_1:256*0.25", "--content-layers", "relu4_2:0.5,conv5_1")
+def test_layers_by_pattern_and_series_of_weights() -> None:
+    settings = settings_from("--style-layers", "relu?_1:256*0.25", "--content-layers", "relu4_2:0.5,conv5_1")
     names = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     assert settings.style_layers == tuple(zip(names, (256.0, 64.0, 16.0, 4.0, 1.0), strict=True))
     assert settings.content_layers == (("relu4_2", 0.5), ("conv5_1", 1.0))
-    assert parsed("--style-layers", "pool[12]").style_layers == (("pool1", 1.0), ("pool2", 1.0))
+    assert settings_from("--style-layers", "pool[12]").style_layers == (("pool1", 1.0), ("pool2", 1.0))
 
 
 def test_options_reach_their_settings() -> None:
-    settings = parsed(
-        *("--style-loss", "wasserstein", "--style-weights", "2,1", "--normalise-gradients", "--clamp"),
-        *("--betas", "0.8,0.99", "--epsilon", "1e-6", "--keep-colour", "lab", "--match-colour", "pca"),
+    settings = settings_from(
+        *("--style-loss", "wasserstein", "--style-weights", "2,1", "--normalize-gradients", "--clamp"),
+        *("--betas", "0.8,0.99", "--epsilon", "1e-6", "--keep-color", "lab", "--match-color", "pca"),
     )
-    assert (settings.style_loss, settings.style_weights, settings.normalise_gradients) == ("wasserstein", (2, 1), True)
+    assert (settings.style_loss, settings.style_weights, settings.normalize_gradients) == ("wasserstein", (2, 1), True)
     assert (settings.clamp, settings.betas, settings.epsilon) == (True, (0.8, 0.99), 1e-6)
-    assert (settings.keep_colour, settings.match_colour) == ("lab", "pca")
+    assert (settings.keep_color, settings.match_color) == ("lab", "pca")

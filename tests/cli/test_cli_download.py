@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_pictures import FAST
+from support.picture_files import FAST
 
 from fastnst.weights import entries
 
@@ -31,7 +31,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[entries.Entry]:
-    """A catalogue of one entry of 1000 bytes, of which a server on this machine sends ``request.param``."""
+    """A catalog of one entry of 1000 bytes, of which a server on this machine sends ``request.param``."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.sent = request.param  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -60,7 +60,7 @@ def test_a_download_shows_progress_and_prints_where_it_is(run: Run, served: entr
 
 @pytest.mark.parametrize("command", ["fetch", "stylize"])
 @pytest.mark.parametrize("served", [400], indirect=True)
-def test_a_download_cut_in_the_middle(
+def test_a_download_that_breaks_off(
     run: Run, here: Path, content: Path, style: Path, served: entries.Entry, command: str
 ) -> None:
     arguments: tuple[object, ...] = ("weights", "fetch", "test")

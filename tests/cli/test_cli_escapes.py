@@ -1,4 +1,4 @@
-"""What foreign files say reaches the terminal, and files for people, in printable characters and single lines."""
+"""Text from foreign files reaches the terminal and TOML files as printable characters in single lines."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_pictures import FAST, save_picture
 from PIL import Image, PngImagePlugin
+from support.picture_files import FAST, save_picture
 
 import fastnst
-from fastnst import settings_file, transfer
+from fastnst.cli.output import Results, messages
+from fastnst.cli.progress import GalleryBar
+from fastnst.config import load_settings, save_settings
+from fastnst.config.settings import Settings
 from fastnst.errors import UsageError, printable, shown
-from fastnst.progress import GalleryBar, Results, messages
-from fastnst.settings import Settings
 
 Run = Callable[..., tuple[int, str, str]]
 NASTY = "a\x1b[31mb\nc\rd\x9be\u202ef\u2028g\x07\x7f"
@@ -122,22 +123,22 @@ def test_each_comment_of_the_settings_is_a_line_and_the_rest_is_toml(run: Run, h
     assert [line.partition(":")[0] for line in comments] == ["# content", "# style"]
     assert comments[1] == f'# style: "é.png", sha256 {SHA}'
     (here / "a.toml").write_text(out, encoding="utf-8")
-    found = Settings.from_file("a.toml")
+    found = load_settings("a.toml")
     assert found.init == f"{NASTY}.png"
     assert found.style_layers == ((NASTY, 1.0),)
 
 
 @pytest.mark.parametrize("text", [NASTY, "\x80\x9f", "\u200e\u2069", "\U000e0001", "plain"])
-def test_toml_holds_the_text_and_no_character_of_control(here: Path, text: str) -> None:
-    settings = Settings.of(init=text, style_layers=[(text, 1.0)])
-    path = settings_file.write_toml(here / "a.toml", settings)
+def test_toml_holds_the_text_without_control_characters(here: Path, text: str) -> None:
+    settings = Settings.from_preset(init=text, style_layers=[(text, 1.0)])
+    path = save_settings(here / "a.toml", settings)
     assert path.read_text(encoding="utf-8").replace("\n", "").isprintable()
-    assert Settings.from_file(path) == settings
+    assert load_settings(path) == settings
 
 
-def test_what_toml_cannot_hold_is_refused(run: Run, here: Path) -> None:
-    with pytest.raises(UsageError, match=r"a\.toml: TOML cannot hold '\\udc9b' of a setting"):
-        settings_file.write_toml(here / "a.toml", Settings.of(init="\udc9b"))
+def test_text_that_toml_cannot_represent_is_refused(run: Run, here: Path) -> None:
+    with pytest.raises(UsageError, match=r"a\.toml: TOML cannot represent '\\udc9b' in a setting"):
+        save_settings(here / "a.toml", Settings.from_preset(init="\udc9b"))
     carrying(here / "a.png", {"init": "\udc9b.png"})
     code, out, err = run("settings", "a.png")
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -150,7 +151,7 @@ def test_errors_and_messages_are_printable_whatever_raised_them(
         logging.getLogger("fastnst").warning("%s", NASTY)
         raise ZeroDivisionError(NASTY)
 
-    monkeypatch.setattr(transfer.Stylizer, "load_style", fails)
+    monkeypatch.setattr("fastnst.run.scene.SceneLoader.style", fails)
     for more in ((), ("--debug",)):
         code, out, err = run("stylize", content, style, "-o", "out.png", *FAST, *more)
         assert (code, out) == (1, "")
@@ -187,7 +188,7 @@ def test_messages_are_cut(capfd: pytest.CaptureFixture[str]) -> None:
     assert len(capfd.readouterr().err) < 5000
 
 
-def test_weights_say_nothing_raw(run: Run, here: Path) -> None:
+def test_metadata_of_weights_is_escaped(run: Run, here: Path) -> None:
     import torch
     from safetensors.torch import save_file
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_pictures import LAYERS
+from support.picture_files import LAYERS
 
-from fastnst import memory, planning
+from fastnst.run import memory_limits, planning
 
 Run = Callable[..., tuple[int, str, str]]
 PLAN = ("--plan", "--size", "192", "--scales", "2", "--steps", "7,3", *LAYERS)
@@ -40,11 +40,11 @@ def test_as_json(run: Run, content: Path, style: Path) -> None:
     assert facts["fits"] is True
 
 
-def test_a_size_that_does_not_fit_is_no_error_but_said(
+def test_a_size_that_does_not_fit_is_reported_without_an_error(
     run: Run, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out, _ = run("stylize", content, style, *PLAN, "--json")
-    monkeypatch.setattr(memory, "available", lambda device: json.loads(out)["bytes"])
+    monkeypatch.setattr(memory_limits, "available", lambda device: json.loads(out)["bytes"])
     code, out, _ = run("stylize", content, style, *PLAN, "--size", "1000")
     assert code == 0
     assert "does not fit; --size " in out

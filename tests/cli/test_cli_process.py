@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_pictures import FAST, LAYERS, environment, python
 from PIL import Image
+from support.picture_files import FAST, LAYERS, environment, python
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and /dev are those of POSIX")
 
@@ -56,7 +56,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @posix
-def test_ctrl_c_saves_what_there_is(here: Path, content: Path, style: Path) -> None:
+def test_ctrl_c_saves_the_result_so_far(here: Path, content: Path, style: Path) -> None:
     options = ("--size", "48", "--steps", "1000000", "--snapshot-every", "3", *LAYERS)
     process = start("stylize", content, style, "-o", "out.png", *options)
     wait_for(here / "out_0003.png", process)
@@ -64,7 +64,7 @@ def test_ctrl_c_saves_what_there_is(here: Path, content: Path, style: Path) -> N
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out.splitlines()[-1] == "out.png"
-    assert err.endswith("fastnst: interrupted; what there is has been saved\n")
+    assert err.endswith("fastnst: interrupted; the result so far has been saved\n")
     assert "Traceback" not in err
     with Image.open(here / "out.png") as image:
         assert image.size == (48, 36)
@@ -72,7 +72,7 @@ def test_ctrl_c_saves_what_there_is(here: Path, content: Path, style: Path) -> N
 
 
 @posix
-def test_a_reader_that_goes_does_not_stop_the_work(here: Path, content: Path, style: Path) -> None:
+def test_a_closed_pipe_does_not_stop_the_run(here: Path, content: Path, style: Path) -> None:
     process = start("stylize", content, style, "-o", "out.png", *FAST, "--snapshot-every", "1", "--quiet")
     assert process.stdout is not None
     process.stdout.close()
@@ -85,6 +85,7 @@ def test_a_reader_that_goes_does_not_stop_the_work(here: Path, content: Path, st
 
 @posix
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>&1 | true"])
+@pytest.mark.sweep(2)
 def test_closed_streams_do_no_harm(here: Path, content: Path, style: Path, closed: str) -> None:
     words = [sys.executable, "-m", "fastnst", "stylize", content, style, "-o", "out.png", *FAST]
     command = " ".join(f"'{word}'" for word in words)

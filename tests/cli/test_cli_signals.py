@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP save what there is, once, and say so by the exit code."""
+"""Ctrl-C, SIGTERM and SIGHUP save the result so far, once, and set the exit code."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_pictures import LAYERS, environment
 from PIL import Image
+from support.picture_files import LAYERS, environment
 
-from fastnst import interrupts
-from fastnst.interrupts import Interrupts, heeded, uninterrupted
+from fastnst import process
+from fastnst.process import Interrupts, handling_signals, signals_held
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 
@@ -29,13 +29,13 @@ sys.argv = ["fastnst", *sys.argv[1:]]
 sys.exit(main())
 """
 SLOW_SAVING = """
-from fastnst import transfer
-save = transfer.Result.save
+import fastnst
+save = fastnst.Result.save
 def slow(self, path, **more):
     open("saving", "w").close()
     time.sleep(1)
     return save(self, path, **more)
-transfer.Result.save = slow
+fastnst.Result.save = slow
 """
 LONG = ("--size", "48", "--steps", "1000000", "--scales", "1", *LAYERS)
 
@@ -59,14 +59,16 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize(
     ("number", "by"), [(signal.SIGINT, ""), (signal.SIGTERM, " by SIGTERM"), (signal.SIGHUP, " by SIGHUP")]
 )
-def test_a_signal_saves_what_there_is(here: Path, content: Path, style: Path, number: signal.Signals, by: str) -> None:
+def test_a_signal_saves_the_result_so_far(
+    here: Path, content: Path, style: Path, number: signal.Signals, by: str
+) -> None:
     process = start("stylize", content, style, "-o", "out.png", *LONG, "--snapshot-every", 3)
     wait_for(here / "out_0003.png", process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert out.splitlines()[-1] == "out.png"
-    assert err.endswith(f"fastnst: interrupted{by}; what there is has been saved\n")
+    assert err.endswith(f"fastnst: interrupted{by}; the result so far has been saved\n")
     assert "Traceback" not in err
     with Image.open(here / "out.png") as image:
         assert image.size == (48, 36)
@@ -83,13 +85,13 @@ def test_more_signals_while_saving_change_nothing(here: Path, content: Path, sty
         time.sleep(0.05)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "out.png\n")
-    assert err.endswith("fastnst: interrupted; what there is has been saved; --resume goes on from run.ckpt\n")
+    assert err.endswith("fastnst: interrupted; the result so far has been saved; --resume continues from run.ckpt\n")
     assert "Traceback" not in err
     with Image.open(here / "out.png") as image:
         assert image.size == (48, 36)
 
 
-def test_signals_until_the_process_has_gone_give_no_traceback(here: Path, content: Path, style: Path) -> None:
+def test_signals_until_the_process_ends_give_no_traceback(here: Path, content: Path, style: Path) -> None:
     process = start("stylize", content, style, "-o", "out.png", *LONG, "--snapshot-every", 3)
     wait_for(here / "out_0003.png", process)
     while process.poll() is None:
@@ -114,14 +116,14 @@ def test_what_nohup_ignores_stays_ignored(here: Path, content: Path, style: Path
 def test_of_several_ranks_sigterm_ends_each_at_once(here: Path) -> None:
     """A rank that waits for one that has died would not hear it."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    with heeded(2):
+    with handling_signals(2):
         assert {number: signal.getsignal(number) for number in before} == before
 
 
-def test_handlers_are_those_of_before_after_the_block() -> None:
+def test_handlers_are_restored_after_the_block() -> None:
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        with heeded() as caught:
+        with handling_signals() as caught:
             assert all(signal.getsignal(number) is caught for number in before)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGTERM)
@@ -137,14 +139,14 @@ def test_handlers_of_others_and_other_threads_are_left_alone() -> None:
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         mine = signal.getsignal(signal.SIGTERM)
-        with heeded(), uninterrupted():
+        with handling_signals(), signals_held():
             assert signal.getsignal(signal.SIGTERM) is mine
     finally:
         signal.signal(signal.SIGTERM, before)
     found: list[object] = []
 
     def elsewhere() -> None:
-        with heeded() as caught, uninterrupted():
+        with handling_signals() as caught, signals_held():
             found.extend([caught, signal.getsignal(signal.SIGINT)])
 
     thread = threading.Thread(target=elsewhere)
@@ -154,19 +156,19 @@ def test_handlers_of_others_and_other_threads_are_left_alone() -> None:
     assert found[1] is signal.getsignal(signal.SIGINT)
 
 
-def test_what_is_held_back_comes_after_the_block() -> None:
+def test_held_signals_arrive_after_the_block() -> None:
     came: list[object] = []
 
     def saving(caught: Interrupts) -> None:
-        with uninterrupted():
+        with signals_held():
             signal.raise_signal(signal.SIGTERM)
             came.append(caught.first)
 
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        with heeded() as caught, pytest.raises(KeyboardInterrupt):
+        with handling_signals() as caught, pytest.raises(KeyboardInterrupt):
             saving(caught)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (came, caught.first) == ([None], signal.SIGTERM)
-    assert interrupts.NAMES == ("SIGINT", "SIGTERM", "SIGHUP")
+    assert process.NAMES == ("SIGINT", "SIGTERM", "SIGHUP")

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_pictures import FAST, LAYERS, save_picture
 from PIL import Image
+from support.commands import settings_from
+from support.picture_files import FAST, LAYERS, save_picture
 from tqdm import tqdm
 
-from fastnst import cli, commands, images, transfer
-from fastnst.objective import Objective
-from fastnst.presets import PRESETS
-from fastnst.progress import messages
-from fastnst.settings import Settings
+from fastnst import cli, images
+from fastnst.cli.output import messages
+from fastnst.config.presets import PRESETS
+from fastnst.config.ranges import RANGES
+from fastnst.config.settings import Settings
+from fastnst.objective.whole import Objective
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -28,10 +30,6 @@ Run = Callable[..., tuple[int, str, str]]
 def size(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
         return image.width, image.height
-
-
-def parsed(*arguments: str) -> Settings:
-    return commands._settings(cli._parse(["stylize", "a", "b", *arguments]))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
@@ -46,7 +44,7 @@ def test_the_result_is_written_and_its_path_is_all_of_stdout(
     assert "left" in err
 
 
-def test_a_missing_folder_is_offered_and_made(run: Run, here: Path, content: Path, style: Path) -> None:
+def test_a_missing_folder_is_created_with_parents(run: Run, here: Path, content: Path, style: Path) -> None:
     code, out, err = run("stylize", content, style, "-o", "one/two/out.png", *FAST)
     assert (code, out) == (1, "")
     assert "one/two/out.png: there is no folder one/two; make it first, or pass parents=True (--parents)" in err
@@ -95,13 +93,13 @@ def test_json_is_one_object_with_the_facts_of_the_run(run: Run, content: Path, s
 def test_the_settings_are_in_the_file(run: Run, here: Path, content: Path, style: Path) -> None:
     run("stylize", content, style, "-o", "out.png", *FAST, "--seed", "7")
     written = images.read_settings(here / "out.png")
-    settings = json.loads(json.dumps(parsed(*FAST, "--seed", "7").to_dict()))
+    settings = json.loads(json.dumps(settings_from(*FAST, "--seed", "7").to_dict()))
     assert written is not None
     assert {name: written[name] for name in settings} == settings
     assert written.keys() - settings.keys() == {"fastnst", "files"}
 
 
-def test_without_o_the_name_is_made_of_both_and_not_replaced_unforced(
+def test_without_o_the_name_is_made_of_both_and_replaced_only_with_force(
     run: Run, here: Path, content: Path, style: Path
 ) -> None:
     assert run("stylize", content, style, *FAST)[:2] == (0, "photo_painting.png\n")
@@ -141,7 +139,7 @@ def test_snapshots_count_steps_over_all_scales_and_have_the_final_size(
     assert "scale 2/2 step 2/2" in err
 
 
-def test_transparency_is_put_back(run: Run, tmp_path: Path, here: Path, style: Path) -> None:
+def test_transparency_is_restored(run: Run, tmp_path: Path, here: Path, style: Path) -> None:
     content = save_picture(tmp_path / "clear.png", 48, 48, channels=4)
     assert run("stylize", content, style, "-o", "out.png", *FAST, "--snapshot-every", "1")[0] == 0
     for name in ("out.png", "out_0001.png"):
@@ -191,13 +189,13 @@ def test_a_start_picture_is_used_at_the_contents_size(run: Run, tmp_path: Path, 
     ],
 )
 def test_an_option_becomes_a_setting(option: str, text: str, field: str, value: object) -> None:
-    assert getattr(parsed(option, text), field) == value
+    assert getattr(settings_from(option, text), field) == value
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_is_not_given_is_the_presets(preset: str) -> None:
-    assert parsed("--preset", preset) == Settings.of(preset)
-    assert parsed("--preset", preset, "--seed", "3") == dataclasses.replace(Settings.of(preset), seed=3)
+    assert settings_from("--preset", preset) == Settings.from_preset(preset)
+    assert settings_from("--preset", preset, "--seed", "3") == dataclasses.replace(Settings.from_preset(preset), seed=3)
 
 
 @pytest.mark.parametrize(("command", "preset"), [("stylize", "default"), ("gallery", "tutorial")])
@@ -209,9 +207,22 @@ def test_the_help_shows_the_presets_defaults(command: str, preset: str, capsys: 
     for name in ("steps", "optimizer", "pooling", "learning_rate", "style_weight"):
         option = name.replace("_", "-")
         line = text[text.rindex(f" --{option} ") :]
-        assert f"(default: {getattr(Settings.of(preset), name)})" in line[: line.index(")") + 1]
+        assert f"default: {getattr(Settings.from_preset(preset), name)})" in line[: line.index(")") + 1]
     for name in PRESETS:
         assert f" {name}: " in text
+
+
+def test_the_help_shows_range_and_unit_of_every_setting_with_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["stylize", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name, allowed in RANGES.items():
+        option = f" --{name.replace('_', '-')} "
+        if option not in text or name.endswith("layers"):
+            continue
+        unit = Settings.__dataclass_fields__[name].metadata["unit"]
+        line = text[text.rindex(option) :]
+        assert f"({allowed.short()}{' ' * bool(unit)}{unit}; default: " in line[: line.index(")") + 1]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,25 +232,25 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("fastnst 0.")
 
 
-def test_messages_stand_on_lines_of_their_own_beside_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_are_on_lines_of_their_own_beside_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
     log = logging.getLogger("fastnst")
     with messages(quiet=False), tqdm(total=2, file=sys.stderr) as bar:
         bar.update()
         log.warning("first\nsecond")
-        log.info("told")
+        log.info("shown")
     with messages(quiet=True):
         log.warning("unheard")
     log.warning("unheard too")
     lines = capsys.readouterr().err.replace("\r", "\n").split("\n")
     assert "fastnst: warning: first second" in lines
-    assert "fastnst: told" in lines
+    assert "fastnst: shown" in lines
     assert not any("unheard" in line for line in lines)
 
 
 def test_ctrl_c_while_loading_writes_nothing(
     run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer.Stylizer, "load_style", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("fastnst.run.scene.SceneLoader.style", lambda *_: signal.raise_signal(signal.SIGINT))
     assert run("stylize", content, style, "-o", "out.png", *FAST) == (130, "", "fastnst: interrupted\n")
     assert list(here.iterdir()) == []
 
@@ -267,11 +278,11 @@ def test_ctrl_c_between_scales_saves_the_coarse_scale_at_full_size(
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(transfer, "Objective", second_interrupts)
+    monkeypatch.setattr("fastnst.run.scene_run.Objective", second_interrupts)
     options = ("--crop", "128", "--scales", "2", "--steps", "2", *LAYERS)
     code, out, err = run("stylize", content, style, "-o", "out.png", *options)
     assert (code, out) == (130, "out.png\n")
-    assert err.endswith("fastnst: interrupted; what there is has been saved\n")
+    assert err.endswith("fastnst: interrupted; the result so far has been saved\n")
     assert size(here / "out.png") == (128, 128)
 
 

@@ -7,30 +7,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_pictures import FAST
+from support.commands import settings_from
+from support.picture_files import FAST
 
-from fastnst import cli, commands, images, memory, transfer
-from fastnst.settings import Settings, parse_bytes
-from fastnst.tiled import TiledObjective
+from fastnst import images
+from fastnst.config import load_settings
+from fastnst.config.parsing import parse_bytes
+from fastnst.run import memory_model
+from fastnst.strips.objective import StripObjective
 
 Run = Callable[..., tuple[int, str, str]]
 EXACT = ("--precision", "float64", "-q")
 
 
-def parsed(*arguments: object) -> Settings:
-    return commands._settings(cli._parse(["stylize", "a", "b", *map(str, arguments)]))
-
-
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The strips of every objective that looks at a picture so."""
+    """The number of strips of every objective that is made."""
     counts: list[int] = []
 
-    class Watched(TiledObjective):
+    class Watched(StripObjective):
         def __init__(self, *arguments: object, **named: object) -> None:
             super().__init__(*arguments, **named)
             counts.append(self.strips.count)
 
-    monkeypatch.setattr(transfer, "TiledObjective", Watched)
+    monkeypatch.setattr("fastnst.run.scene_run.StripObjective", Watched)
     return counts
 
 
@@ -44,14 +43,14 @@ def test_strips_make_the_same_picture(
     assert counts
     assert min(counts) > 1
     assert torch.equal(*(images.load(here / name).pixels for name in ("whole.png", "strips.png")))
-    assert Settings.from_file(here / "strips.png").tiles == 16
+    assert load_settings(here / "strips.png").tiles == 16
 
 
-def test_what_does_not_fit_whole_is_made_by_strips(
+def test_a_picture_that_does_not_fit_is_made_by_strips(
     run: Run, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = made(monkeypatch)
-    monkeypatch.setattr(memory, "needed", lambda *_: 2**60)
+    monkeypatch.setattr(memory_model.Workload, "bytes", lambda work: 2**60)
     assert run("stylize", content, style, "-o", "a.png", *FAST, "-q")[0] == 0
     assert counts
     code, out, err = run("stylize", content, style, "-o", "b.png", *FAST, "-q", "--tiles", "off")
@@ -60,7 +59,7 @@ def test_what_does_not_fit_whole_is_made_by_strips(
     assert "--tiles on" in err
 
 
-def test_too_little_memory_for_any_strip_says_the_least(run: Run, here: Path, content: Path, style: Path) -> None:
+def test_too_little_memory_reports_the_least_amount(run: Run, here: Path, content: Path, style: Path) -> None:
     before = sorted(here.iterdir())
     code, out, err = run("stylize", content, style, "-o", "a.png", *FAST, "-q", "--memory", "100MB")
     assert (code, out, err.count("\n")) == (1, "", 1)
@@ -70,11 +69,11 @@ def test_too_little_memory_for_any_strip_says_the_least(run: Run, here: Path, co
 
 
 def test_options_of_strips() -> None:
-    assert parsed().tiles == "auto"
-    assert parsed("--tiles").tiles == "on"
-    assert parsed("--tiles", "off").tiles == "off"
-    assert parsed("--tiles", "320").tiles == 320
-    assert parsed("--memory", "2.5GB").memory == 5 * 2**29
+    assert settings_from().tiles == "auto"
+    assert settings_from("--tiles").tiles == "on"
+    assert settings_from("--tiles", "off").tiles == "off"
+    assert settings_from("--tiles", "320").tiles == 320
+    assert settings_from("--memory", "2.5GB").memory == 5 * 2**29
 
 
 @pytest.mark.parametrize(

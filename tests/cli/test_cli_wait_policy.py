@@ -6,17 +6,17 @@ import subprocess
 import sys
 
 import pytest
-from cli_pictures import environment
+from support.picture_files import environment
 
 CODE = """
 import os, sys
 
-class Watch:
+class Finder:
     def find_spec(self, name, *rest):
         if name == "torch":
             print("torch is loaded with", os.environ.get("OMP_WAIT_POLICY"))
 
-sys.meta_path.insert(0, Watch())
+sys.meta_path.insert(0, Finder())
 from fastnst.cli import main
 sys.exit(main(["weights", "show", "vgg19", "-q"]))
 """

@@ -9,30 +9,30 @@ from pathlib import Path
 import torch
 
 from fastnst.ops import NAMES
-from fastnst.weights import catalogue
+from fastnst.weights import catalog
 from fastnst.weights.entries import BUNDLED
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 def test_list_shows_every_entry_and_where_it_is(run: Run, tmp_path: Path) -> None:
-    entry = next(entry for entry in catalogue() if entry.name == "vgg16-torchvision")
+    entry = next(entry for entry in catalog() if entry.name == "vgg16-torchvision")
     entry.path.parent.mkdir()
     entry.path.touch()
     code, out, err = run("weights", "list")
     lines = {line.split()[0]: line for line in out.splitlines()}
     assert (code, err) == (0, "")
-    assert list(lines) == ["NAME", *(entry.name for entry in catalogue())]
+    assert list(lines) == ["NAME", *(entry.name for entry in catalog())]
     assert "bundled" in lines["vgg19"]
     assert "cached" in lines["vgg16-torchvision"]
     assert "to fetch" in lines["vgg19-torchvision"]
-    assert all(entry.license in lines[entry.name] for entry in catalogue())
+    assert all(entry.license in lines[entry.name] for entry in catalog())
     assert run("weights")[1] == out
 
 
 def test_list_as_json(run: Run) -> None:
     entries = json.loads(run("weights", "list", "--json")[1])
-    assert [entry["name"] for entry in entries] == [entry.name for entry in catalogue()]
+    assert [entry["name"] for entry in entries] == [entry.name for entry in catalog()]
     assert entries[0]["where"] == "bundled"
 
 
@@ -53,14 +53,14 @@ def test_show_says_what_the_bundled_weights_are(run: Run) -> None:
     assert facts["conv5_1"] == "512 x 512 x 3 x 3"
 
 
-def test_show_describes_weights_that_are_not_here_without_fetching(run: Run, tmp_path: Path) -> None:
+def test_show_describes_weights_that_are_not_cached_without_a_download(run: Run, tmp_path: Path) -> None:
     facts = json.loads(run("weights", "show", "vgg16-torchvision", "--json")[1])
     assert facts["file"] == "to fetch: fastnst weights fetch vgg16-torchvision"
     assert facts["convs"]["conv5_3"] == [512, 512, 3, 3]
     assert not (tmp_path / "cache").exists()
 
 
-def test_show_tells_what_a_file_holds(run: Run, tmp_path: Path) -> None:
+def test_show_describes_a_file(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     state = {"features.0.weight": torch.rand(64, 3, 3, 3), "features.0.bias": torch.rand(64)}
     torch.save(state, path)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_pictures import save_picture
 from PIL import Image
+from support.picture_files import save_picture
 
-from fastnst import demo, images
-from fastnst.objective import Objective
+from fastnst import images
+from fastnst.cli import demo
+from fastnst.objective.whole import Objective
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--size", "48", "--steps", "2")
@@ -58,7 +59,7 @@ def test_the_demo_is_384_pixels_by_the_default_preset(
     assert (seen[0].preset, seen[0].size, seen[0].weights) == ("default", 384, None)
 
 
-def test_without_matplotlib_the_rest_is_made_and_the_lack_told(
+def test_without_matplotlib_there_is_no_plot_and_a_warning(
     run: Run, here: Path, pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = builtins.__import__
@@ -76,7 +77,7 @@ def test_without_matplotlib_the_rest_is_made_and_the_lack_told(
     assert 'pip install "fastnst[plot]"' in err
 
 
-def test_ctrl_c_saves_what_there_is(run: Run, here: Path, pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_saves_the_result_so_far(run: Run, here: Path, pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = Objective.value_and_grad, []
 
     def third_interrupts(self: Any, image: Any) -> Any:
@@ -88,11 +89,11 @@ def test_ctrl_c_saves_what_there_is(run: Run, here: Path, pictures: None, monkey
     monkeypatch.setattr(Objective, "value_and_grad", third_interrupts)
     code, out, err = run("demo", "--size", "48", "--steps", "100")
     assert (code, len(out.split())) == (130, 3)
-    assert err.endswith("fastnst: interrupted; what there is has been saved\n")
+    assert err.endswith("fastnst: interrupted; the result so far has been saved\n")
 
 
-@pytest.mark.parametrize(("lack", "words"), [("asset", "install fastnst again"), ("folder", "is a file")])
-def test_what_is_in_the_way_is_one_line(
+@pytest.mark.parametrize(("lack", "words"), [("asset", "reinstall fastnst"), ("folder", "is a file")])
+def test_an_obstacle_is_one_line(
     run: Run, here: Path, pictures: None, monkeypatch: pytest.MonkeyPatch, lack: str, words: str
 ) -> None:
     if lack == "asset":

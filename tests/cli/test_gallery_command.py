@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_pictures import LAYERS
+from support.picture_files import LAYERS
 
-from fastnst.progress import GalleryBar
+from fastnst.cli.progress import GalleryBar
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -41,7 +41,7 @@ def test_the_command_prints_results_and_sheet(run: Run, pictures: Path, here: Pa
     assert (code, said.split(), err) == (0, results, "")
 
 
-def test_the_command_goes_on_after_a_broken_picture(run: Run, pictures: Path, here: Path) -> None:
+def test_the_command_continues_after_a_broken_picture(run: Run, pictures: Path, here: Path) -> None:
     (pictures / "content_1.jpg").write_text("no image")
     code, said, err = run("gallery", pictures, *QUICK, "--json")
     facts = json.loads(said)
@@ -70,7 +70,7 @@ def test_the_command_fails_where_no_pair_could_be_made(run: Run, pictures: Path,
         (("--pairs", "shuffel"), "did you mean shuffle"),
     ],
 )
-def test_settings_that_no_pair_could_meet_end_the_run_at_once(
+def test_settings_that_fit_no_pair_end_the_run_at_once(
     run: Run, pictures: Path, here: Path, options: tuple[str, ...], words: str
 ) -> None:
     code, said, err = run("gallery", pictures, *QUICK, "--preset", "default", *options)
@@ -79,7 +79,7 @@ def test_settings_that_no_pair_could_meet_end_the_run_at_once(
     assert list(here.iterdir()) == []
 
 
-def test_the_command_says_in_one_line_that_pairs_were_made_otherwise(run: Run, pictures: Path) -> None:
+def test_the_command_reports_pairs_with_other_settings_in_one_line(run: Run, pictures: Path) -> None:
     run("gallery", pictures, *QUICK, "--pairs", "order")
     code, said, err = run("gallery", pictures, *QUICK, "--pairs", "order", "--steps", "3")
     assert (code, said, err.count("\n")) == (2, "", 1)
@@ -97,5 +97,5 @@ def test_ctrl_c_ends_the_command_with_130(
     monkeypatch.setattr(GalleryBar, "show_step", interrupt)
     code, said, err = run("gallery", pictures, *QUICK)
     assert (code, said.split()) == (130, ["gallery/gen_0/gen_2.jpg", "gallery/sheet.jpg"])
-    assert err.endswith("fastnst: interrupted; what there is has been saved\n")
+    assert err.endswith("fastnst: interrupted; the result so far has been saved\n")
     assert sorted(path.name for path in (here / "gallery").iterdir()) == ["gen_0", "sheet.jpg"]

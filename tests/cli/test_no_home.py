@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from cli_pictures import FAST, environment, save_picture
+from support.picture_files import FAST, environment, save_picture
 
-from fastnst.inputs import relative_name
+from fastnst.config.provenance import relative_name
 from fastnst.weights.entries import cache_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="homes are those of POSIX")
@@ -39,6 +39,7 @@ sys.exit(main())
     ],
     ids=" ".join,
 )
+@pytest.mark.sweep(2)
 def test_every_command_works_without_a_home(here: Path, words: tuple[str, ...]) -> None:
     (here / "in").mkdir()
     for name in ("a.png", "b.png", "in/content_1.png", "in/style_1.png"):

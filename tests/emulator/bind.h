@@ -63,13 +63,13 @@ class Buffer {
   void poke(int64_t at, const std::string& bytes);
   py::bytes peek(int64_t at, int64_t n) const;
   // Marks what there is as written by the host, as between two launches of which the second reads the first's output.
-  void initialise();
+  void initialize();
   uint64_t touched(int bit) const;  // bytes that kernels read (1) or wrote (2) while counters were on
   const std::string& name() const { return name_; }
 
  private:
   template <typename F>
-  void for_each_run(const F& f) const;  // f(first element, count) for runs of elements side by side
+  void for_each_run(const F& f) const;  // f(first element, count) for runs of contiguous elements
   void mark(int64_t element, int64_t count, uint32_t by);
 
   std::string name_;
@@ -83,13 +83,13 @@ class Buffer {
   uint8_t* touched_ = nullptr;
 };
 
-// The pointer of a buffer that may be left out.
+// The pointer of an optional buffer.
 template <typename T>
 T* data(const Buffer* buffer) {
   return buffer ? buffer->data<T>() : nullptr;
 }
 
-// Calls f with a zero of the type that features of the buffer have.
+// Calls f with a zero of the element type of the buffer.
 template <typename F>
 void with_type(const Buffer& x, const F& f) {
   switch (x.dtype()) {

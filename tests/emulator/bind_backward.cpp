@@ -40,7 +40,7 @@ py::dict plan_of(const Buffer& x, const Buffer& out, bool tf32, bool simt) {
   return result;
 }
 
-// `above` may be `out` itself: then the work is done in place.
+// `above` may be `out` itself, for an update in place.
 void run_backward(const Buffer& x, const Buffer& matrix, const Buffer& out, double factor, double content, bool relu,
                   const Buffer* weight, const Buffer* shift, const Buffer* above, const Buffer* target, bool tf32,
                   bool simt, bool plain) {
@@ -55,12 +55,12 @@ void run_backward(const Buffer& x, const Buffer& matrix, const Buffer& out, doub
   });
 }
 
-void run_symmetrise(const Buffer& d, const Buffer& m, int channels, int padded, bool both) {
+void run_symmetrize(const Buffer& d, const Buffer& m, int channels, int padded, bool both) {
   const int64_t batch = d.shape().at(0);
   if (d.dtype() == Dtype::kFloat64) {
-    launch_symmetrise(d.data<double>(), m.data<double>(), batch, channels, padded, both, nullptr);
+    launch_symmetrize(d.data<double>(), m.data<double>(), batch, channels, padded, both, nullptr);
   } else {
-    launch_symmetrise(d.data<float>(), m.data<float>(), batch, channels, padded, both, nullptr);
+    launch_symmetrize(d.data<float>(), m.data<float>(), batch, channels, padded, both, nullptr);
   }
 }
 
@@ -74,5 +74,5 @@ void bind_backward(py::module_& m) {
         py::arg("content") = 0.0, py::arg("relu") = false, py::arg("weight") = nullptr, py::arg("shift") = nullptr,
         py::arg("above") = nullptr, py::arg("target") = nullptr, py::arg("tf32") = true, py::arg("simt") = false,
         py::arg("plain") = false);
-  m.def("symmetrise", &run_symmetrise);
+  m.def("symmetrize", &run_symmetrize);
 }

@@ -1,4 +1,4 @@
-// What runs between convolutions: bias and ReLU, pooling and its backward.
+// The kernels between convolutions: bias and ReLU, pooling and its backward.
 #include "bias_relu.cuh"
 #include "bind.h"
 #include "pooling.cuh"
@@ -36,23 +36,23 @@ void with_pool(const std::string& kind, const F& f) {
   f(std::integral_constant<Pool, Pool::kL2>{});
 }
 
-// Buffers of shape [B, C, H, W] without holes, all contiguous or all channels_last.
-void run_pool(const std::string& kind, const Buffer& x, const Buffer& y, const Buffer* places, bool channels_last) {
+// Dense buffers of shape [B, C, H, W], all contiguous or all channels_last.
+void run_pool(const std::string& kind, const Buffer& x, const Buffer& y, const Buffer* argmax, bool channels_last) {
   with_pool(kind, [&](auto chosen) {
     with_type(x, [&](auto zero) {
       using T = decltype(zero);
-      launch_pool<decltype(chosen)::value, T>(x.data<T>(), y.data<T>(), data<uint8_t>(places), pool_shape(x),
+      launch_pool<decltype(chosen)::value, T>(x.data<T>(), y.data<T>(), data<uint8_t>(argmax), pool_shape(x),
                                               channels_last, nullptr);
     });
   });
 }
 
 void run_pool_backward(const std::string& kind, const Buffer& grad, const Buffer* x, const Buffer* y,
-                       const Buffer* places, const Buffer& out, bool relu, bool channels_last) {
+                       const Buffer* argmax, const Buffer& out, bool relu, bool channels_last) {
   with_pool(kind, [&](auto chosen) {
     with_type(grad, [&](auto zero) {
       using T = decltype(zero);
-      launch_pool_backward<decltype(chosen)::value, T>(grad.data<T>(), data<T>(x), data<T>(y), data<uint8_t>(places),
+      launch_pool_backward<decltype(chosen)::value, T>(grad.data<T>(), data<T>(x), data<T>(y), data<uint8_t>(argmax),
                                                        out.data<T>(), pool_shape(out), relu, channels_last, nullptr);
     });
   });
@@ -65,7 +65,7 @@ void bind_between(py::module_& m) {
   using namespace emulator;
   m.def("bias_relu_channels", &run_bias_relu_channels);
   m.def("bias_relu_rows", &run_bias_relu_rows);
-  m.def("pool", &run_pool, py::arg("kind"), py::arg("x"), py::arg("y"), py::arg("places"), py::arg("channels_last"));
+  m.def("pool", &run_pool, py::arg("kind"), py::arg("x"), py::arg("y"), py::arg("argmax"), py::arg("channels_last"));
   m.def("pool_backward", &run_pool_backward, py::arg("kind"), py::arg("grad"), py::arg("x"), py::arg("y"),
-        py::arg("places"), py::arg("out"), py::arg("relu"), py::arg("channels_last"));
+        py::arg("argmax"), py::arg("out"), py::arg("relu"), py::arg("channels_last"));
 }

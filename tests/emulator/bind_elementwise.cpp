@@ -10,7 +10,7 @@ namespace {
 using namespace fastnst::kernels;
 
 // Number of blocks whose sums `partial` must hold.
-constexpr int kPartials = kMostBlocks;
+constexpr int kPartials = kMaxBlocks;
 
 void run_content_loss(const Buffer& x, const Buffer& y, const Buffer& partial, const Buffer& counter,
                       const Buffer& out) {
@@ -72,7 +72,7 @@ void run_total_variation_backward(const Buffer& grad, const Buffer& x, const std
 
 void bind_elementwise(py::module_& m) {
   using namespace emulator;
-  m.attr("most_blocks") = kPartials;
+  m.attr("max_blocks") = kPartials;
   m.def("content_loss", &run_content_loss, py::arg("x"), py::arg("target"), py::arg("partial"), py::arg("counter"),
         py::arg("out"));
   m.def("content_loss_backward", &run_content_loss_backward, py::arg("grad"), py::arg("x"), py::arg("target"),

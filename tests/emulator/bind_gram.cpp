@@ -1,4 +1,4 @@
-// The Gram kernels: sums over the positions of features [B, C, N], and what is made of them.
+// The Gram kernels: sums over the positions of features [B, C, N], and the results.
 #include "bind.h"
 #include "feature_map.h"
 #include "gram.cuh"

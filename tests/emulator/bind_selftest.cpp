@@ -1,5 +1,5 @@
-// Tiny kernels, each of which does one thing that a check must find or a counter must count. For test_emulator.py
-// alone.
+// Small kernels for test_emulator.py, each with one fault that a check must find or one access that a counter must
+// count.
 #include "bind.h"
 #include "device.cuh"
 
@@ -33,7 +33,7 @@ __global__ void within_warp(float* out, bool sync) {
   out[threadIdx.x] = values[31 - threadIdx.x];
 }
 
-__global__ void uninitialised_shared(float* out, int written) {
+__global__ void uninitialized_shared(float* out, int written) {
   FASTNST_SHARED(float, values, 32);
   if (static_cast<int>(threadIdx.x) < written) values[threadIdx.x] = 1;
   __syncthreads();
@@ -49,13 +49,13 @@ __global__ void copy_pack(const float* in, float* out, int shift) {
 
 __global__ void every_block_writes(float* out, int apart) { out[blockIdx.x * apart] = 1; }
 
-// In place, and no block waits for its neighbour.
-__global__ void reads_its_neighbour(float* x, int own) {
+// In place, without synchronization between blocks.
+__global__ void reads_its_neighbor(float* x, int own) {
   const float next = x[blockIdx.x + 1 - own];
   x[blockIdx.x] = next + 1;
 }
 
-// Each block leaves a value that the last one adds up; `how` leaves out one step of doing that safely.
+// Each block writes a value, and the last block adds them; `how` omits one step of the synchronization.
 __global__ void publish(float* partial, unsigned* counter, float* out, int how) {
   FASTNST_SHARED(int, last, 1);
   partial[blockIdx.x * blockDim.x + threadIdx.x] = 1;
@@ -124,7 +124,7 @@ __global__ void multiply(const uint32_t* a, const uint32_t* b, float* d) {
   for (int i = 0; i < 4; ++i) d[4 * threadIdx.x + i] = sum[i];
 }
 
-// One read of `width` floats per thread, `stride` floats apart, from global memory through shared memory and back.
+// One read of `width` floats per thread, with a stride of `stride` floats, through shared memory and back.
 template <int kWidth>
 __global__ void traffic(const float* in, float* out, int stride, int shared_stride) {
   FASTNST_DYNAMIC_SHARED(memory);
@@ -168,8 +168,8 @@ void bind_selftest(py::module_& parent) {
   });
   m.def("within_warp",
         [](const Buffer& out, bool sync) { launch(within_warp, dim3(1), 32, 0, nullptr, out.data<float>(), sync); });
-  m.def("uninitialised_shared", [](const Buffer& out, int written) {
-    launch(uninitialised_shared, dim3(1), 32, 0, nullptr, out.data<float>(), written);
+  m.def("uninitialized_shared", [](const Buffer& out, int written) {
+    launch(uninitialized_shared, dim3(1), 32, 0, nullptr, out.data<float>(), written);
   });
   m.def("copy_at", [](const Buffer& in, const Buffer& out, int64_t from, int64_t to) {
     launch(copy_at, dim3(1), 1, 0, nullptr, in.data<float>(), out.data<float>(), from, to);
@@ -180,8 +180,8 @@ void bind_selftest(py::module_& parent) {
   m.def("every_block_writes", [](const Buffer& out, int apart) {
     launch(every_block_writes, dim3(4), 1, 0, nullptr, out.data<float>(), apart);
   });
-  m.def("reads_its_neighbour",
-        [](const Buffer& x, int own) { launch(reads_its_neighbour, dim3(4), 1, 0, nullptr, x.data<float>(), own); });
+  m.def("reads_its_neighbor",
+        [](const Buffer& x, int own) { launch(reads_its_neighbor, dim3(4), 1, 0, nullptr, x.data<float>(), own); });
   m.def("publish", [](const Buffer& partial, const Buffer& counter, const Buffer& out, int how) {
     launch(publish, dim3(4), 64, 0, nullptr, partial.data<float>(), counter.data<unsigned>(), out.data<float>(), how);
   });

@@ -22,7 +22,7 @@ size_t item_size(Dtype dtype) {
   }
 }
 
-constexpr size_t kGuard = 4096;  // before and after, so that a pointer just outside hits nothing else
+constexpr size_t kGuard = 4096;  // before and after, so that a pointer just outside is in no other buffer
 
 }  // namespace
 
@@ -45,7 +45,7 @@ Buffer::Buffer(std::string name, Dtype dtype, std::vector<int64_t> shape, std::v
   region.shift = shift_;
   region.name = name_;
   region.writable = kind != Kind::kInput;
-  region.initialised = sparse;
+  region.initialized = sparse;
   const size_t granules = (bytes_ >> shift_) + 1;
   const bool holes = extent != count() || offset != 0;
   if (!sparse && bytes_) std::memset(base_, 0xff, bytes_);  // NaN
@@ -128,7 +128,7 @@ py::bytes Buffer::peek(int64_t at, int64_t n) const {
   return {reinterpret_cast<const char*>(base_) + at * item_, static_cast<size_t>(n) * item_};
 }
 
-void Buffer::initialise() {
+void Buffer::initialize() {
   if (cells_) for_each_run([&](int64_t at, int64_t n) { mark(at, n, kHost); });
 }
 

@@ -1,4 +1,4 @@
-// What a launch costs, counted: sectors, bank conflicts, bytes, MMA instructions.
+// Counters of a launch: sectors, bank conflicts, bytes, MMA instructions.
 #include "counters.h"
 
 #include <algorithm>
@@ -17,7 +17,7 @@ struct Access {
   uint8_t bytes;
 };
 
-// Lanes of one warp at one instruction, the same time round.
+// Lanes of one warp at one instruction, in the same iteration.
 struct Request {
   bool write, shared, main_loop;
   std::vector<Access> lanes;

@@ -1,5 +1,5 @@
-// CUDA's names as C++, for kernels compiled with FASTNST_EMULATED: one fiber per CUDA thread, every load and store
-// watched.
+// CUDA's names as C++, for kernels compiled with FASTNST_EMULATED: one fiber per CUDA thread, with checks
+// of every load and store.
 //
 // Kernel files are compiled with -fsanitize=thread but not linked with its library: the functions that the compiler
 // calls before each access are those of hooks.cpp.
@@ -22,7 +22,7 @@
 #define __align__(n) alignas(n)
 #define __restrict__ __restrict
 
-// A lambda has a type of its own in each instantiation of a template, as a __shared__ array has storage of its own.
+// A lambda has a separate type in each instantiation of a template, as a __shared__ array has separate storage.
 #define FASTNST_SHARED(type, name, count) type* const name = emulator::shared<type>([] {}, count, #name)
 #define FASTNST_DYNAMIC_SHARED(name) unsigned char* const name = emulator::dynamic_shared()
 
@@ -38,13 +38,13 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 namespace emulator {
 
-// What threadIdx and its like say of the fiber that runs.
+// threadIdx and related variables of the running fiber.
 struct Indices {
   dim3 thread, block, block_size, grid;
 };
 extern Indices indices __attribute__((visibility("hidden")));
 
-// One number of Indices, read past the hooks.
+// One component of Indices, read without hooks.
 template <dim3 Indices::* kWhich, unsigned dim3::* kAxis>
 struct Index {
   operator unsigned() const {
@@ -65,7 +65,7 @@ struct IndexVector {
   Index<kWhich, &dim3::z> z;
 };
 
-// Where a __shared__ array lies in the block that runs; one per declaration and instantiation.
+// The location of a __shared__ array in the running block; one per declaration and instantiation.
 struct SharedSlot {
   uint32_t block;
   void* data;
@@ -79,7 +79,7 @@ inline __attribute__((always_inline)) T* shared(Site, size_t count, const char* 
   return static_cast<T*>(shared(&slot, count * sizeof(T), sizeof(T), alignof(T), name));
 }
 
-// Runs one block after the other; throws Violation at the first thing that CUDA does not allow.
+// Runs blocks one after another; throws Violation at the first violation of CUDA's rules.
 void run(dim3 grid, int threads, size_t shared_bytes, void (*call)(const void*), const void* body, size_t body_bytes);
 
 template <typename Body>
@@ -93,7 +93,7 @@ void end_main_loop();
 // Accesses of a width that the compiler must not split.
 void load(void* to, const void* from, size_t bytes);
 void store(void* to, const void* from, size_t bytes);
-// By way of the cache for constants, where what this launch writes does not arrive.
+// A read through the constant cache, which does not see writes of this launch.
 void load_constant(void* to, const void* from, size_t bytes);
 
 enum class Shuffle { kFrom, kUp, kDown, kXor };
@@ -142,7 +142,7 @@ __forceinline__ unsigned __ballot_sync(unsigned mask, int value) { return emulat
 __forceinline__ int __any_sync(unsigned mask, int value) { return emulator::ballot(mask, value != 0) != 0; }
 __forceinline__ int __all_sync(unsigned mask, int value) { return emulator::ballot(mask, value != 0) == mask; }
 
-// Only one fiber runs at a time, so the sum itself needs no more than to be checked first.
+// Only one fiber runs at a time, so the sum itself needs no synchronization.
 template <typename T>
 inline __attribute__((no_sanitize_thread, noinline)) T atomicAdd(T* address, T value) {
   emulator::atomic_begin(address, sizeof(T));
@@ -157,7 +157,7 @@ __forceinline__ T __ldg(const T* from) {
   emulator::load_constant(&value, from, sizeof(T));
   return value;
 }
-// CUDA declares these two so that nvcc moves them before the test that guards them: read plainly.
+// nvcc may hoist these two above the test that guards them, so they are plain reads here.
 __half __ldg(const __half* from) = delete;
 __nv_bfloat16 __ldg(const __nv_bfloat16* from) = delete;
 template <typename T>
@@ -179,7 +179,7 @@ __forceinline__ void __stcs(T* to, T value) {
   emulator::store(to, &value, sizeof(T));
 }
 
-// The twin of csrc/kernels/ptx.cuh.
+// The counterpart of csrc/kernels/ptx.cuh.
 namespace fastnst::kernels {
 
 void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);

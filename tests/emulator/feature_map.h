@@ -1,4 +1,4 @@
-// A buffer of shape [B, C, N] as the Gram kernels see it.
+// A buffer of shape [B, C, N] as the Gram kernels take it.
 #pragma once
 
 #include "bind.h"

@@ -18,7 +18,7 @@ Indices indices;
 namespace {
 
 #ifdef __x86_64__
-// Saves the registers that a callee must keep, and the stack; goes on where `to` was saved.
+// Saves the registers that a callee must keep, and the stack; continues where `to` was saved.
 extern "C" void fastnst_switch(void** from, void* to);
 asm(R"(
 .text
@@ -96,7 +96,7 @@ std::string position(const Fiber& fiber) {
          std::to_string(fiber.thread);
 }
 
-// All fibers that are left wait, and not for the same thing.
+// Deadlock: all remaining fibers wait, for different conditions.
 [[noreturn]] void fail_divergent() {
   const Unwatched unwatched;
   int at_barrier = 0, at_collective = 0, done = 0;
@@ -136,9 +136,9 @@ void fiber_main() {
 }
 
 void prepare_stacks(int threads) {
-  if (state.fibers.empty()) state.fibers.resize(kMostThreads);
+  if (state.fibers.empty()) state.fibers.resize(kMaxThreads);
   static uintptr_t stacks = 0;
-  if (!stacks) stacks = reinterpret_cast<uintptr_t>(reserve(kMostThreads * kStack));
+  if (!stacks) stacks = reinterpret_cast<uintptr_t>(reserve(kMaxThreads * kStack));
   for (int i = 0; i < threads; ++i) {
     Fiber& fiber = state.fibers[i];
     fiber.stack = stacks + i * kStack;
@@ -187,7 +187,7 @@ void run_block(uint32_t serial) {
   run_next(host);
 }
 
-// What each arrival at a collective does; returns whether it was the last.
+// Records an arrival at a collective; returns whether it was the last.
 Warp& arrive(Collective kind, unsigned mask, bool* last, const void* pc) {
   Fiber* self = state.current;
   Warp& warp = state.warps[warp_of(self->thread)];
@@ -205,7 +205,7 @@ Warp& arrive(Collective kind, unsigned mask, bool* last, const void* pc) {
   return warp;
 }
 
-// Lets go on every lane of the warp that waits, but the caller, which goes on by itself.
+// Resumes every waiting lane of the warp except the caller, which is running.
 void release(Warp& warp) {
   const uint32_t base = state.current->thread & ~31u;
   warp.arrived = 0;
@@ -255,7 +255,7 @@ void fail(const void* pc, const std::string& what) {
 }
 
 void run(dim3 grid, int threads, size_t shared_bytes, void (*call)(const void*), const void* body, size_t body_bytes) {
-  if (threads < 1 || threads > kMostThreads)
+  if (threads < 1 || threads > kMaxThreads)
     throw Violation("launch: a block of " + std::to_string(threads) + " threads");
   if (grid.x < 1 || grid.x > 0x7fffffffu || grid.y < 1 || grid.y > 65535 || grid.z < 1 || grid.z > 65535)
     throw Violation("launch: a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " +
@@ -329,7 +329,7 @@ unsigned ballot(unsigned mask, bool value) {
   return static_cast<unsigned>(self->result);
 }
 
-// Every lane of the warp takes part; the last to arrive calls multiply(warp).
+// All lanes of the warp must call it; the last to arrive calls multiply(warp).
 void mma(float* d, const uint32_t* a, const uint32_t* b, void (*multiply)(Warp&), Mma kind, const void* pc) {
   bool last = false;
   Warp& warp = arrive(Collective::kMma, ~0u, &last, pc);

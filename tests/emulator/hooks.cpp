@@ -1,4 +1,4 @@
-// What the compiler calls under -fsanitize=thread before each load and store. This file is compiled without the flag.
+// The functions that -fsanitize=thread calls before each load and store. This file is compiled without the flag.
 #include "runtime.h"
 
 namespace emulator {
@@ -12,7 +12,7 @@ inline void watch(const void* p, size_t bytes, bool write, bool aligned, const v
 
 template <typename T, typename F>
 T exchange(volatile T* to, const F& f) {
-  const T old = *to;  // on one thread nothing comes between
+  const T old = *to;  // atomic, because there is one host thread
   *to = f(old);
   return old;
 }

@@ -1,4 +1,4 @@
-// Which memory a kernel may touch: buffers, and the shared memory of the block that runs.
+// The memory that a kernel may access: buffers, and the shared memory of the running block.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace {
 std::vector<Region> all_regions;
 size_t last_region = 0;
 
-// Shared memory of the block that runs: one arena per size of granule, as values of two bytes have other neighbours
+// Shared memory of the running block: one arena per size of granule, because values of two bytes have other neighbors
 // than values of four. The last is the dynamic one.
 constexpr size_t kArena = 256 * 1024;
 constexpr int kArenas = 4;
@@ -76,7 +76,7 @@ void access_shared(uintptr_t address, size_t bytes, bool write, const void* pc) 
   const int shift = arena_shift(arena);
   Cell* cells = arena_cells[arena] + (offset % kArena >> shift);
   const size_t count = ((offset + bytes - 1) >> shift) - (offset >> shift) + 1;
-  // Usual and cheap: this thread wrote there, or what others wrote lies before the last barrier and nobody read since.
+  // The common, cheap case: this thread wrote there, or others did before the last barrier and no thread read since.
   const uint32_t stamp = own_stamp();
   Region region;
   region.is_shared = true;
@@ -191,7 +191,7 @@ void start_launch_memory(size_t shared_bytes) {
     for (int i = 0; i < kArenas; ++i)
       arena_cells[i] = static_cast<Cell*>(reserve((kArena >> arena_shift(i)) * sizeof(Cell)));
   }
-  if (shared_bytes > kMostShared) throw Violation("launch: more shared memory than a block can have");
+  if (shared_bytes > kMaxShared) throw Violation("launch: more shared memory than a block can have");
   dynamic_bytes = shared_bytes;
   start_launch_order();
 }
@@ -263,7 +263,7 @@ void atomic_begin(void* to, size_t bytes) {
     Region region;
     if (!find_shared(address, bytes, &region)) fail(pc, "atomic out of bounds of shared memory");
     const Cell& cell = region.cells[(address - region.base) >> region.shift];
-    if (cell.write_block != state.block) fail_at(region, address, bytes, true, pc, "uninitialised memory");
+    if (cell.write_block != state.block) fail_at(region, address, bytes, true, pc, "uninitialized memory");
     return;
   }
   Region* region = find_region(address);
@@ -271,8 +271,8 @@ void atomic_begin(void* to, size_t bytes) {
   if (!region->writable) fail_at(*region, address, bytes, true, pc, "an input is not to be written");
   const Cell& cell = region->cells[(address - region->base) >> region->shift];
   check_write_before(*region, cell, address, bytes, true, pc);
-  if (cell.write_block == kNobody && !region->initialised)
-    fail_at(*region, address, bytes, true, pc, "uninitialised memory");
+  if (cell.write_block == kNobody && !region->initialized)
+    fail_at(*region, address, bytes, true, pc, "uninitialized memory");
   acquire_and_release(address);
 }
 

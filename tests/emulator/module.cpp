@@ -61,7 +61,7 @@ PYBIND11_MODULE(fastnst_emulator, m) {
       .def("read", &Buffer::read)
       .def("poke", &Buffer::poke)
       .def("peek", &Buffer::peek)
-      .def("initialise", &Buffer::initialise)
+      .def("initialize", &Buffer::initialize)
       .def("read_bytes", [](const Buffer& b) { return b.touched(1); })
       .def("written_bytes", [](const Buffer& b) { return b.touched(2); });
   m.def("set_seed", [](uint64_t seed) { state.seed = seed; });

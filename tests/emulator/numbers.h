@@ -72,7 +72,7 @@ inline __nv_bfloat16 __float2bfloat16(float x) { return __float2bfloat16_rn(x); 
 
 inline float __half2float(__half x) {
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16, rest = x.bits & 0x7fffu;
-  if (rest > 0x7c00u) return __uint_as_float(0x7fffffffu);  // the one NaN of CUDA's conversions
+  if (rest > 0x7c00u) return __uint_as_float(0x7fffffffu);  // the canonical NaN of CUDA's conversions
   if (rest == 0x7c00u) return __uint_as_float(sign | 0x7f800000u);
   if (rest >= 0x0400u) return __uint_as_float(sign | ((rest << 13) + (112u << 23)));
   const float magnitude = static_cast<float>(rest) * 0x1p-24f;  // subnormal

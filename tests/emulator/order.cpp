@@ -1,4 +1,4 @@
-// Whether accesses to the same memory have an order: barriers within a block, release and acquire between blocks.
+// Whether accesses to the same memory are ordered: barriers within a block, release and acquire between blocks.
 #include "order.h"
 
 #include <algorithm>
@@ -8,7 +8,7 @@ namespace emulator {
 
 namespace {
 
-// Up to which stamp what a block wrote can be seen, and through whose atomic.
+// The stamp up to which the writes of a block are visible, and by whose atomic.
 struct Release {
   uint32_t stamp = 0, by = 0;
 };
@@ -22,7 +22,7 @@ std::string thread_name(uint32_t stamp) {
   return code >= kManyLanes ? "lanes of warp " + std::to_string(code - kManyLanes) : "thread " + std::to_string(code);
 }
 
-// Whether what `block` did at `stamp` was released by it and acquired by this block, for this thread to see.
+// Whether the access of `block` at `stamp` was released by it and acquired by this block, visible to this thread.
 bool visible(uint32_t block, uint32_t stamp) {
   const uint32_t index = block - state.launch_base;
   if (index >= acquired.size()) return false;
@@ -49,7 +49,7 @@ void check_write_before(const Region& region, const Cell& cell, uintptr_t addres
   } else if (cell.write_block == kPending) {
     fail_at(region, address, bytes, write, pc, "data of copy_async is pending there: not waited for");
   } else if (cell.write_block == kHole) {
-    fail_at(region, address, bytes, write, pc, "padding of the buffer, which is uninitialised and not the kernel's");
+    fail_at(region, address, bytes, write, pc, "padding of the buffer, which is uninitialized and not the kernel's");
   } else if (!region.is_shared && in_launch(cell.write_block)) {
     if (!visible(cell.write_block, cell.write_stamp))
       fail_at(region, address, bytes, write, pc,
@@ -62,8 +62,8 @@ void read_cell(const Region& region, Cell& cell, uintptr_t address, size_t bytes
   const bool mine = cell.write_block == state.block;
   if (!(mine && cell.write_stamp == stamp)) {
     check_write_before(region, cell, address, bytes, false, pc);
-    if (region.is_shared ? !mine : cell.write_block == kNobody && !region.initialised)
-      fail_at(region, address, bytes, false, pc, "uninitialised memory");
+    if (region.is_shared ? !mine : cell.write_block == kNobody && !region.initialized)
+      fail_at(region, address, bytes, false, pc, "uninitialized memory");
   }
   if (cell.read_block == state.block && !ordered(cell.read_stamp)) {
     const uint32_t code = cell.read_stamp & kThreadMask, me = stamp & kThreadMask;

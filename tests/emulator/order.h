@@ -1,8 +1,8 @@
-// Whether accesses to the same memory have an order.
+// Whether accesses to the same memory are ordered.
 //
-// Within a block: a barrier, or a __syncwarp for lanes of a warp, lies between. Between blocks, of which one runs after
-// the other but on a device might not: the first released what it did (a __threadfence after the barrier, then an
-// atomic) and the second acquired it (an atomic on the same address, a fence, and for other threads a barrier).
+// Within a block by a barrier between them, or a __syncwarp for lanes of a warp. Between blocks, which run sequentially
+// here but not on a device: if the first released its writes (a __threadfence after the barrier, then an atomic) and
+// the second acquired them (an atomic on the same address, a fence, and for other threads a barrier).
 #pragma once
 
 #include <string>
@@ -18,7 +18,7 @@ inline uint32_t own_stamp() {
   return state.warps[warp_of(self.thread)].epoch << kThreadBits | self.thread;
 }
 
-// Whether something this block's thread did at `stamp` comes before what the current thread does now.
+// Whether an access of a thread of this block at `stamp` happens before the current access of the current thread.
 inline bool ordered(uint32_t stamp) {
   const uint32_t me = state.current->thread, code = stamp & kThreadMask, epoch = stamp >> kThreadBits;
   if (code == me || epoch < state.barrier_epoch) return true;
@@ -33,8 +33,8 @@ void check_write_before(const Region& region, const Cell& cell, uintptr_t addres
 void read_cell(const Region& region, Cell& cell, uintptr_t address, size_t bytes, uint32_t stamp, const void* pc);
 void write_cell(const Region& region, Cell& cell, uintptr_t address, size_t bytes, uint32_t stamp, const void* pc);
 
-// For an atomic. What other blocks released at this address becomes this block's with the thread's next fence; what
-// this block did before the thread's last fence, in the same stretch between barriers, is released there.
+// For an atomic. The thread's next fence acquires what other blocks released at this address; what this block wrote
+// before the thread's last fence, since the last barrier, is released there.
 void acquire_and_release(uintptr_t address);
 
 void start_launch_order();

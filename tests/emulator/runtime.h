@@ -1,4 +1,4 @@
-// What the parts of the emulator share. Global state throughout: one launch runs at a time, on one host thread.
+// Shared by the parts of the emulator. State is global, because one launch runs at a time, on one host thread.
 #pragma once
 
 #include <cstddef>
@@ -11,12 +11,12 @@
 
 namespace emulator {
 
-constexpr int kMostThreads = 1024;
+constexpr int kMaxThreads = 1024;
 constexpr int kLanes = 32;
-constexpr size_t kMostShared = 227 * 1024;  // what a block can have on sm_90
+constexpr size_t kMaxShared = 227 * 1024;  // the maximum of a block on sm_90
 constexpr size_t kStack = 128 * 1024;
 
-// Thrown to the host when a kernel does what CUDA does not allow.
+// Thrown to the host when a kernel violates CUDA's rules.
 struct Violation : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -30,20 +30,20 @@ constexpr uint32_t kNobody = 0, kHost = 1, kFirstBlock = 2, kPending = ~0u, kHol
 // In place of a thread that read: 0x400 + w for several lanes of warp w, kManyWarps for threads of several warps.
 constexpr uint32_t kThreadBits = 11, kThreadMask = 0x7ff, kManyLanes = 0x400, kManyWarps = 0x7ff;
 
-// Memory that kernels may touch.
+// Memory that kernels may access.
 struct Region {
   uintptr_t base = 0;
   size_t bytes = 0;
   int shift = 2;  // a granule has 1 << shift bytes
   bool writable = true;
-  bool initialised = false;  // everywhere, whatever its cells say
+  bool initialized = false;  // everywhere, independent of its cells
   bool is_shared = false;
-  Cell* cells = nullptr;       // none where nothing is ever written
+  Cell* cells = nullptr;       // null for memory that is never written
   uint8_t* touched = nullptr;  // per granule: 1 read, 2 written; for the counters
   std::string name;
 };
 
-// One load, store or marker, as the counters see it.
+// One load, store or marker, for the counters.
 struct Event {
   const void* pc;
   uintptr_t address;
@@ -63,7 +63,7 @@ struct Fiber {
   enum State : uint8_t { kReady, kAtBarrier, kAtCollective, kDone } state = kDone;
   bool main_loop = false;
   uint32_t fence_epoch = 0;  // of the block's barriers, when this thread last fenced
-  uintptr_t acquiring = 0;   // where it did an atomic that no fence has followed yet
+  uintptr_t acquiring = 0;   // the address of an atomic that no fence has followed yet
   const void* waits_at = nullptr;
   uint64_t result = 0;
   std::vector<PendingCopy> copies;
@@ -96,7 +96,7 @@ struct State {
   int threads = 0, live = 0, at_barrier = 0;
   const void* body = nullptr;
   size_t body_bytes = 0;
-  Warp warps[kMostThreads / kLanes];
+  Warp warps[kMaxThreads / kLanes];
   std::vector<Fiber> fibers;
   std::vector<uint16_t> order;  // thread ids, as this block schedules them
   std::vector<uint16_t> ready;  // the next to run is at the back
@@ -104,8 +104,8 @@ struct State {
 };
 extern State state __attribute__((visibility("hidden")));
 
-// While one lives, hooks let everything pass: the emulator calls functions of the standard library, and the linker may
-// have picked the watched copy of them.
+// While one exists, hooks check nothing: the emulator calls functions of the standard library, and the linker may have
+// selected their instrumented copies.
 struct Unwatched {
   Unwatched() {
     state.stack_low = 0;
@@ -134,14 +134,14 @@ const std::vector<Region>& regions();
 void access(uintptr_t address, size_t bytes, bool write, bool aligned, const void* pc);
 void start_launch_memory(size_t shared_bytes);
 void start_block_memory();
-void* reserve(size_t bytes);  // zeros that cost nothing until touched
+void* reserve(size_t bytes);  // zeros without memory until they are accessed
 
 // counters.cpp
 enum class Mma { kTf32, kBf16, kF16 };
 void start_counters();
 void count_mma(Mma kind, bool main_loop);
 void count_barrier();
-void count_block();  // digests the events of the block that ended
+void count_block();  // processes the events of the block that ended
 
 inline uint32_t warp_of(uint32_t thread) { return thread / kLanes; }
 

@@ -6,10 +6,10 @@
 
 namespace emulator {
 
-// The function that `pc` lies in, without its arguments; shortened where the compiler's name is long.
+// The function that contains `pc`, without its arguments; shortened if the compiler's name is long.
 std::string function_name(const void* pc);
 
-// The kernel that a launch was given, found among the values that the launch holds, and the function that `pc` lies in.
+// The kernel of a launch, found among the values that the launch captured, and the function that contains `pc`.
 std::string kernel_name(const void* body, size_t bytes, const void* pc);
 
 // Whether these bytes are constants or globals of a loaded module.

@@ -1,4 +1,4 @@
-"""Run inputs by hand: ``python -m tests.fuzz``, or with ``--reader`` and ``--seed`` one of them in this process."""
+"""Run inputs manually: ``python -m tests.fuzz``, or with ``--reader`` and ``--seed`` one of them in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs in processes of their own, with limits: a crash, a hang, a peak of memory is reported; the rest goes on."""
+"""Runs inputs in child processes with limits, and reports crashes, hangs and excessive memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Job = tuple[str, int]  # reader, seed
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an input: ``loaded``, ``refused``, or what went wrong and where."""
+    """The outcome of an input: ``loaded``, ``refused``, or a fault and its location."""
 
     reader: str
     seed: int
@@ -52,7 +52,7 @@ def run(
     watch: Callable[[Outcome], None] = lambda _: None,
     seconds: float = SECONDS,
 ) -> list[Outcome]:
-    """Outcomes in the order of the jobs; ``watch`` gets each when it is known. The bytes of failures are kept.
+    """Return outcomes in the order of the jobs; ``watch`` is called with each. The bytes of failures are kept.
 
     An input may take so many ``seconds``.
     """
@@ -71,7 +71,7 @@ def run(
 
 
 def _supervised(jobs: Sequence[Job], seconds: float) -> Iterator[Outcome]:
-    """Give the jobs to a child; after a crash or a hang another child takes the rest."""
+    """Run the jobs in a child; after a crash or a hang, the rest in another child."""
     left = list(jobs)
     while left:
         done = 0
@@ -118,7 +118,7 @@ def _one_child(jobs: Sequence[Job], seconds: float) -> Iterator[Outcome]:
 
 
 def environment() -> dict[str, str]:
-    """Of a child: the fastnst of this process, and this package."""
+    """The PYTHONPATH of a child: the fastnst of this process, and this package."""
     import fastnst
 
     source = str(Path(fastnst.__file__).resolve().parents[1])
@@ -130,7 +130,7 @@ _buffers: dict[int, bytes] = {}
 
 
 def _line(child: subprocess.Popen[bytes], seconds: float) -> bytes:
-    """The next line of a child's answer; nothing where it has ended or the time is up."""
+    """The next line of a child's answer; empty if it has ended or timed out."""
     assert child.stdout
     held = _buffers.pop(child.pid, b"")
     with selectors.DefaultSelector() as selector:
@@ -161,7 +161,7 @@ def _ended(job: Job, folder: str, code: int, hung: bool) -> Outcome:
 
 
 def keep(name: str, seed: int, data: bytes, kept: Path | None = None) -> Path:
-    """Write an input to build/fuzz, or where failures are kept instead."""
+    """Write an input to build/fuzz, or to the folder for failures."""
     from .readers import reader
 
     folder = kept or KEPT
@@ -175,15 +175,12 @@ def child(folder: Path, kept: Path) -> None:
     """Answer each job of stdin (JSON) with a line of JSON on stdout."""
     import torch
 
-    import fastnst.cli
-    import fastnst.commands  # noqa: F401  # all that is imported late, before the limit is set
-
     from .readers import make
 
     faulthandler.enable()
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # so that output of libraries is not taken for an answer
     jobs = json.load(sys.stdin)
     for name in dict.fromkeys(name for name, _ in jobs):
         judge(name, _written(folder, name, make(name, -1)))  # imports the libraries of the reader
@@ -208,7 +205,7 @@ def _written(folder: Path, name: str, data: bytes) -> Path:
 
 
 def judge(name: str, path: Path) -> tuple[str, str, str]:
-    """Read a file: kind, text and place of the outcome."""
+    """Read a file; return kind, text and location of the outcome."""
     from fastnst.errors import FastnstError
 
     from .readers import Broken, check_error, reader
@@ -227,7 +224,7 @@ def judge(name: str, path: Path) -> tuple[str, str, str]:
 
 
 def _place(error: BaseException) -> str:
-    """The last line of fastnst that the error passed."""
+    """The innermost line of fastnst in the traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if f"{os.sep}fastnst{os.sep}" in frame.filename and "tests" not in frame.filename]
     frame = (own or frames)[-1]
@@ -235,7 +232,7 @@ def _place(error: BaseException) -> str:
 
 
 def jobs(count: int, names: Iterable[str], first: int = 0) -> list[Job]:
-    """About ``count`` jobs, shared out over the readers; each gets one at least."""
+    """About ``count`` jobs, divided among the readers, at least one each."""
     from .readers import SHARES
 
     shares = {name: SHARES.get(name, 1) for name in names}

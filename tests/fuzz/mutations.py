@@ -1,4 +1,4 @@
-"""Ways to damage bytes: blindly, and with knowledge of a format, so that what is wrong lies behind the first check."""
+"""Ways to damage bytes: blindly, and with knowledge of a format, so that the damage passes the first checks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def delete(random: Random, data: bytes) -> bytes:
 
 
 def set_integer(random: Random, data: bytes) -> bytes:
-    """An integer of 1 to 8 bytes, of either byte order, at its natural place, becomes an extreme one."""
+    """Replace an aligned integer of 1 to 8 bytes, of either byte order, by an extreme value."""
     size = random.choice((1, 2, 4, 8))
     at = min(_place(random, data), max(len(data) - size, 0)) // size * size
     value = random.choice(INTEGERS) % 256**size
@@ -67,7 +67,7 @@ def set_integer(random: Random, data: bytes) -> bytes:
 
 
 def _place(random: Random, data: bytes) -> int:
-    """A place, more often than not near one of the ends, where headers and tables lie."""
+    """A random offset, usually near one of the ends, where headers and tables are."""
     near = min(len(data), 600)
     if not data:
         return 0
@@ -85,7 +85,7 @@ def splice(random: Random, data: bytes, other: bytes) -> bytes:
 
 
 def token(random: Random, data: bytes) -> bytes:
-    """A number or a quoted text of a text format becomes another value."""
+    """Replace a number or a quoted string of a text format by another value."""
     text = data.decode("utf-8", "surrogateescape")
     found = list(re.finditer(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\"[^\"\n]*\"|\btrue\b|\bfalse\b|\bnull\b", text))
     if not found:
@@ -96,7 +96,7 @@ def token(random: Random, data: bytes) -> bytes:
 
 
 def line(random: Random, data: bytes) -> bytes:
-    """A line goes, comes twice, or moves."""
+    """Remove, duplicate or move a line."""
     lines = data.split(b"\n")
     one = lines.pop(random.randrange(len(lines)))
     for _ in range(random.choice((0, 1, 2))):
@@ -142,7 +142,7 @@ def _other(random: Random) -> Any:
 
 
 def png(random: Random, data: bytes) -> bytes:
-    """Chunks of a PNG are changed, doubled, moved or removed; their checksums are right."""
+    """Change, duplicate, move or remove chunks of a PNG, with correct checksums."""
     chunks, at = [], 8
     while at + 8 <= len(data):
         (size,) = struct.unpack_from(">I", data, at)
@@ -166,7 +166,7 @@ def png(random: Random, data: bytes) -> bytes:
 
 
 def tiff(random: Random, data: bytes) -> bytes:
-    """A field of an entry of the first directory becomes an extreme value."""
+    """Replace a field of an entry of the first directory by an extreme value."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
     (start,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)
@@ -180,7 +180,7 @@ def tiff(random: Random, data: bytes) -> bytes:
 
 
 def safetensors(random: Random, data: bytes) -> bytes:
-    """The header of a safetensors file is changed as JSON; its length is right."""
+    """Change the header of a safetensors file as JSON, with a correct length."""
     (length,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + length])
     inner = header.get("__metadata__", {}).get("fastnst")
@@ -197,7 +197,7 @@ def _encoded(value: Any) -> bytes:
 
 
 def archive(random: Random, data: bytes) -> bytes:
-    """A member of a zip file is changed, renamed, removed or doubled; checksums and sizes are right."""
+    """Change, rename, remove or duplicate a member of a zip file, with correct checksums and sizes."""
     with zipfile.ZipFile(io.BytesIO(data)) as opened:
         members = [(info.filename, opened.read(info)) for info in opened.infolist()]
     index = random.randrange(len(members))
@@ -222,7 +222,7 @@ def archive(random: Random, data: bytes) -> bytes:
 
 
 def npy_header(random: Random, body: bytes) -> bytes:
-    """The dictionary at the start of an array file is changed; its length is right."""
+    """Change the dictionary at the start of an array file, with a correct length."""
     (length,) = struct.unpack_from("<H", body, 8)
     text = body[10 : 10 + length].decode("latin1")
     values = (*NUMBERS, "[]", "None", "'O'", "'<f4'", "'>f4'", "'|S9'", "'<c8'", "True", "()", "(" * 90, "99999999999")
@@ -232,7 +232,7 @@ def npy_header(random: Random, body: bytes) -> bytes:
 
 
 def mat(random: Random, data: bytes) -> bytes:
-    """Words of a MATLAB 5 file are changed, inside its compressed elements as well."""
+    """Change words of a MATLAB 5 file, also inside compressed elements."""
     if struct.unpack_from("<I", data, 128)[0] != 15:
         return set_word(random, data, start=128)
     (size,) = struct.unpack_from("<I", data, 132)
@@ -241,7 +241,7 @@ def mat(random: Random, data: bytes) -> bytes:
 
 
 def set_word(random: Random, data: bytes, start: int = 0) -> bytes:
-    """A word of four bytes on its boundary, most often within the first kilobyte, becomes a small or an extreme one."""
+    """Replace an aligned word of four bytes, usually within the first kilobyte, by a small or an extreme value."""
     end = len(data) if random.random() < 0.2 else min(len(data), start + 1200)
     at = random.randrange(start, max(end - 3, start + 1)) // 4 * 4
     value = random.choice((*INTEGERS, *range(20), 256, 1000)) % 2**32
@@ -249,7 +249,7 @@ def set_word(random: Random, data: bytes, start: int = 0) -> bytes:
 
 
 def hdf5(random: Random, data: bytes) -> bytes:
-    """Names are changed, and the small integers that addresses, sizes, types and counts of HDF5 are."""
+    """Change names, and small integers, such as addresses, sizes, types and counts of HDF5."""
     names = list(re.finditer(rb"[A-Za-z_][\w:/]{3,}", data))
     if names and random.random() < 0.3:
         hit, other = random.choice(names), random.choice(names)[0]
@@ -278,5 +278,5 @@ def mutated(random: Random, seeds: Sequence[bytes], knowing: Sequence[Mutation])
         try:
             data = mutation(random, data)
         except Exception:
-            data = blind(random, data)  # already too damaged for what knows the format
+            data = blind(random, data)  # too damaged for a mutation that parses the format
     return data

@@ -1,4 +1,4 @@
-"""What fastnst reads, by name: how an input is made from a number, and how it is read.
+"""The readers under test, by name: how an input is generated from a number, and how it is read.
 
 A reader returns, or raises a FastnstError of one printable line. Anything else is a fault, and so is a result that
 breaks a promise: these are checked here as well, by :class:`Broken`.
@@ -22,17 +22,17 @@ from unittest import mock
 from . import mutations, seeds
 from .mutations import Mutation
 
-MAX_PIXELS = 1_000_000  # of a picture that is read, so that what memory it takes is a fault
+MAX_PIXELS = 1_000_000  # limit of an image that is read, so that excessive memory is a fault
 OUTPUT = "out.png"
 
 
 class Broken(AssertionError):
-    """A promise about a result that is not kept."""
+    """A result violates a documented property."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """``make`` gives the bytes of input ``random``; ``read`` takes the file that holds them; ``seeds`` must load."""
+    """``make`` generates the bytes of an input from ``random``; ``read`` reads the file; ``seeds`` must load."""
 
     suffix: str
     make: Callable[[Random], bytes]
@@ -89,7 +89,7 @@ def read_weights(path: Path) -> None:
 
 
 def _command(*arguments: str) -> str:
-    """Run a command; what it prints is printable, and an error is one line and no internal one."""
+    """Run a command; its output must be printable, and an error one line that is not an internal error."""
     from fastnst import cli
 
     out, err = io.StringIO(), io.StringIO()
@@ -104,7 +104,7 @@ def _command(*arguments: str) -> str:
     said = err.getvalue()
     if "again with --debug" in said:
         if "--debug" not in arguments:
-            _command("--debug", *arguments)  # shows where
+            _command("--debug", *arguments)  # shows the traceback
         raise Broken(f"an internal error: {_innermost(said)}")
     for line in said.splitlines():
         _one_line(line, "a line of stderr")
@@ -116,7 +116,7 @@ def _command(*arguments: str) -> str:
 
 
 def _innermost(said: str) -> str:
-    """The last place in fastnst and the error of a traceback."""
+    """The innermost line of fastnst and the error of a traceback."""
     places = re.findall(r"fastnst/(\S+)\", line (\d+), in (\w+)", said)
     return f"{places[-1] if places else ''} {said.strip().splitlines()[-1][:300]}"
 
@@ -125,20 +125,20 @@ def _innermost(said: str) -> str:
 
 
 def read_toml(path: Path) -> None:
-    from fastnst import Settings
+    from fastnst import load_settings
 
     _command("settings", str(path))
     _prepare("--settings", str(path))
-    Settings.from_file(path)
+    load_settings(path)
 
 
 def read_picture_settings(path: Path) -> None:
-    from fastnst import Settings
+    from fastnst import load_settings
 
     _command("settings", str(path))
     _command("settings", str(path), "--json")
     _run(["stylize", "--like", str(path)])
-    Settings.from_file(path)
+    load_settings(path)
 
 
 def _prepare(*options: str) -> None:
@@ -215,8 +215,8 @@ _COUNTS = (
 _LISTS = ("steps", "scales", "style-weights", "betas", "tiles", "memory")
 _NAMES = (
     "init",
-    "keep-colour",
-    "match-colour",
+    "keep-color",
+    "match-color",
     "style-loss",
     "pooling",
     "padding",
@@ -303,7 +303,7 @@ def _run_arguments() -> dict[str, Any]:
     layers = {"content_layers": (("relu1_1", 1.0),), "style_layers": (("relu1_1", 1.0),)}
     small = {"size": 32, "scales": (24, 32), "steps": 2, "history": 3, "device": "cpu", "precision": "float32"}
     return {
-        name: Settings.of(**layers, **small, optimizer=name, **more)
+        name: Settings.from_preset(**layers, **small, optimizer=name, **more)
         for name, more in (("lbfgs", {}), ("adam", {"average": 0.9}))
     }
 
@@ -316,12 +316,13 @@ def _pixels(seed: int) -> Any:
 
 
 def _resume(path: Path, optimizer: str, callback: Any = None) -> Any:
-    from fastnst import transfer, weights
+    from fastnst import weights
+    from fastnst.run import stylizer
 
     bundled = _bundled()
     with mock.patch.object(weights, "load", return_value=bundled):
         settings = _run_arguments()[optimizer]
-        return transfer.stylize(
+        return stylizer.stylize(
             _pixels(0),
             _pixels(1),
             settings=settings,
@@ -341,11 +342,11 @@ def _bundled() -> Any:
 
 @functools.cache
 def checkpoint_seeds() -> tuple[bytes, ...]:
-    """Runs broken off at both scales, and a finished one, of both optimisers."""
+    """Runs interrupted at both scales, and a finished one, for both optimizers."""
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # PyTorch's sums, and so the bytes, depend on it
+    torch.set_num_threads(1)  # PyTorch's sums, and therefore the bytes, depend on it
     found = []
     for optimizer in ("lbfgs", "adam"):
         for stop in (1, 3, 99):
@@ -371,7 +372,7 @@ def _opened(data: bytes) -> tuple[dict[str, Any], dict[str, Any], str]:
 
 
 def make_checkpoint(random: Random) -> bytes:
-    """A checkpoint with a right digest over wrong content, or wrong bytes."""
+    """A checkpoint with a correct digest of invalid content, or with damaged bytes."""
     data = random.choice(checkpoint_seeds())
     if random.random() < 0.2:
         return mutations.blind(random, data)
@@ -413,7 +414,7 @@ def _change_tensor(random: Random, tensors: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> None:
-    """Go on with a run; the pixels of its result are a picture's."""
+    """Resume a run; the result must be a valid image."""
     import torch
 
     data = path.read_bytes()
@@ -483,7 +484,7 @@ SHARES = {
 
 
 def make(name: str, seed: int) -> bytes:
-    """Input ``seed`` of a reader; -1, -2, ... are the undamaged files it is made from."""
+    """Input ``seed`` of a reader; -1, -2, ... are the undamaged files."""
     if seed < 0:
         return reader(name).seeds()[-1 - seed]
     return reader(name).make(Random(f"{name} {seed}"))

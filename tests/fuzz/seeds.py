@@ -1,4 +1,4 @@
-"""Small files of every kind that fastnst reads, made from nothing, the same bytes on every run."""
+"""Small files of every kind that fastnst reads, with the same bytes in every run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _saved(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def _profile() -> bytes:
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    data[24:36] = bytes(12)  # the time of its making
+    data[24:36] = bytes(12)  # the creation time
     return bytes(data)
 
 
@@ -117,7 +117,7 @@ def tiff() -> list[bytes]:
 
 
 def gif() -> list[bytes]:
-    frames = [_picture("RGB").quantize(colours) for colours in (16, 8)]
+    frames = [_picture("RGB").quantize(colors) for colors in (16, 8)]
     return [_saved(frames[0], "GIF", transparency=2), _saved(frames[0], "GIF", save_all=True, append_images=frames[1:])]
 
 
@@ -180,7 +180,7 @@ def safetensors() -> list[bytes]:
 
     kernel, bias = map(torch.from_numpy, _conv())
     meta = {"format": "fastnst-codebook-1", "arch": "vgg19", "convention": "caffe", "name": "a name"}
-    meta |= {"license": "a licence", "source": "a source", "decoded_sha256": {}}
+    meta |= {"license": "a license", "source": "a source", "decoded_sha256": {}}
     index = (torch.arange(64 * 27) % 256).to(torch.uint8).reshape(64, 3, 3, 3)
     coded = {"conv1_1.codebook": torch.arange(256.0) / 99, "conv1_1.index": index, "conv1_1.bias": bias}
     plain = [packed({f"{name}.weight": kernel, f"{name}.bias": bias}, {}) for name in ("features.0", "conv1_1")]
@@ -191,7 +191,7 @@ def pth() -> list[bytes]:
     import torch
 
     kernel, bias = map(torch.from_numpy, _conv())
-    both = torch.cat([kernel.flatten(), bias])  # of one storage, which the old format calls by where it lies in memory
+    both = torch.cat([kernel.flatten(), bias])  # views of one storage, which the old format names by its address
     state = {"features.0.weight": both[: kernel.numel()].view_as(kernel), "features.0.bias": both[kernel.numel() :]}
     kinds: list[tuple[Any, bool]] = [(state, True), ({"epoch": 3, "state_dict": state}, True), (state, False)]
     new, nested, old = [_file(lambda p, s=s, z=z: torch.save(s, p, _use_new_zipfile_serialization=z)) for s, z in kinds]
@@ -230,7 +230,7 @@ def mat() -> list[bytes]:
     def undated(path: Path, content: Any, compressed: bool) -> None:
         savemat(path, content, do_compression=compressed)
         data = path.read_bytes()
-        path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + data[124:])  # instead of the time of its making
+        path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + data[124:])  # instead of the creation time
 
     new = {"name": "conv1_1", "type": "conv", "weights": cell(_hwio(), _conv()[1][:, None])}
     old = {"name": "conv1_1", "type": "conv", "filters": _hwio(), "biases": _conv()[1][None]}
@@ -280,7 +280,7 @@ weights = "vgg19"
 
 
 def settings_json() -> list[bytes]:
-    """The JSON that a picture carries; :func:`with_json` makes the picture."""
+    """The JSON in an image file; :func:`with_json` creates the file."""
     return [
         json.dumps({"fastnst": "0.1.0", **SETTINGS, "files": FILES}).encode(),
         json.dumps({**SETTINGS, "size": None, "scales": 2}).encode(),
@@ -288,7 +288,7 @@ def settings_json() -> list[bytes]:
 
 
 def with_json(text: bytes, kind: str) -> bytes:
-    """A picture that carries the text where ``images.save`` would put settings."""
+    """An image file with the text where ``images.save`` stores settings."""
     from PIL.PngImagePlugin import PngInfo
 
     shown = text.decode("latin1")
@@ -302,7 +302,7 @@ def with_json(text: bytes, kind: str) -> bytes:
 
 
 def signed(tensors: dict[str, Any], header: Any, version: str = "2") -> bytes:
-    """A checkpoint with a digest that is right: SHA-256 of the text and, by name, of dtype, shape and bytes."""
+    """A checkpoint with a correct digest: SHA-256 of the text and, by name, of dtype, shape and bytes."""
     text = header if isinstance(header, str) else json.dumps(header)
     found = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):
@@ -312,7 +312,7 @@ def signed(tensors: dict[str, Any], header: Any, version: str = "2") -> bytes:
 
 
 def packed(tensors: dict[str, Any], metadata: dict[str, str]) -> bytes:
-    """A safetensors file; the library writes metadata in an order of chance."""
+    """A safetensors file; the library itself writes metadata in random order."""
     names = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
     entries: dict[str, Any] = {"__metadata__": metadata}
     at = 0

@@ -44,7 +44,7 @@ def full() -> dict[str, list[harness.Outcome]]:
 
 
 @readers
-def test_what_the_inputs_are_made_from_is_read(name: str) -> None:
+def test_undamaged_files_are_read(name: str) -> None:
     for number, data in enumerate(READERS[name].seeds()):
         path = Path(f"whole{READERS[name].suffix}")
         path.write_bytes(data)
@@ -52,19 +52,21 @@ def test_what_the_inputs_are_made_from_is_read(name: str) -> None:
 
 
 @readers
-def test_damaged_input_is_read_or_refused_in_a_line(name: str, quick: dict[str, list[harness.Outcome]]) -> None:
+def test_damaged_input_is_read_or_rejected_with_one_line(name: str, quick: dict[str, list[harness.Outcome]]) -> None:
     assert not [str(outcome) for outcome in quick[name] if outcome.failed]
 
 
 @pytest.mark.slow
 @readers
-def test_much_damaged_input_is_read_or_refused_in_a_line(name: str, full: dict[str, list[harness.Outcome]]) -> None:
+def test_more_damaged_input_is_read_or_rejected_with_one_line(
+    name: str, full: dict[str, list[harness.Outcome]]
+) -> None:
     assert not [str(outcome) for outcome in full[name] if outcome.failed]
     kinds = {outcome.kind for outcome in full[name]}
     assert kinds == {"loaded", "refused"} or name == "options", "the damage is of one strength alone"
 
 
-def test_an_input_is_made_from_its_reader_and_number_alone() -> None:
+def test_an_input_depends_only_on_its_reader_and_number() -> None:
     jobs = [(name, seed) for name in READERS for seed in range(3)]
     code = "import json, sys, hashlib; from tests.fuzz.readers import make; print(json.dumps([hashlib.sha256("
     code += "make(*job)).hexdigest() for job in json.load(sys.stdin)]))"

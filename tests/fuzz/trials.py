@@ -1,4 +1,4 @@
-"""Readers that misbehave, on which the harness itself is tried."""
+"""Faulty readers, to test the harness itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files and colour profiles built byte by byte, so that the tests do not depend on the code they test."""
+"""Image files and color profiles built byte by byte, so that the tests do not depend on the code they test."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ UPRIGHT: dict[int, Callable[[Array], Array]] = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a),
 }
-"""From rows and columns as stored to the picture as looked at (TIFF 6.0 and EXIF 2.32, tag 274)."""
+"""From rows and columns as stored to the upright image (TIFF 6.0 and EXIF 2.32, tag 274)."""
 
 
 def refused(path: Path, **arguments: int) -> str:
-    """The one line with which the picture is refused."""
+    """The message of the error for the image, which has one line."""
     with pytest.raises(ImageError) as caught:
         images.load(path, **arguments)
     message = str(caught.value)
@@ -43,14 +43,14 @@ def refused(path: Path, **arguments: int) -> str:
     return message
 
 
-def colours(height: int, width: int, channels: int = 3, dtype: Any = np.uint8, seed: int = 0) -> Array:
+def colors(height: int, width: int, channels: int = 3, dtype: Any = np.uint8, seed: int = 0) -> Array:
     """Random samples over the whole range of ``dtype``; [height, width] for one channel."""
     shape = (height, width) if channels == 1 else (height, width, channels)
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 
 
 def smooth(height: int, width: int) -> Array:
-    """A float32 picture [height, width, 3] without edges, which lossy formats keep well."""
+    """A smooth float32 image [height, width, 3], which lossy formats preserve well."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     return np.stack([x / width, y / height, 0.5 + 0 * x], axis=-1).astype(np.float32)
 
@@ -63,11 +63,11 @@ def write_png(
     filtered: bool = False,
     interlaced: bool = False,
 ) -> Path:
-    """A PNG of 8 or 16 bits: grey [H, W], grey + alpha, RGB or RGBA [H, W, 2 to 4]; ``filtered`` by all filters."""
+    """A PNG of 8 or 16 bits: gray [H, W], gray + alpha, RGB or RGBA [H, W, 2 to 4]; ``filtered`` by all filters."""
     height, width = samples.shape[:2]
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[1 if samples.ndim == 2 else samples.shape[2]]
+    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[1 if samples.ndim == 2 else samples.shape[2]]
     bits = samples.dtype.itemsize * 8
-    chunks = {b"IHDR": struct.pack(">2I5B", width, height, bits, colour_type, 0, 0, interlaced), **(extra or {})}
+    chunks = {b"IHDR": struct.pack(">2I5B", width, height, bits, color_type, 0, 0, interlaced), **(extra or {})}
     parts = [samples[y::dy, x::dx] for y, x, dy, dx in ADAM7] if interlaced else [samples]
     chunks |= {b"IDAT": zlib.compress(b"".join(_png_rows(part, filtered) for part in parts)), b"IEND": b""}
     body = b"".join(
@@ -79,7 +79,7 @@ def write_png(
 
 
 def _png_rows(samples: Array, filtered: bool) -> bytes:
-    """The rows of one pass, each after the number of its filter (PNG specification, third edition, section 9)."""
+    """The rows of one pass, each preceded by the number of its filter (PNG specification, third edition, section 9)."""
     if samples.size == 0:
         return b""
     rows = samples.astype(samples.dtype.newbyteorder(">")).reshape(len(samples), -1).view(np.uint8).astype(np.int16)
@@ -100,7 +100,7 @@ def png_profile(profile: bytes) -> dict[bytes, bytes]:
 
 
 def read_png_16(path: Path) -> Array:
-    """Samples of a 16-bit colour PNG whose rows all use filter 0 or 2 (none, up)."""
+    """Samples of a 16-bit color PNG whose rows all use filter 0 or 2 (none, up)."""
     data = path.read_bytes()
     chunks: dict[bytes, bytes] = {}
     at = 8
@@ -110,9 +110,9 @@ def read_png_16(path: Path) -> Array:
         chunks[name] = chunks.get(name, b"") + data[at + 8 : at + 8 + length]
         assert struct.unpack_from(">I", data, at + 8 + length)[0] == zlib.crc32(data[at + 4 : at + 8 + length])
         at += 12 + length
-    width, height, bits, colour_type = struct.unpack_from(">2I2B", chunks[b"IHDR"])
+    width, height, bits, color_type = struct.unpack_from(">2I2B", chunks[b"IHDR"])
     assert bits == 16
-    channels = {2: 3, 6: 4}[colour_type]
+    channels = {2: 3, 6: 4}[color_type]
     rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, 1 + width * channels * 2)
     assert set(rows[:, 0]) <= {0, 2}
     plain = np.zeros((height, width * channels * 2), np.uint8)
@@ -150,7 +150,7 @@ def curve_formula(kind: int, *parameters: float) -> bytes:
 
 
 def rgb_profile(curve: bytes, order: str = "rgb") -> bytes:
-    """sRGB's primaries, given to the channels in ``order``, with another tone curve."""
+    """sRGB's primaries, assigned to the channels in ``order``, with another tone curve."""
     core: Any = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).profile
     primaries = {"r": core.red_colorant[0], "g": core.green_colorant[0], "b": core.blue_colorant[0]}
     tags = {}
@@ -160,12 +160,12 @@ def rgb_profile(curve: bytes, order: str = "rgb") -> bytes:
     return profile(b"RGB ", b"XYZ ", tags)
 
 
-def grey_profile(curve: bytes) -> bytes:
+def gray_profile(curve: bytes) -> bytes:
     return profile(b"GRAY", b"XYZ ", {b"kTRC": curve})
 
 
 def table_profile(space: bytes, channel: int, inverted: bool) -> bytes:
-    """A profile of tables whose lightness is one channel alone (or 1 minus it), whatever the others hold."""
+    """A profile of tables whose lightness is one channel (or 1 minus it), independent of the others."""
     channels = len(space.strip())
     nodes = np.indices((2,) * channels)[channel].reshape(-1) * 255
     lightness = (255 - nodes if inverted else nodes).astype(np.uint8)
@@ -182,7 +182,7 @@ def srgb_encoded(linear: Array) -> Array:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def grey_of_lightness(lightness: Array) -> Array:
-    """The sRGB grey of CIE L* in 0..1."""
+def gray_of_lightness(lightness: Array) -> Array:
+    """The sRGB gray of CIE L* in 0..1."""
     f = (lightness * 100 + 16) / 116
     return srgb_encoded(np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)))

@@ -1,4 +1,4 @@
-"""Files that are not what they should be: one clear line each, naming the file."""
+"""Invalid files raise an error of one line that names the file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from image_files import colours, refused, write_png
+from image_files import colors, refused, write_png
 from PIL import Image, ImageFile
 
 from fastnst import images
 from fastnst.errors import ImageError
-from fastnst.images import decoding
+from fastnst.images import formats
 
 FILES = ["png", "jpg", "webp", "tif", "gif", "bmp", "ppm", "jp2", "avif"]
 
 
 def write_bomb(path: Path, width: int, height: int) -> Path:
-    """A PNG that says it is large and holds next to nothing."""
-    write_png(path, colours(2, 2))
+    """A PNG whose header claims a large size."""
+    write_png(path, colors(2, 2))
     data = bytearray(path.read_bytes())
     data[16:24] = struct.pack(">2I", width, height)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -51,13 +51,13 @@ def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert "not a regular file" in refused(tmp_path / "pipe.png")
 
 
-def test_name_that_cannot_be(tmp_path: Path) -> None:
+def test_invalid_name(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="cannot be opened"):
         images.load("a\0.png")
 
 
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_png(tmp_path / "a.png", colours(4, 4))
+    path = write_png(tmp_path / "a.png", colors(4, 4))
 
     def forbidden(self: Path, mode: str, buffering: int = -1) -> None:
         raise PermissionError(13, "Permission denied", str(self))
@@ -81,7 +81,7 @@ def test_not_an_image_names_the_formats(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("suffix", FILES)
 def test_file_cut_short(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
-    Image.fromarray(colours(64, 64)).save(path)
+    Image.fromarray(colors(64, 64)).save(path)
     data = path.read_bytes()
     for kept in (12, 40, len(data) // 3, len(data) * 3 // 4):
         path.write_bytes(data[:kept])
@@ -92,9 +92,9 @@ def test_file_cut_short(tmp_path: Path, suffix: str) -> None:
 def test_damaged_bytes_give_a_picture_or_an_image_error(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     if suffix.startswith("16"):
-        images.save(path, images.load(colours(24, 24)).pixels, bits=16, settings={"a": 1})
+        images.save(path, images.load(colors(24, 24)).pixels, bits=16, settings={"a": 1})
     else:
-        Image.fromarray(colours(24, 24)).save(path)
+        Image.fromarray(colors(24, 24)).save(path)
     whole = np.frombuffer(path.read_bytes(), np.uint8)
     random = np.random.default_rng(1)
     for _ in range(60):
@@ -111,12 +111,12 @@ def test_damaged_bytes_give_a_picture_or_an_image_error(tmp_path: Path, suffix: 
                     assert str(path) in str(error)  # noqa: PT017
 
 
-def test_unread_kind_of_tiff_is_said_so(tmp_path: Path) -> None:
+def test_an_unsupported_tiff_is_reported_as_such(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4, 3), np.float64), photometric="rgb")
-    assert "is TIFF, but damaged or of a kind that is not read" in refused(tmp_path / "a.tif")
+    assert "is TIFF, but damaged or of an unsupported kind" in refused(tmp_path / "a.tif")
 
 
-def test_floats_and_integers_of_unknown_scale_are_refused(tmp_path: Path) -> None:
+def test_floats_and_integers_of_unknown_scale_are_rejected(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 255, np.float32)).save(tmp_path / "a.tif")
     assert "from 255 to 255; expected floats in 0..1" in refused(tmp_path / "a.tif")
     Image.fromarray(np.full((4, 4), 70000, np.int32)).save(tmp_path / "b.tif")
@@ -129,10 +129,10 @@ def test_fully_transparent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1)])
 def test_one_pixel_wide(tmp_path: Path, shape: tuple[int, int]) -> None:
-    message = refused(write_png(tmp_path / "a.png", colours(*shape)))
+    message = refused(write_png(tmp_path / "a.png", colors(*shape)))
     assert f"is {shape[1]} x {shape[0]} pixels; expected at least 2 x 2" in message
     with pytest.raises(ImageError, match="expected at least 2 x 2"):
-        images.load(colours(*shape))
+        images.load(colors(*shape))
 
 
 def test_no_pixels(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_decompression_bomb_is_not_decoded(tmp_path: Path, side: int) -> None:
 
 
 def test_max_pixels_lowers_the_limit(tmp_path: Path) -> None:
-    path = write_png(tmp_path / "a.png", colours(10, 10))
+    path = write_png(tmp_path / "a.png", colors(10, 10))
     assert "10 x 10 is 100 pixels, above the limit of 99" in refused(path, max_pixels=99)
     assert images.load(path, max_pixels=100).pixels.shape == (1, 3, 10, 10)
 
@@ -158,7 +158,7 @@ def test_max_pixels_lowers_the_limit(tmp_path: Path) -> None:
 def write_psd(path: Path) -> None:
     """A PSD without layers, 10 x 10 (Adobe Photoshop File Formats Specification)."""
     header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 10, 10, 8, 3)
-    path.write_bytes(header + bytes(12) + bytes(2) + colours(3, 100, 1).tobytes())
+    path.write_bytes(header + bytes(12) + bytes(2) + colors(3, 100, 1).tobytes())
 
 
 ALL = [
@@ -181,9 +181,9 @@ ALL = [
 
 
 def write_10_by_10(path: Path) -> None:
-    """One of each format, and of each kind of it that Pillow has checks of its own for."""
-    rgb = colours(10, 10)
-    image = Image.fromarray(colours(10, 10, 4) if path.stem == "alpha" else rgb)
+    """One file of each format, and of each kind for which Pillow has separate checks."""
+    rgb = colors(10, 10)
+    image = Image.fromarray(colors(10, 10, 4) if path.stem == "alpha" else rgb)
     exif = Image.Exif()
     exif[274] = 6 if path.stem == "turned" else 1
     more = (
@@ -196,7 +196,7 @@ def write_10_by_10(path: Path) -> None:
     elif path.suffix == ".heic":
         pytest.importorskip("pillow_heif").from_pillow(image).save(path)
     elif path.name == "16.png":
-        write_png(path, colours(10, 10, 3, np.uint16))
+        write_png(path, colors(10, 10, 3, np.uint16))
     elif path.name == "tiles.tif":
         tifffile.imwrite(path, rgb, photometric="rgb", tile=(16, 16))
     else:
@@ -208,7 +208,7 @@ def write_10_by_10(path: Path) -> None:
 def test_every_format_is_tried_at_the_limit() -> None:
     suffixes = {".jp2": "JPEG2000", ".jpg": "JPEG", ".tif": "TIFF"}
     tried = {suffixes.get(Path(f"a.{name}").suffix, name.rpartition(".")[2].upper()) for name in ALL}
-    assert set(decoding.FORMATS) <= tried
+    assert set(formats.FORMATS) <= tried
 
 
 @pytest.mark.parametrize("pillows", [40, 80])
@@ -238,7 +238,7 @@ def test_a_webp_is_refused_by_its_header_alone(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("shape", [(2, 2002), (2002, 2), (3, 100_000)])
-def test_ribbons_are_refused_before_they_are_decoded(tmp_path: Path, shape: tuple[int, int]) -> None:
+def test_extreme_proportions_are_rejected_before_decoding(tmp_path: Path, shape: tuple[int, int]) -> None:
     message = refused(write_bomb(tmp_path / "a.png", *shape))
     assert f"is {shape[0]} x {shape[1]} pixels; expected one side to be at most 1000 times the other" in message
     with pytest.raises(ImageError, match="at most 1000 times the other"):
@@ -247,16 +247,16 @@ def test_ribbons_are_refused_before_they_are_decoded(tmp_path: Path, shape: tupl
 
 
 def with_scans(count: int, *, progressive: bool = True) -> bytes:
-    """A JPEG whose last scan, which is on the table of Huffman codes before it, stands there again and again."""
+    """A JPEG that repeats its last scan and the table of Huffman codes before it."""
     buffer = io.BytesIO()
-    Image.fromarray(colours(32, 32)).save(buffer, "JPEG", progressive=progressive, exif=b"Exif\0\0\xff\xda\xff\xd9" * 9)
+    Image.fromarray(colors(32, 32)).save(buffer, "JPEG", progressive=progressive, exif=b"Exif\0\0\xff\xda\xff\xd9" * 9)
     data = buffer.getvalue()
     last = data[data.rindex(b"\xff\xda") : -2]
     have = data.count(b"\xff\xda") - 9
     return data[:-2] + last * (count - have) + data[-2:]
 
 
-def test_a_jpeg_of_many_scans_is_refused(tmp_path: Path) -> None:
+def test_a_jpeg_of_many_scans_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     for progressive in (True, False):
         path.write_bytes(with_scans(101, progressive=progressive))
@@ -265,13 +265,13 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path: Path) -> None:
     assert images.load(path).pixels.shape == (1, 3, 32, 32)
 
 
-def test_scans_after_the_end_of_a_jpeg_do_not_count(tmp_path: Path) -> None:
+def test_scans_after_the_end_of_a_jpeg_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(with_scans(50) + with_scans(60))
     assert images.load(tmp_path / "a.jpg").pixels.shape == (1, 3, 32, 32)
 
 
 @pytest.mark.parametrize("name", ["https://example.org/a%20b.jpg?x=1", "ftp://example.org/a.png", "file:///a.png"])
-def test_a_url_is_told_as_it_was_given(name: str) -> None:
+def test_the_error_for_a_url_contains_it_unchanged(name: str) -> None:
     for source in (name, Path(name)):
         with pytest.raises(ImageError) as caught:
             images.load(source)
@@ -279,29 +279,29 @@ def test_a_url_is_told_as_it_was_given(name: str) -> None:
         assert str(caught.value) == f"{shown}: is a URL; download it first and name the file"
 
 
-def test_heif_names_the_package_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_heif_names_the_required_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(100))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
-    assert "is HEIF (HEIC), which takes a package to read: pip install pillow-heif" in refused(tmp_path / "a.heic")
+    assert "is HEIF (HEIC), which needs a package: pip install pillow-heif" in refused(tmp_path / "a.heic")
 
 
-def test_pillows_globals_are_left_alone(tmp_path: Path) -> None:
+def test_globals_of_pillow_are_not_changed(tmp_path: Path) -> None:
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-    images.load(write_png(tmp_path / "a.png", colours(4, 4)), max_pixels=10**9)
+    images.load(write_png(tmp_path / "a.png", colors(4, 4)), max_pixels=10**9)
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
 def test_damaged_pillow_image(tmp_path: Path) -> None:
     path = tmp_path / "a.bmp"
-    Image.fromarray(colours(64, 64)).save(path)
+    Image.fromarray(colors(64, 64)).save(path)
     path.write_bytes(path.read_bytes()[:5000])
     with Image.open(path) as image, pytest.raises(ImageError, match="the Pillow image: cannot be decoded"):
         images.load(image)
 
 
 def test_closed_pillow_image(tmp_path: Path) -> None:
-    with Image.open(write_png(tmp_path / "a.png", colours(4, 4))) as image:
+    with Image.open(write_png(tmp_path / "a.png", colors(4, 4))) as image:
         pass
     with pytest.raises(ImageError, match="the Pillow image: cannot be decoded"):
         images.load(image)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from image_files import UPRIGHT, Array, colours, smooth, write_png
+from image_files import UPRIGHT, Array, colors, smooth, write_png
 from PIL import Image
 
 from fastnst import images
@@ -28,13 +28,13 @@ def alpha(picture: images.Picture) -> Array:
     return picture.alpha[0, 0].double().numpy()
 
 
-def grey(samples: Array) -> Array:
+def gray(samples: Array) -> Array:
     return np.repeat(np.asarray(samples, np.float64)[..., None], 3, axis=2)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "ppm", "webp"])
 def test_rgb_of_a_lossless_file_is_exact(tmp_path: Path, suffix: str) -> None:
-    rgb = colours(6, 9)
+    rgb = colors(6, 9)
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(rgb).save(path, lossless=True)
     picture = images.load(path)
@@ -52,18 +52,18 @@ def test_rgb_of_a_lossy_file_is_close(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "photo.with.dots.png", "ünïcode 猫.png"])
-def test_format_is_told_by_content_not_by_name(tmp_path: Path, name: str) -> None:
-    rgb = colours(4, 5)
+def test_format_is_detected_by_content_not_by_name(tmp_path: Path, name: str) -> None:
+    rgb = colors(4, 5)
     path = tmp_path / name
     Image.fromarray(rgb).save(path, "PNG")
     assert np.abs(pixels(images.load(str(path))) - rgb / 255).max() < 1e-7
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-@pytest.mark.parametrize("kind", ["png", "tif", "lzw tif", "webp", "16-bit grey png", "16-bit png", "16-bit tif"])
+@pytest.mark.parametrize("kind", ["png", "tif", "lzw tif", "webp", "16-bit gray png", "16-bit png", "16-bit tif"])
 def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
     deep = kind.startswith("16")
-    stored = colours(5, 8, 1 if "grey" in kind else 3, np.uint16 if deep else np.uint8)
+    stored = colors(5, 8, 1 if "gray" in kind else 3, np.uint16 if deep else np.uint8)
     exif = Image.Exif()
     exif[274] = orientation
     path = tmp_path / f"a.{kind.split()[-1]}"
@@ -74,14 +74,14 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int
     else:
         compression = "tiff_lzw" if kind == "lzw tif" else None
         Image.fromarray(stored).save(path, exif=exif, lossless=True, compression=compression)
-    expected = UPRIGHT[orientation](grey(stored) if stored.ndim == 2 else stored) / np.iinfo(stored.dtype).max
+    expected = UPRIGHT[orientation](gray(stored) if stored.ndim == 2 else stored) / np.iinfo(stored.dtype).max
     loaded = pixels(images.load(path))
     assert loaded.shape == expected.shape
     assert np.abs(loaded - expected).max() < 1e-7
 
 
 def test_broken_exif_is_ignored(tmp_path: Path) -> None:
-    rgb = colours(4, 5)
+    rgb = colors(4, 5)
     path = write_png(tmp_path / "a.png", rgb, {b"eXIf": b"MM\0*\0\0\xff\xff\xff\xff garbage"})
     assert np.abs(pixels(images.load(path)) - rgb / 255).max() < 1e-7
 
@@ -99,20 +99,20 @@ def test_broken_exif_is_ignored(tmp_path: Path) -> None:
         ("F", "tif"),
     ],
 )
-def test_grey_fills_all_three_channels(tmp_path: Path, mode: str, suffix: str) -> None:
+def test_gray_fills_all_three_channels(tmp_path: Path, mode: str, suffix: str) -> None:
     samples, white = {
-        "1": (colours(5, 7, 1) > 127, 1),
-        "L": (colours(5, 7, 1), 255),
-        "I;16": (colours(5, 7, 1, np.uint16), 65535),
-        "I": (colours(5, 7, 1, np.uint16).astype(np.int32), 65535),
+        "1": (colors(5, 7, 1) > 127, 1),
+        "L": (colors(5, 7, 1), 255),
+        "I;16": (colors(5, 7, 1, np.uint16), 65535),
+        "I": (colors(5, 7, 1, np.uint16).astype(np.int32), 65535),
         "F": (np.linspace(0, 1, 35, dtype=np.float32).reshape(5, 7), 1),
     }[mode]
     image = Image.fromarray(samples)
     assert image.mode == mode
     path = tmp_path / f"a.{suffix}"
     image.save(path)
-    assert np.abs(pixels(images.load(path)) - grey(samples) / white).max() < 1e-7
-    assert np.abs(pixels(images.load(image)) - grey(samples) / white).max() < 1e-7
+    assert np.abs(pixels(images.load(path)) - gray(samples) / white).max() < 1e-7
+    assert np.abs(pixels(images.load(image)) - gray(samples) / white).max() < 1e-7
 
 
 def test_cmyk_without_profile_is_converted_plainly(tmp_path: Path) -> None:
@@ -132,30 +132,30 @@ def test_cmyk_jpeg_is_not_inverted(tmp_path: Path) -> None:
 def test_lab_is_converted() -> None:
     lab = np.full((4, 4, 3), [128, 0, 0], np.uint8)  # a and b are signed
     loaded = pixels(images.load(Image.frombytes("LAB", (4, 4), lab.tobytes())))
-    assert np.ptp(loaded) < 0.02  # a = b = 0 is grey
+    assert np.ptp(loaded) < 0.02  # a = b = 0 is gray
     assert abs(loaded.mean() - 0.466) < 0.01  # L* = 50.2
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "tif"])
-def test_palette_is_looked_up(tmp_path: Path, suffix: str) -> None:
-    palette, indices = colours(8, 3, 1, seed=1), colours(6, 9, 1) % 8
+def test_palette_is_applied(tmp_path: Path, suffix: str) -> None:
+    palette, indices = colors(8, 3, 1, seed=1), colors(6, 9, 1) % 8
     image = Image.fromarray(indices).convert("L")
     image.putpalette(palette.tobytes())
     image.save(tmp_path / f"a.{suffix}")
     assert np.abs(pixels(images.load(tmp_path / f"a.{suffix}")) - palette[indices] / 255).max() < 1e-7
 
 
-def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (5, 4), colour) for colour in ("#ff0000", "#00ff00")]
+def test_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (5, 4), color) for color in ("#ff0000", "#00ff00")]
     for name in ("a.gif", "a.png", "a.tif"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         assert np.abs(pixels(images.load(tmp_path / name)) - [1, 0, 0]).max() < 1e-7
 
 
 @pytest.mark.parametrize("kind", ["RGBA png", "RGBA tif", "RGBA webp", "LA png", "16-bit RGBA png", "16-bit LA png"])
-def test_alpha_is_kept_aside_and_colour_is_not_multiplied(tmp_path: Path, kind: str) -> None:
+def test_alpha_is_separate_and_color_is_not_multiplied_by_it(tmp_path: Path, kind: str) -> None:
     dtype = np.uint16 if "16" in kind else np.uint8
-    samples = np.maximum(colours(5, 6, 2 if "LA" in kind else 4, dtype), 1)
+    samples = np.maximum(colors(5, 6, 2 if "LA" in kind else 4, dtype), 1)
     path = tmp_path / f"a.{kind.split()[-1]}"
     if path.suffix == ".png":
         write_png(path, samples)
@@ -164,18 +164,18 @@ def test_alpha_is_kept_aside_and_colour_is_not_multiplied(tmp_path: Path, kind: 
     picture = images.load(path)
     values = samples / np.iinfo(dtype).max
     assert np.abs(alpha(picture) - values[..., -1]).max() < 1e-7
-    assert np.abs(pixels(picture) - (grey(values[..., 0]) if "LA" in kind else values[..., :3])).max() < 1e-7
+    assert np.abs(pixels(picture) - (gray(values[..., 0]) if "LA" in kind else values[..., :3])).max() < 1e-7
 
 
-def test_opaque_alpha_counts_as_none(tmp_path: Path) -> None:
-    samples = colours(4, 4, 4)
+def test_opaque_alpha_is_none(tmp_path: Path) -> None:
+    samples = colors(4, 4, 4)
     samples[..., 3] = 255
     assert images.load(write_png(tmp_path / "a.png", samples)).alpha is None
 
 
-def test_hidden_colours_become_the_mean_visible_colour(tmp_path: Path) -> None:
+def test_hidden_colors_become_the_mean_visible_color(tmp_path: Path) -> None:
     samples = np.zeros((4, 4, 4), np.uint8)
-    samples[..., :3] = [0, 255, 0]  # what hides under the transparent part
+    samples[..., :3] = [0, 255, 0]  # the color of the transparent part
     samples[:2, :2] = [200, 0, 100, 255]
     samples[:2, 2:] = [100, 0, 0, 127]
     picture = images.load(write_png(tmp_path / "a.png", samples))
@@ -185,7 +185,7 @@ def test_hidden_colours_become_the_mean_visible_colour(tmp_path: Path) -> None:
     assert np.abs(pixels(picture)[:2] - samples[:2, :, :3] / 255).max() < 1e-6
 
 
-def test_resizing_does_not_mix_hidden_colours_in() -> None:
+def test_resizing_does_not_mix_in_hidden_colors() -> None:
     samples = np.zeros((64, 64, 4), np.uint8)
     samples[..., :3] = [0, 255, 0]
     samples[16:48, 16:48] = [200, 30, 100, 255]
@@ -197,11 +197,11 @@ def test_resizing_does_not_mix_hidden_colours_in() -> None:
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
 def test_transparent_key_becomes_alpha(tmp_path: Path, mode: str) -> None:
-    samples = colours(6, 6, 3 if mode == "RGB" else 1)
+    samples = colors(6, 6, 3 if mode == "RGB" else 1)
     samples = samples % 4 if mode == "P" else samples
     image = Image.fromarray(samples).convert("1", dither=Image.Dither.NONE) if mode == "1" else Image.fromarray(samples)
     if mode == "P":
-        image.putpalette(colours(4, 3, 1).tobytes())
+        image.putpalette(colors(4, 3, 1).tobytes())
     stored = np.asarray(image)
     key = tuple(map(int, stored[2, 3])) if mode == "RGB" else int(stored[2, 3]) * (255 if mode == "1" else 1)
     image.save(tmp_path / "a.png", transparency=key)
@@ -210,7 +210,7 @@ def test_transparent_key_becomes_alpha(tmp_path: Path, mode: str) -> None:
 
 
 def test_transparent_key_of_16_bits_becomes_alpha(tmp_path: Path) -> None:
-    rgb, level = colours(4, 5, 3, np.uint16), colours(4, 5, 1, np.uint16)
+    rgb, level = colors(4, 5, 3, np.uint16), colors(4, 5, 1, np.uint16)
     rgb[0, 0] = rgb[1, 1] ^ 1  # same upper bytes, other lower ones
     key = {b"tRNS": rgb[1, 1].astype(">u2").tobytes()}
     expected = (rgb != rgb[1, 1]).any(axis=2)
@@ -223,12 +223,12 @@ def test_transparent_key_of_16_bits_becomes_alpha(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2", "float16", "float32", "float64"])
 def test_arrays_load(bands: int | None, dtype: str) -> None:
     kind = np.dtype(dtype)
-    whole = colours(4, 6, 12, np.uint16)[..., : bands or 1].astype(np.float64) / 65535
+    whole = colors(4, 6, 12, np.uint16)[..., : bands or 1].astype(np.float64) / 65535
     scale = 1 if kind.kind == "f" else np.iinfo(kind).max
     array = (whole * scale).astype(kind)
     values = array.astype(np.float64) / scale
     picture = images.load(array[..., 0] if bands is None else array)
-    assert np.abs(pixels(picture) - (values[..., :3] if bands in (3, 4) else grey(values[..., 0]))).max() < 1e-6
+    assert np.abs(pixels(picture) - (values[..., :3] if bands in (3, 4) else gray(values[..., 0]))).max() < 1e-6
     assert picture.alpha is None if bands not in (2, 4) else np.abs(alpha(picture) - values[..., -1]).max() < 1e-6
     assert picture.path is None
 
@@ -243,18 +243,18 @@ def test_tensors_load_without_sharing_memory(dtype: torch.dtype) -> None:
     assert picture.pixels.data_ptr() != tensor.data_ptr()
 
 
-def test_pillow_image_is_left_as_it_was() -> None:
+def test_pillow_image_is_not_modified() -> None:
     exif = Image.Exif()
     exif[274] = 6
     buffer = io.BytesIO()
-    Image.fromarray(colours(4, 6)).save(buffer, "PNG", exif=exif)
+    Image.fromarray(colors(4, 6)).save(buffer, "PNG", exif=exif)
     image = Image.open(buffer)
     assert images.load(image).pixels.shape == (1, 3, 6, 4)
     assert image.size == (6, 4)
 
 
 def test_picture_loads_as_itself_and_resizes() -> None:
-    picture = images.load(colours(20, 30, 4))
+    picture = images.load(colors(20, 30, 4))
     assert images.load(picture) is picture
     smaller = images.load(picture, size=15)
     assert smaller.pixels.shape == (1, 3, 10, 15)
@@ -264,15 +264,15 @@ def test_picture_loads_as_itself_and_resizes() -> None:
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 40), (50, 50), (3, 97)])
 @pytest.mark.parametrize("size", [16, 50, 120])
 def test_size_is_the_longest_side(height: int, width: int, size: int) -> None:
-    picture = images.load(colours(height, width), size=size)
+    picture = images.load(colors(height, width), size=size)
     assert max(picture.pixels.shape[2:]) == size
     assert tuple(picture.pixels.shape[2:]) == images.fit(height, width, size)
 
 
-def test_square_crop_is_the_centre_after_resizing() -> None:
+def test_square_crop_is_the_center_after_resizing() -> None:
     ramp = np.broadcast_to(np.linspace(0, 1, 80, dtype=np.float32), (40, 80))
     middle = pixels(images.load(ramp, crop=40))
-    assert np.abs(middle - grey(ramp[:, 20:60])).max() < 1e-6
+    assert np.abs(middle - gray(ramp[:, 20:60])).max() < 1e-6
     half = pixels(images.load(ramp, crop=20))
     assert half.shape == (20, 20, 3)
     assert np.abs(half[0, :, 0] - (ramp[0, 20:60:2] + ramp[0, 21:60:2]) / 2).max() < 1e-5
@@ -280,8 +280,8 @@ def test_square_crop_is_the_centre_after_resizing() -> None:
 
 @pytest.mark.parametrize("crop", [7, 64, 224, (30, 50), (50, 30), (64, 1)])
 @pytest.mark.parametrize("shape", [(64, 64), (33, 90), (90, 33), (2, 100)])
-def test_crop_has_exactly_the_asked_shape(shape: tuple[int, int], crop: int | tuple[int, int]) -> None:
-    picture = images.load(colours(*shape, 4), crop=crop)
+def test_crop_has_exactly_the_requested_shape(shape: tuple[int, int], crop: int | tuple[int, int]) -> None:
+    picture = images.load(colors(*shape, 4), crop=crop)
     sides = crop if isinstance(crop, tuple) else (crop, crop)
     assert tuple(picture.pixels.shape[2:]) == sides
     assert alpha(picture).shape == sides
@@ -300,9 +300,9 @@ def test_crop_has_exactly_the_asked_shape(shape: tuple[int, int], crop: int | tu
         ({"max_pixels": 0}, "max_pixels"),
     ],
 )
-def test_senseless_arguments_are_usage_errors(arguments: dict[str, object], words: str) -> None:
+def test_invalid_arguments_are_usage_errors(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        images.load(colours(4, 4), **arguments)  # type: ignore[arg-type]
+        images.load(colors(4, 4), **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -338,12 +338,12 @@ def test_wrong_shapes_and_types_are_usage_errors(source: object) -> None:
         (np.zeros((3, 40, 50), np.uint8), r"channels come last: array\.transpose\(1, 2, 0\)"),
     ],
 )
-def test_channels_on_the_wrong_side_are_told(source: Any, words: str) -> None:
+def test_the_error_for_channels_on_the_wrong_side_says_so(source: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         images.load(source)
 
 
-# What the samples of a type mean: the largest stands for 1.
+# The sample that stands for 1, by type.
 TENSORS = {
     torch.uint8: 255,
     torch.uint16: 65535,
@@ -367,9 +367,9 @@ def test_tensors_of_all_types_and_channels(dtype: torch.dtype, channels: int, le
     if leading == "flat" and channels == 1:
         values = values[0]
     picture = images.load(values[None] if leading == "batch" else values)
-    colour, opacity = (expected[:-1], expected[-1]) if channels in (2, 4) else (expected, None)
+    color, opacity = (expected[:-1], expected[-1]) if channels in (2, 4) else (expected, None)
     seen = np.ones((6, 7), bool) if opacity is None else opacity > 0
-    difference = pixels(picture).transpose(2, 0, 1) - np.broadcast_to(colour, (3, 6, 7))
+    difference = pixels(picture).transpose(2, 0, 1) - np.broadcast_to(color, (3, 6, 7))
     assert np.abs(difference[:, seen]).max() < 1e-7
     if opacity is None:
         assert picture.alpha is None
@@ -387,7 +387,7 @@ def test_tensors_of_all_types_and_channels(dtype: torch.dtype, channels: int, le
         lambda x: x.clone(memory_format=torch.contiguous_format).neg().neg(),
     ],
 )
-def test_tensors_of_any_layout_are_read_and_left_as_they_are(change: Any) -> None:
+def test_tensors_of_any_layout_are_read_and_not_modified(change: Any) -> None:
     source = change(torch.rand(3, 8, 9))
     before = source.detach().clone()
     picture = images.load(source)
@@ -409,7 +409,7 @@ def test_tensors_of_any_layout_are_read_and_left_as_they_are(change: Any) -> Non
     ids=["reversed", "Fortran", "big-endian", "strided", "read-only"],
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
-def test_arrays_of_any_layout_are_read_and_left_as_they_are(dtype: type, change: Any) -> None:
+def test_arrays_of_any_layout_are_read_and_not_modified(dtype: type, change: Any) -> None:
     largest = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
     source = change((np.random.default_rng(0).random((8, 9, 3)) * largest).astype(dtype))
     before = source.copy()
@@ -420,7 +420,7 @@ def test_arrays_of_any_layout_are_read_and_left_as_they_are(dtype: type, change:
 
 
 def test_a_default_device_or_dtype_changes_nothing() -> None:
-    sources = [colours(6, 7, 4), torch.rand(4, 6, 7), Image.fromarray(colours(6, 7))]
+    sources = [colors(6, 7, 4), torch.rand(4, 6, 7), Image.fromarray(colors(6, 7))]
     wanted = [images.load(source, size=5) for source in sources]
     try:
         torch.set_default_dtype(torch.float64)
@@ -455,7 +455,7 @@ def test_heif_is_read_with_the_plugin_registered_or_not(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -0.01, 1.01, 255.0])
-def test_values_outside_0_to_1_are_refused(value: float) -> None:
+def test_values_outside_0_to_1_are_rejected(value: float) -> None:
     array = np.full((4, 4, 3), 0.5, np.float32)
     array[1, 2, 0] = value
     for source in (array, torch.from_numpy(array).permute(2, 0, 1), Image.fromarray(array[..., 0])):

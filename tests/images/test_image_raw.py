@@ -1,4 +1,4 @@
-"""Camera raw, and TIFF with a thumbnail in front, written tag by tag as cameras do."""
+"""Camera raw, and TIFF whose first page is a thumbnail, written tag by tag as cameras do."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_files import UPRIGHT, Array, colours, refused, smooth
+from image_files import UPRIGHT, Array, colors, refused, smooth
 from PIL import Image
 
 from fastnst import images
 from fastnst.errors import ImageError
 
 REDUCED, CFA, RGB, YCBCR = 1, 32803, 2, 6
-LARGE = colours(40, 60)
-SMALL = colours(10, 15, seed=1)
+LARGE = colors(40, 60)
+SMALL = colors(10, 15, seed=1)
 
 
 def picture(samples: Array, **more: Any) -> dict[Any, Any]:
@@ -39,7 +39,7 @@ def picture(samples: Array, **more: Any) -> dict[Any, Any]:
 
 
 def preview(samples: Array, *, tags: bool, sized: bool) -> dict[Any, Any]:
-    """A directory of a whole JPEG file, by the tags of its own (as NEF and ARW) or as a strip (as DNG and CR2)."""
+    """A directory with a JPEG file, in separate tags (as in NEF and ARW) or as a strip (as in DNG and CR2)."""
     data = io.BytesIO()
     Image.fromarray(samples).save(data, "JPEG", quality=98, subsampling=0)
     size = {256: samples.shape[1], 257: samples.shape[0]} if sized else {}
@@ -47,7 +47,7 @@ def preview(samples: Array, *, tags: bool, sized: bool) -> dict[Any, Any]:
 
 
 def sensor(height: int, width: int) -> dict[Any, Any]:
-    data = colours(height, width, 1, np.uint16).tobytes()
+    data = colors(height, width, 1, np.uint16).tobytes()
     return {254: 0, 256: width, 257: height, 258: 16, 259: 1, 262: CFA, 277: 1, "data": data}
 
 
@@ -63,7 +63,7 @@ def write_tiff(path: Path, *chain: dict[Any, Any], order: str = "<") -> Path:
 
 
 def put(file: bytearray, directory: dict[Any, Any], order: str) -> tuple[int, int]:
-    """Append a directory and its data; where it begins, and where the place of the next is to be written."""
+    """Append a directory and its data; return its offset, and where the offset of the next is to be written."""
     tags = {tag: value for tag, value in directory.items() if isinstance(tag, int)}
     if directory.get("subs"):
         tags[330] = tuple(put(file, below, order)[0] for below in directory["subs"])
@@ -89,7 +89,7 @@ def loaded(path: Path) -> Array:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("marked", [REDUCED, 0])
-def test_the_picture_is_taken_not_the_thumbnail_in_front(tmp_path: Path, order: str, marked: int) -> None:
+def test_the_image_is_read_and_not_the_thumbnail_before_it(tmp_path: Path, order: str, marked: int) -> None:
     below = write_tiff(tmp_path / "a.tif", picture(SMALL, t254=marked, subs=[picture(LARGE)]), order=order)
     behind = write_tiff(tmp_path / "b.tif", picture(SMALL, t254=marked), picture(LARGE), order=order)
     for path in (below, behind):
@@ -97,7 +97,7 @@ def test_the_picture_is_taken_not_the_thumbnail_in_front(tmp_path: Path, order: 
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_the_orientation_of_the_first_directory_holds_for_all(tmp_path: Path, orientation: int) -> None:
+def test_the_orientation_of_the_first_directory_applies_to_all(tmp_path: Path, orientation: int) -> None:
     path = write_tiff(tmp_path / "a.tif", picture(SMALL, t254=REDUCED, t274=orientation, subs=[picture(LARGE)]))
     assert np.abs(loaded(path) - UPRIGHT[orientation](LARGE) / 255).max() < 1e-7
     seen = (smooth(40, 60) * 255).astype(np.uint8)
@@ -107,14 +107,15 @@ def test_the_orientation_of_the_first_directory_holds_for_all(tmp_path: Path, or
 
 @pytest.mark.parametrize("sized", [True, False])
 @pytest.mark.parametrize("tags", [True, False])
-def test_a_large_preview_stands_for_the_data_of_the_sensor(
+def test_a_large_preview_is_read_instead_of_sensor_data(
     tmp_path: Path, tags: bool, sized: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = (smooth(40, 60) * 255).astype(np.uint8)
     nef = picture(SMALL, t254=REDUCED, subs=[sensor(42, 64), preview(seen, tags=tags, sized=sized)])
     with caplog.at_level(logging.WARNING, "fastnst"):
         assert np.abs(loaded(write_tiff(tmp_path / "a.nef", nef)) - seen / 255).max() < 0.03
-    assert "a.nef: is camera raw: its preview, 60 x 40, stands for 64 x 42; else develop it" in caplog.text
+    expected = "a.nef: is camera raw; its preview of 60 x 40 is used instead of the sensor data of 64 x 42; otherwise"
+    assert f"{expected} develop it" in caplog.text
 
 
 def test_the_preview_may_be_the_first_directory(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_the_preview_may_be_the_first_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dng", [True, False])
-def test_a_thumbnail_alone_is_refused_with_what_to_do(tmp_path: Path, dng: bool) -> None:
+def test_a_file_with_only_a_thumbnail_is_rejected_with_advice(tmp_path: Path, dng: bool) -> None:
     marks = {"t50706": (1, 4, 0, 0)} if dng else {"t254": REDUCED}
     path = write_tiff(tmp_path / "a.dng", picture(SMALL, **marks, subs=[sensor(40, 60)]))
     message = refused(path)
@@ -135,34 +136,34 @@ def test_a_thumbnail_alone_is_refused_with_what_to_do(tmp_path: Path, dng: bool)
 
 
 @pytest.mark.parametrize("name", ["a.cr3", "a.RAF", "a.dng"])
-def test_raw_of_a_kind_that_is_not_read_is_told_by_its_name(tmp_path: Path, name: str) -> None:
+def test_unsupported_raw_is_reported_as_such(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom" + bytes(100))
-    assert "is camera raw of a kind that is not read; develop it to TIFF or JPEG first" in refused(tmp_path / name)
+    assert "is camera raw of an unsupported kind; develop it to TIFF or JPEG first" in refused(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     "others",
     [
         [picture(SMALL)],
-        [picture(colours(40, 40))],
-        [picture(colours(12, 18))],
+        [picture(colors(40, 40))],
+        [picture(colors(12, 18))],
         [picture(LARGE, t254=4)],
     ],
     ids=["of the same size", "of other proportions", "a little larger", "a mask"],
 )
-def test_the_first_of_several_pages_stays(tmp_path: Path, others: list[dict[Any, Any]]) -> None:
+def test_the_first_of_several_pages_is_read(tmp_path: Path, others: list[dict[Any, Any]]) -> None:
     path = write_tiff(tmp_path / "a.tif", picture(SMALL), *others)
     assert np.abs(loaded(path) - SMALL / 255).max() < 1e-7
 
 
-def test_smaller_copies_of_a_picture_are_left_alone(tmp_path: Path) -> None:
+def test_smaller_copies_of_an_image_are_ignored(tmp_path: Path) -> None:
     path = write_tiff(
         tmp_path / "a.tif", picture(LARGE, subs=[picture(SMALL, t254=REDUCED)]), picture(SMALL, t254=REDUCED)
     )
     assert np.abs(loaded(path) - LARGE / 255).max() < 1e-7
 
 
-def test_directories_that_lead_to_one_another_end(tmp_path: Path) -> None:
+def test_circular_directories_terminate(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", picture(SMALL), *[picture(SMALL, subs=[picture(SMALL)] * 3)] * 40)
     data = bytearray(path.read_bytes())
     (first,) = struct.unpack_from("<I", data, 4)

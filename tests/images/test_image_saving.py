@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from image_files import colours, smooth, write_png
+from image_files import colors, smooth, write_png
 from PIL import Image, PngImagePlugin
 
 from fastnst import images
 from fastnst.errors import ImageError, UsageError
 from fastnst.images import saving
-from fastnst.images.colour import srgb_profile
+from fastnst.images.color import srgb_profile
 
 LOSSLESS = [("a.png", 8), ("a.png", 16), ("a.tif", 8), ("a.tiff", 16), ("a.webp", 8), ("a.jp2", 8)]
 CARRYING = [*LOSSLESS, ("a.jpg", 8), ("a.JPEG", 8), ("a.avif", 8)]
@@ -48,22 +48,22 @@ def test_8_bits_are_rounded_to_nearest_and_clamped(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize(("name", "bits"), EVERY)
-def test_saved_picture_loads_again(tmp_path: Path, name: str, bits: int) -> None:
+def test_saved_image_loads(tmp_path: Path, name: str, bits: int) -> None:
     pixels = tensor(smooth(40, 56))
     assert (images.load(images.save(tmp_path / name, pixels, bits=bits)).pixels - pixels).abs().max() < 0.03
     assert (images.load(images.save(tmp_path / name, pixels[0].half(), bits=bits)).pixels - pixels).abs().max() < 0.03
 
 
 @pytest.mark.parametrize(("name", "bits"), [entry for entry in LOSSLESS if entry[1] == 8])
-def test_alpha_is_put_back(tmp_path: Path, name: str, bits: int) -> None:
-    samples = np.maximum(colours(9, 7, 4), 1)
+def test_alpha_is_saved(tmp_path: Path, name: str, bits: int) -> None:
+    samples = np.maximum(colors(9, 7, 4), 1)
     picture = images.load(samples)
     path = images.save(tmp_path / name, picture.pixels, alpha=picture.alpha, bits=bits, quality=100)
     with Image.open(path) as image:
         assert np.array_equal(np.asarray(image), samples)
 
 
-def test_alpha_is_put_back_in_an_avif(tmp_path: Path) -> None:
+def test_alpha_is_saved_in_an_avif(tmp_path: Path) -> None:
     opacity = torch.linspace(0.25, 1, 32).expand(1, 1, 16, 32)
     path = images.save(tmp_path / "a.avif", torch.full((1, 3, 16, 32), 0.5), alpha=opacity)
     picture = images.load(path)
@@ -73,7 +73,7 @@ def test_alpha_is_put_back_in_an_avif(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.bmp"])
-def test_what_has_no_alpha_stands_on_white(tmp_path: Path, name: str) -> None:
+def test_formats_without_alpha_get_a_white_background(tmp_path: Path, name: str) -> None:
     path = images.save(tmp_path / name, torch.zeros(1, 3, 16, 16), alpha=torch.full((1, 1, 16, 16), 0.25))
     assert (images.load(path).pixels - 0.75).abs().max() < 0.01
 
@@ -85,7 +85,7 @@ def test_an_srgb_profile_is_embedded(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.avif"])
-def test_quality_buys_accuracy_for_bytes(tmp_path: Path, name: str) -> None:
+def test_higher_quality_is_more_accurate_and_larger(tmp_path: Path, name: str) -> None:
     pixels = torch.rand(1, 3, 64, 64)
     low, high = (images.save(tmp_path / f"{q}{name}", pixels, quality=q) for q in (30, 98))
     assert low.stat().st_size < high.stat().st_size
@@ -142,7 +142,7 @@ def test_foreign_settings_are_none(tmp_path: Path, text: str) -> None:
         assert images.read_settings(tmp_path / name) is None
 
 
-def test_captions_of_others_are_not_settings(tmp_path: Path) -> None:
+def test_other_captions_are_not_settings(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[270] = json.dumps({"size": 3})
     for name in ("a.jpg", "a.tif"):
@@ -150,7 +150,7 @@ def test_captions_of_others_are_not_settings(tmp_path: Path) -> None:
         assert images.read_settings(tmp_path / name) is None
 
 
-def test_read_settings_of_what_is_no_image_is_an_image_error(tmp_path: Path) -> None:
+def test_read_settings_of_a_file_that_is_not_an_image_is_an_image_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("{}")
     for name in ("a.txt", "missing.png", "."):
         with pytest.raises(ImageError, match="expected"):
@@ -168,7 +168,7 @@ def test_same_picture_gives_the_same_bytes(tmp_path: Path, name: str, bits: int)
     ("name", "arguments", "words"),
     [
         ("a.tga", {}, r"\.png, \.jpg, \.jpeg, \.webp, \.tif, \.tiff, \.avif, \.jp2, \.bmp, got '\.tga'"),
-        ("a.gif", {}, r"a\.gif: a GIF holds 256 colours, too few for a picture; expected a name ending in \.png"),
+        ("a.gif", {}, r"a\.gif: GIF is limited to 256 colors; expected a name ending in \.png"),
         ("a.avif", {"bits": 16}, "expected 8 for .avif, got 16"),
         ("a", {}, r"got ''"),
         ("a.pngg", {}, r"did you mean \.png\?"),
@@ -180,7 +180,7 @@ def test_same_picture_gives_the_same_bytes(tmp_path: Path, name: str, bits: int)
         ("a.png", {"alpha": torch.zeros(1, 3, 8, 8)}, "alpha"),
     ],
 )
-def test_senseless_arguments_are_usage_errors(tmp_path: Path, name: str, arguments: dict[str, Any], words: str) -> None:
+def test_invalid_arguments_are_usage_errors(tmp_path: Path, name: str, arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         images.save(tmp_path / name, torch.rand(1, 3, 8, 8), **arguments)
     assert list(tmp_path.iterdir()) == []
@@ -202,7 +202,7 @@ def test_other_shapes_and_types_are_usage_errors(tmp_path: Path, pixels: torch.T
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_pixels_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+def test_pixels_that_are_not_finite_are_rejected(tmp_path: Path, value: float) -> None:
     pixels = torch.rand(1, 3, 8, 8)
     pixels[0, 1, 2, 3] = value
     with pytest.raises(ImageError, match="not finite"):
@@ -210,7 +210,7 @@ def test_pixels_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folders_that_cannot_hold_the_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_cannot_hold_the_file_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = torch.rand(1, 3, 8, 8)
     with pytest.raises(ImageError, match=r"missing/a\.png: there is no folder"):
         images.save(tmp_path / "missing" / "a.png", pixels)
@@ -236,7 +236,7 @@ def test_webp_has_a_longest_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_disk_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def on_a_full_disk(path: Path) -> Iterator[Path]:
         yield Path("/dev/full")
@@ -250,7 +250,7 @@ def test_full_disk_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on file sizes")
 @pytest.mark.parametrize(("name", "bits"), EVERY)
-def test_nothing_half_written_is_left(tmp_path: Path, name: str, bits: int) -> None:
+def test_no_partial_file_is_left(tmp_path: Path, name: str, bits: int) -> None:
     import resource
 
     path = images.save(tmp_path / name, torch.zeros(1, 3, 8, 8), bits=bits)
@@ -268,7 +268,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, name: str, bits: int) -> N
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
 def test_interruption_leaves_the_old_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_png(tmp_path / name, colours(4, 4))
+    path = write_png(tmp_path / name, colors(4, 4))
     before = path.read_bytes()
 
     def interrupted(self: Path, data: bytes) -> int:
@@ -283,7 +283,7 @@ def test_interruption_leaves_the_old_file(tmp_path: Path, name: str, monkeypatch
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_check_target_answers_before_there_is_a_picture(tmp_path: Path) -> None:
+def test_check_target_reports_what_save_would_reject(tmp_path: Path) -> None:
     assert images.check_target(tmp_path / "a.tif") == (tmp_path / "a.tif", 16)
     assert images.check_target(str(tmp_path / "a.png")) == (tmp_path / "a.png", 8)
     with pytest.raises(UsageError, match="expected a name ending in"):
@@ -291,10 +291,10 @@ def test_check_target_answers_before_there_is_a_picture(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_format_that_pillow_was_built_without_is_refused_beforehand(
+def test_a_format_that_pillow_was_built_without_is_rejected_beforehand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saving.features, "check", lambda name: name != "avif")
-    with pytest.raises(ImageError, match="this Pillow was built without AVIF"):
+    with pytest.raises(ImageError, match="this Pillow does not support AVIF"):
         images.check_target(tmp_path / "a.avif")
     images.check_target(tmp_path / "a.webp")

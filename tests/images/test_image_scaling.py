@@ -10,10 +10,10 @@ from fastnst.errors import UsageError
 
 
 def lanczos_matrix(old: int, new: int) -> Array:
-    """Weights [new, old] of Lanczos with a = 3, widened when shrinking, cut off and normalised at the borders."""
+    """Weights [new, old] of Lanczos with a = 3, widened when shrinking, truncated and normalized at the borders."""
     scale = old / new
-    centres = (np.arange(new) + 0.5) * scale
-    distance = (np.arange(old) + 0.5 - centres[:, None]) / max(scale, 1)
+    centers = (np.arange(new) + 0.5) * scale
+    distance = (np.arange(old) + 0.5 - centers[:, None]) / max(scale, 1)
     weights: Array = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
     weights /= weights.sum(axis=1, keepdims=True)
     return weights
@@ -33,7 +33,7 @@ def test_resize_keeps_a_constant_that_8_bits_cannot_hold() -> None:
     assert (resized - 0.1234567).abs().max() < 1e-6
 
 
-def test_resize_clamps_what_overshoots() -> None:
+def test_resize_clamps_overshoot() -> None:
     edge = torch.zeros(1, 1, 8, 8)
     edge[..., 4:] = 1
     resized = images.resize(edge, 8, 64)
@@ -50,12 +50,12 @@ def test_resize_takes_batches_any_layout_and_gradients() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (1, 3, 0, 4), (4, 4)])
-def test_resize_refuses_other_shapes(shape: tuple[int, ...]) -> None:
+def test_resize_rejects_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match=r"\[B, C, H, W\]"):
         images.resize(torch.zeros(shape), 4, 4)
 
 
-def test_resize_refuses_integers_and_empty_sides() -> None:
+def test_resize_rejects_integers_and_empty_sides() -> None:
     with pytest.raises(UsageError, match="uint8"):
         images.resize(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 4, 4)
     with pytest.raises(UsageError, match="height"):
@@ -78,7 +78,7 @@ def test_fit_keeps_proportions(height: int, width: int, size: int, expected: tup
 
 
 @pytest.mark.parametrize("numbers", [(0, 4, 4), (4, 0, 4), (4, 4, 0)])
-def test_fit_refuses_empty_sides(numbers: tuple[int, int, int]) -> None:
+def test_fit_rejects_empty_sides(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(UsageError, match="at least 1"):
         images.fit(*numbers)
 
@@ -87,7 +87,7 @@ def flat(value: float, height: int, width: int) -> torch.Tensor:
     return torch.full((1, 3, height, width), value)
 
 
-def test_sheet_lays_pictures_side_by_side_on_white() -> None:
+def test_sheet_places_images_side_by_side_on_white() -> None:
     made = images.sheet([flat(0.25, 10, 20), flat(0.5, 40, 20)[0]], height=20, gap=3)
     expected = torch.ones(1, 3, 26, 3 + 40 + 3 + 10 + 3)
     expected[..., 3:23, 3:43] = 0.25
@@ -103,20 +103,20 @@ def test_sheet_has_rows_and_columns(count: int, columns: int | None, rows: int) 
     assert int((made[0, 0] == 0).sum()) == 64 * count
 
 
-def test_sheet_draws_labels_below_and_leaves_the_pictures_alone() -> None:
+def test_sheet_draws_labels_below_and_does_not_change_the_images() -> None:
     pictures = [flat(0.5, 40, 60), flat(0.5, 40, 60)]
     plain = images.sheet(pictures, height=80)
-    labelled = images.sheet(pictures, height=80, labels=["content", "a name much too long for the picture above it"])
-    assert labelled.shape[2] > plain.shape[2]
-    assert torch.equal(labelled[..., :92, :], plain[..., :92, :])
-    below = labelled[0, 0, 92:]
+    labeled = images.sheet(pictures, height=80, labels=["content", "a name much too long for the picture above it"])
+    assert labeled.shape[2] > plain.shape[2]
+    assert torch.equal(labeled[..., :92, :], plain[..., :92, :])
+    below = labeled[0, 0, 92:]
     for start in (12, 12 + 120 + 12):
         assert below[:, start : start + 120].min() < 0.3
     for outside in (below[:, :12], below[:, 132:144], below[:, 264:]):
         assert outside.min() == 1
 
 
-def test_sheet_refuses_what_makes_no_sense() -> None:
+def test_sheet_rejects_invalid_arguments() -> None:
     with pytest.raises(UsageError, match="at least one picture"):
         images.sheet([])
     with pytest.raises(UsageError, match="2 labels"):

@@ -1,4 +1,4 @@
-"""Pictures by strips and tiles: memory, layouts, and files that end where they should not."""
+"""Reading and writing by strips and tiles: memory, layouts, and truncated files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from image_files import UPRIGHT, Array, colours, curve_formula, rgb_profile
+from image_files import UPRIGHT, Array, colors, curve_formula, rgb_profile
 from PIL import Image
 
 from fastnst import images
 from fastnst.errors import ImageError
-from fastnst.images import saving
+from fastnst.images import encoding
 
 KINDS = [
     (bands, dtype) for bands in (1, 2, 3, 4) for dtype in (np.uint8, np.uint16) if (bands, dtype) != (2, np.uint16)
@@ -40,7 +40,7 @@ def refused(path: Path, **arguments: int) -> str:
 
 
 def peak(action: Callable[[], object]) -> int:
-    """Bytes that ``action`` holds at most beside what was there before; NumPy's arrays count, PyTorch's do not."""
+    """The peak of bytes that ``action`` allocates; includes NumPy's arrays, but not PyTorch's."""
     tracemalloc.start()
     try:
         action()
@@ -52,7 +52,7 @@ def peak(action: Callable[[], object]) -> int:
 @pytest.mark.parametrize(("name", "bits"), [("a.tif", 16), ("a.tif", 8), ("a.png", 16)])
 def test_saving_takes_the_memory_of_a_strip(tmp_path: Path, name: str, bits: int) -> None:
     picture = torch.rand(1, 3, 1536, 1024)
-    images.save(tmp_path / name, picture[..., :2, :2], bits=bits)  # what is imported stays out of the account
+    images.save(tmp_path / name, picture[..., :2, :2], bits=bits)  # imports are not measured
     strip = 64 * 1024 * 3 * 4
     used = peak(lambda: images.save(tmp_path / name, picture, bits=bits))
     assert used < 6 * strip < picture.numel() * 4 / 3
@@ -63,7 +63,7 @@ def test_saving_takes_the_memory_of_a_strip(tmp_path: Path, name: str, bits: int
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_loading_takes_the_memory_of_the_result(tmp_path: Path, dtype: Any, layout: dict[str, Any]) -> None:
-    samples = colours(1024, 1024, 3, dtype)
+    samples = colors(1024, 1024, 3, dtype)
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", **layout)
     images.load(tmp_path / "a.tif", size=16)
     result = samples.size * 4
@@ -78,7 +78,7 @@ def test_loading_takes_the_memory_of_the_result(tmp_path: Path, dtype: Any, layo
 def test_every_layout_is_read(
     tmp_path: Path, bands: int, dtype: Any, coding: dict[str, Any], layout: dict[str, Any], bigtiff: bool
 ) -> None:
-    samples = np.maximum(colours(45, 70, bands, dtype), 1)
+    samples = np.maximum(colors(45, 70, bands, dtype), 1)
     kind: dict[str, Any] = {"photometric": "rgb" if bands > 2 else "minisblack", "planarconfig": "contig"}
     if bands in (2, 4):
         kind["extrasamples"] = ["unassalpha"]
@@ -94,32 +94,32 @@ def test_every_layout_is_read(
         assert picture.alpha is None
 
 
-def test_16_bit_grey_with_alpha_is_refused(tmp_path: Path) -> None:
+def test_16_bit_gray_with_alpha_is_rejected(tmp_path: Path) -> None:
     kind: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
-    tifffile.imwrite(tmp_path / "a.tif", colours(9, 7, 2, np.uint16), **kind)
-    assert "is TIFF, but damaged or of a kind that is not read" in refused(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", colors(9, 7, 2, np.uint16), **kind)
+    assert "is TIFF, but damaged or of an unsupported kind" in refused(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("layout", [{"rowsperstrip": 4}, {"tile": (16, 16)}])
-def test_strips_and_tiles_are_turned_upright(tmp_path: Path, layout: dict[str, Any], orientation: int) -> None:
-    samples = colours(21, 35, 3, np.uint16)
+def test_orientation_of_strips_and_tiles_is_applied(tmp_path: Path, layout: dict[str, Any], orientation: int) -> None:
+    samples = colors(21, 35, 3, np.uint16)
     tag = [(274, "H", 1, orientation, True)]
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", extratags=tag, **layout)
     assert np.abs(pixels(tmp_path / "a.tif") - UPRIGHT[orientation](samples) / 65535).max() < 1e-7
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_white_is_zero_is_turned_over(tmp_path: Path, dtype: Any) -> None:
-    samples = colours(20, 20, 1, dtype)
+def test_white_is_zero_is_inverted(tmp_path: Path, dtype: Any) -> None:
+    samples = colors(20, 20, 1, dtype)
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="miniswhite", rowsperstrip=3)
     white = np.iinfo(dtype).max
     assert np.abs(pixels(tmp_path / "a.tif") - ((white - samples) / white)[..., None]).max() < 1e-7
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_colours_are_converted_strip_by_strip_as_at_once(tmp_path: Path, dtype: Any) -> None:
-    samples = colours(40, 50, 3, dtype)
+def test_colors_are_converted_strip_by_strip_as_at_once(tmp_path: Path, dtype: Any) -> None:
+    samples = colors(40, 50, 3, dtype)
     profile = rgb_profile(curve_formula(0, 1.8), order="gbr")
     for name, rows in (("strips", 3), ("whole", 40)):
         tifffile.imwrite(tmp_path / f"{name}.tif", samples, photometric="rgb", iccprofile=profile, rowsperstrip=rows)
@@ -133,11 +133,11 @@ def test_colours_are_converted_strip_by_strip_as_at_once(tmp_path: Path, dtype: 
 def test_above_4_gb_a_big_tiff_is_written(
     tmp_path: Path, channels: int, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = np.maximum(colours(150, 33, channels, np.uint16 if bits == 16 else np.uint8), 1)
+    samples = np.maximum(colors(150, 33, channels, np.uint16 if bits == 16 else np.uint8), 1)
     values = torch.from_numpy(samples.astype(np.float32) / (2**bits - 1)).permute(2, 0, 1)[None]
     alpha = values[:, 3:] if channels == 4 else None
     assert images.save(tmp_path / "a.tif", values[:, :3], alpha=alpha, bits=bits).read_bytes()[:4] == b"II*\0"
-    monkeypatch.setattr(saving, "_LARGEST_TIFF", samples.nbytes - 1)
+    monkeypatch.setattr(encoding, "_MAX_TIFF_BYTES", samples.nbytes - 1)
     path = images.save(tmp_path / "b.tif", values[:, :3], alpha=alpha, bits=bits, settings={"size": 3})
     assert path.read_bytes()[:4] == b"II+\0"
     assert np.array_equal(tifffile.imread(path), samples)
@@ -147,9 +147,9 @@ def test_above_4_gb_a_big_tiff_is_written(
     assert (picture.alpha is None) == (alpha is None)
 
 
-def test_a_picture_above_the_limit_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_above_the_limit_round_trips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    samples = colours(200, 100, 3, np.uint16)
+    samples = colors(200, 100, 3, np.uint16)
     values = torch.from_numpy(samples.astype(np.float32) / 65535).permute(2, 0, 1)[None]
     path = images.save(tmp_path / "a.tif", values, settings={"size": 200})
     assert "above the limit of 1000; raise max_pixels (--max-pixels)" in refused(path)
@@ -159,7 +159,7 @@ def test_a_picture_above_the_limit_comes_back(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("big", [False, True])
 def test_lzw_is_left_to_pillow_above_the_limit_too(tmp_path: Path, big: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    samples = colours(30, 40)
+    samples = colors(30, 40)
     Image.fromarray(samples).save(tmp_path / "a.tif", compression="tiff_lzw", big_tiff=big)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert np.abs(pixels(tmp_path / "a.tif", max_pixels=1200) - samples / 255).max() < 1e-7
@@ -169,20 +169,20 @@ def test_lzw_is_left_to_pillow_above_the_limit_too(tmp_path: Path, big: bool, mo
 @pytest.mark.parametrize("coding", [{}, {"compression": "zlib"}])
 def test_a_tiff_that_ends_early(tmp_path: Path, coding: dict[str, Any], bigtiff: bool) -> None:
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, colours(64, 64), photometric="rgb", rowsperstrip=8, bigtiff=bigtiff, **coding)
+    tifffile.imwrite(path, colors(64, 64), photometric="rgb", rowsperstrip=8, bigtiff=bigtiff, **coding)
     whole = path.read_bytes()
     with tifffile.TiffFile(path) as file:
         starts = file.pages[0].dataoffsets
     for kept, held in ((starts[3] + 5, 3), (len(whole) - 1, 7), (starts[0], 0)):
         path.write_bytes(whole[:kept])
-        assert f"is cut short: holds {held} of its 8 strips or tiles" in refused(path)
+        assert f"is truncated: contains {held} of its 8 strips or tiles" in refused(path)
     for kept in (4, 12, 20, 60, 150):
         path.write_bytes(whole[:kept])
         refused(path)
 
 
 def test_a_strip_without_its_length_is_left_to_pillow(tmp_path: Path) -> None:
-    samples = colours(16, 16)
+    samples = colors(16, 16)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, samples, photometric="rgb", bigtiff=True, metadata=None)
     patched(path, 279, lambda entry: struct.pack("<H", 65000) + entry[2:])
@@ -212,37 +212,39 @@ ABSURD = {
 
 
 @pytest.mark.parametrize("case", ABSURD)
-def test_a_directory_that_lies_reserves_nothing(tmp_path: Path, case: str) -> None:
+def test_a_directory_with_wrong_sizes_causes_no_allocation(tmp_path: Path, case: str) -> None:
     tag, change, words = ABSURD[case]
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, colours(64, 64), photometric="rgb", rowsperstrip=8, bigtiff=True, metadata=None)
+    tifffile.imwrite(path, colors(64, 64), photometric="rgb", rowsperstrip=8, bigtiff=True, metadata=None)
     patched(path, tag, change)
     assert peak(lambda: refused(path)) < 3_000_000
     assert words in refused(path)
 
 
-def test_a_number_of_entries_that_lies_reserves_nothing(tmp_path: Path) -> None:
+def test_a_wrong_number_of_entries_causes_no_allocation(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    samples = colours(64, 64)
+    samples = colors(64, 64)
     tifffile.imwrite(path, samples, photometric="rgb", bigtiff=True, metadata=None)
     data = bytearray(path.read_bytes())
     struct.pack_into("<Q", data, struct.unpack_from("<Q", data, 8)[0], 2**62)
     path.write_bytes(data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, on tags: it stops where the file does, and has what it needs
+        warnings.simplefilter(
+            "ignore"
+        )  # Pillow's, on tags: it stops at the end of the file, after the tags that it needs
         assert peak(lambda: images.load(path)) < 3_000_000
         assert np.abs(pixels(path) - samples / 255).max() < 1e-7
 
 
 def test_tiles_far_larger_than_the_picture(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, colours(16, 16), photometric="rgb", tile=(16, 16), bigtiff=True, metadata=None)
+    tifffile.imwrite(path, colors(16, 16), photometric="rgb", tile=(16, 16), bigtiff=True, metadata=None)
     patched(path, 322, lambda entry: entry[:2] + struct.pack("<HQQ", 4, 1, 2**30))
     assert "tiles of 1073741824 x 16 in a picture of 16 x 16" in refused(path)
 
 
 @pytest.mark.parametrize("held", [100, 10**8])
-def test_a_strip_is_unpacked_to_its_own_size_only(tmp_path: Path, held: int) -> None:
+def test_a_strip_is_decompressed_to_at_most_its_size(tmp_path: Path, held: int) -> None:
     strip = zlib.compress(bytes(held))
     path = tmp_path / "a.tif"
     tifffile.imwrite(
@@ -264,7 +266,7 @@ def test_a_strip_is_unpacked_to_its_own_size_only(tmp_path: Path, held: int) -> 
 def test_a_disk_that_fills_between_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = images.save(tmp_path / "a.tif", torch.zeros(1, 3, 8, 8))
     before = path.read_bytes()
-    pack, packed = saving._packed, []
+    pack, packed = encoding._compress, []
 
     def filling(levels: Any) -> bytes:
         if len(packed) == 3:
@@ -272,7 +274,7 @@ def test_a_disk_that_fills_between_strips(tmp_path: Path, monkeypatch: pytest.Mo
         packed.append(pack(levels))
         return packed[-1]
 
-    monkeypatch.setattr(saving, "_packed", filling)
+    monkeypatch.setattr(encoding, "_compress", filling)
     with pytest.raises(ImageError, match=r"a\.tif: cannot be written \(no space left on the disk"):
         images.save(path, torch.rand(1, 3, 512, 64))
     assert len(packed) == 3
@@ -283,7 +285,7 @@ def test_a_disk_that_fills_between_strips(tmp_path: Path, monkeypatch: pytest.Mo
 def test_interruption_between_strips_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = images.save(tmp_path / "a.tif", torch.zeros(1, 3, 8, 8))
     before = path.read_bytes()
-    pack, packed = saving._packed, []
+    pack, packed = encoding._compress, []
 
     def interrupted(levels: Any) -> bytes:
         if packed:
@@ -291,7 +293,7 @@ def test_interruption_between_strips_leaves_the_old_file(tmp_path: Path, monkeyp
         packed.append(pack(levels))
         return packed[-1]
 
-    monkeypatch.setattr(saving, "_packed", interrupted)
+    monkeypatch.setattr(encoding, "_compress", interrupted)
     with pytest.raises(KeyboardInterrupt):
         images.save(path, torch.rand(1, 3, 512, 64))
     assert path.read_bytes() == before

@@ -12,7 +12,7 @@ template void launch_backward<__half>(const FeatureMap<__half>&, BackwardPath, c
 template void launch_backward<__nv_bfloat16>(const FeatureMap<__nv_bfloat16>&, BackwardPath,
                                              const BackwardTask<__nv_bfloat16>&, bool, cudaStream_t);
 
-template void launch_symmetrise<float>(const float*, float*, int64_t, int, int, bool, cudaStream_t);
-template void launch_symmetrise<double>(const double*, double*, int64_t, int, int, bool, cudaStream_t);
+template void launch_symmetrize<float>(const float*, float*, int64_t, int, int, bool, cudaStream_t);
+template void launch_symmetrize<double>(const double*, double*, int64_t, int, int, bool, cudaStream_t);
 
 }  // namespace fastnst::kernels

@@ -19,5 +19,5 @@ def module():
 
 @pytest.fixture
 def device(module):
-    """The first schedule, counters off; see emulated.py for what it offers."""
+    """A device with the first schedule and without counters: see emulated.py."""
     return Device(module)

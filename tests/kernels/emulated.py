@@ -1,9 +1,9 @@
 """Runs emulated kernels on NumPy arrays.
 
     device = Device(module, seed=3, counting=True)
-    x = device.input("x", array, "bfloat16")                    # as it lies in memory: strides are kept
+    x = device.input("x", array, "bfloat16")                    # with its strides
     y = device.input("y", array, "float32", layout="padded")    # or in one of LAYOUTS
-    out = device.output("out", (c, c), "float32")               # NaN, and an error to read before it is written
+    out = device.output("out", (c, c), "float32")               # NaN; reading it before it is written is an error
     partial = device.workspace("partial", 1024, "float64")      # the same, one-dimensional
     counter = device.zeros("counter", 1)                        # int32
     device.call("squared_difference", x.buffer, y.buffer, partial.buffer, counter.buffer, out.buffer)
@@ -46,13 +46,13 @@ def from_bfloat16(bits: np.ndarray) -> np.ndarray:
 
 
 def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
-    """`x` as a kernel sees it that is given `dtype`: float64 for float64, otherwise float32."""
+    """`x` rounded to `dtype`, as float64 for float64 and float32 otherwise."""
     if dtype == "bfloat16":
         return from_bfloat16(to_bfloat16(x))
     return np.asarray(x).astype(STORAGE[dtype]).astype(np.float64 if dtype == "float64" else np.float32)
 
 
-# Bits of values that are not finite: the NaN that CUDA's arithmetic makes, its negative, that of others, infinities.
+# Bits of values that are not finite: CUDA's canonical NaN, its negative, other NaN, infinities.
 NOT_FINITE = {
     "float32": (0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x7F800000, 0xFF800000),
     "float64": (0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FF8000000000000, 0x7FF0000000000000, 0xFFF0000000000000),
@@ -62,14 +62,14 @@ NOT_FINITE = {
 
 
 def with_bits(x: np.ndarray, dtype: str, index: tuple[int, ...], bits: int) -> np.ndarray:
-    """`x` as it is stored in `dtype`, with one value of these bits."""
+    """`x` as stored in `dtype`, with one value replaced by these bits."""
     stored = to_bfloat16(x) if dtype == "bfloat16" else np.array(x, STORAGE[dtype])
     stored.view(f"u{stored.itemsize}")[index] = bits
     return stored
 
 
 def compute_dtype(dtype: str) -> str:
-    """What features of `dtype` are computed and accumulated in."""
+    """The dtype in which features of `dtype` are computed and accumulated."""
     return "float64" if dtype == "float64" else "float32"
 
 
@@ -94,7 +94,7 @@ def strides_of(shape: tuple[int, ...], layout: str) -> tuple[tuple[int, ...], in
 
 @dataclass
 class Array:
-    """A buffer on the emulated device, with a view of what is in it."""
+    """A buffer on the emulated device, with a view of its content."""
 
     buffer: Any
     dtype: str
@@ -128,7 +128,16 @@ class Device:
         module.set_counting(counting)
 
     def _make(
-        self, name: str, shape: Any, dtype: str, kind: str, layout: str | None, strides: Any, offset: int, sparse: bool
+        self,
+        name: str,
+        shape: Any,
+        dtype: str,
+        kind: str,
+        *,
+        layout: str | None = None,
+        strides: Any = None,
+        offset: int = 0,
+        sparse: bool = False,
     ) -> Array:
         shape = tuple(int(n) for n in np.atleast_1d(shape)) if not isinstance(shape, tuple) else shape
         if strides is None:
@@ -144,8 +153,8 @@ class Device:
         array = np.asarray(array)
         if layout is None and strides is None and array.size:
             strides = tuple(n // array.itemsize for n in array.strides)
-        made = self._make(name, array.shape, dtype, kind, layout, strides, offset, False)
-        # Bits of bfloat16 come as uint16; anything else is rounded here.
+        made = self._make(name, array.shape, dtype, kind, layout=layout, strides=strides, offset=offset)
+        # bfloat16 is passed as bits in uint16; other values are rounded here.
         bits = array if array.dtype == STORAGE[dtype] else to_bfloat16(array) if dtype == "bfloat16" else None
         values = array.astype(STORAGE[dtype]) if bits is None else bits
         made.buffer.fill(np.ascontiguousarray(values).tobytes())
@@ -154,7 +163,7 @@ class Device:
     def input(
         self, name: str, array: Any, dtype: str, *, layout: str | None = None, strides: Any = None, offset: int = 0
     ) -> Array:
-        """A buffer that kernels may read alone. `strides` and `offset` count elements."""
+        """A read-only buffer. `strides` and `offset` count elements."""
         return self._filled(name, array, dtype, "input", layout, strides, offset)
 
     def in_place(
@@ -167,7 +176,7 @@ class Device:
         self, name: str, shape: Any, dtype: str, *, layout: str | None = None, strides: Any = None, offset: int = 0
     ) -> Array:
         """A buffer of NaN that a kernel must write before it reads."""
-        return self._make(name, shape, dtype, "output", layout, strides, offset, False)
+        return self._make(name, shape, dtype, "output", layout=layout, strides=strides, offset=offset)
 
     def workspace(self, name: str, count: int, dtype: str) -> Array:
         return self.output(name, (int(count),), dtype)
@@ -178,8 +187,8 @@ class Device:
     def sparse(
         self, name: str, shape: Any, dtype: str, *, strides: Any = None, offset: int = 0, kind: str = "input"
     ) -> Array:
-        """Zeros that take no memory until touched, for strides beyond 2^31; set and read with `buffer.poke`, `peek`."""
-        return self._make(name, tuple(shape), dtype, kind, None, strides, offset, True)
+        """Zeros without memory until they are accessed, for strides beyond 2^31; see `buffer.poke` and `peek`."""
+        return self._make(name, tuple(shape), dtype, kind, strides=strides, offset=offset, sparse=True)
 
     def call(self, name: str, *arguments: Any) -> Any:
         """`module.name(...)`, or `module.part.name(...)` for a dotted name; arrays are passed as their buffers."""
@@ -194,10 +203,10 @@ class Device:
 
 
 def sector_efficiency(traffic: dict[str, int]) -> float:
-    """Bytes asked for over bytes of the 32-byte sectors they lie in."""
+    """Requested bytes relative to the bytes of their 32-byte sectors."""
     return traffic["bytes"] / (32 * traffic["sectors"]) if traffic["sectors"] else 1.0
 
 
 def bank_conflicts(part: dict[str, Any]) -> int:
-    """Wavefronts of shared memory beyond the least possible."""
+    """Wavefronts of shared memory in excess of the minimum."""
     return part["shared"]["wavefronts"] - part["shared"]["least"]

@@ -15,7 +15,7 @@ BUILD = ROOT / "build" / "emulator"
 
 
 def find_tool(name: str) -> str:
-    """The tool that pip put beside this Python, or the one on PATH."""
+    """The tool in this Python's environment, or the one on PATH."""
     found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
     assert found, f"{name} is missing: pip install {name}"
     return found
@@ -47,9 +47,9 @@ def build_emulator() -> Path:
     defines = [f"-D{name}={value}" for name, value in options.items()]
     BUILD.parent.mkdir(exist_ok=True)
     with BUILD.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one build at a time, whoever runs tests
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one build at a time, also of other test processes
         cache = BUILD / "CMakeCache.txt"
-        if cache.exists() and str(EMULATOR) not in cache.read_text():  # that of a tree which has moved
+        if cache.exists() and str(EMULATOR) not in cache.read_text():  # the cache of a tree that was moved
             shutil.rmtree(BUILD)
         run(cmake, "-S", str(EMULATOR), "-B", str(BUILD), "-G", "Ninja", *defines)
         run(cmake, "--build", str(BUILD))

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from emulated import Array, Device, compute_dtype, rounded
 
-VGG = ((64, 2048), (128, 1024), (256, 512), (512, 256), (512, 64))  # channels, positions: a sixteenth of a side
+VGG = ((64, 2048), (128, 1024), (256, 512), (512, 256), (512, 64))  # channels, positions: at 1/16 of the image's side
 BOUND = {"float32": 1e-6, "float64": 1e-13, "float16": 2**-11 + 1e-6, "bfloat16": 2**-8 + 1e-6}
 
 
 def error(got: np.ndarray, exact: np.ndarray) -> float:
-    """Norm of the difference over the norm of what is right; infinite where something is not finite."""
+    """Norm of the difference over the norm of the expected value; infinite if anything is not finite."""
     if not np.isfinite(got).all():
         return float("inf")
     size = float(np.linalg.norm(exact))
@@ -22,7 +22,7 @@ def error(got: np.ndarray, exact: np.ndarray) -> float:
 
 
 def features(rng: np.random.Generator, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
-    """What a ReLU leaves, as the dtype holds it."""
+    """The output of a ReLU, rounded to the dtype."""
     return rounded(np.maximum(rng.standard_normal(shape), 0), dtype)
 
 
@@ -38,8 +38,8 @@ def exact_gram(x: np.ndarray, weight: np.ndarray | None = None, scale: float = 1
 
 
 @dataclass
-class Sums:
-    """What a launch gave. ``path`` is rows, channels or simt."""
+class GramLaunch:
+    """The results of a launch. ``path`` is rows, channels or simt."""
 
     path: str
     splits: int
@@ -62,8 +62,8 @@ def gram(
     mean: bool = False,
     bias: np.ndarray | None = None,
     **how: Any,
-) -> Sums:
-    """``how``: tf32 (the card has it), simt (force plain multiply-adds), plain (one product), splits."""
+) -> GramLaunch:
+    """``how``: tf32 (whether the GPU has it), simt (force ordinary multiply-adds), plain (one product), splits."""
     batch, channels, _ = x.shape
     exact, emulator = compute_dtype(dtype), device.module
     features = device.input("x", x, dtype, layout=layout)
@@ -87,7 +87,7 @@ def gram(
         held["bias"] = device.input("bias", bias, dtype)
         held["activated"] = device.output("activated", x.shape, dtype, strides=features.strides)
     emulator.gram(scale=scale, **{name: array.buffer for name, array in held.items()}, **how)
-    return Sums(
+    return GramLaunch(
         plan["path"],
         plan["splits"],
         held["out"].numpy(),
@@ -99,7 +99,7 @@ def gram(
 
 
 @dataclass
-class Gradient:
+class BackwardLaunch:
     path: str
     out: np.ndarray
     buffers: dict[str, Array]
@@ -116,12 +116,12 @@ def backward(
     target: np.ndarray | None = None,
     weight: np.ndarray | None = None,
     shift: np.ndarray | None = None,
-    symmetrise: bool = False,
+    symmetrize: bool = False,
     tf32: bool = True,
     simt: bool = False,
     **how: Any,
-) -> Gradient:
-    """``by`` is M, or D of M = D + D^T with ``symmetrise``; with ``above`` the work is done in place."""
+) -> BackwardLaunch:
+    """``by`` is M, or D of M = D + D^T with ``symmetrize``; with ``above`` the result is written in place."""
     batch, channels, _ = x.shape
     exact, emulator = compute_dtype(dtype), device.module
     held = {"x": device.input("x", x, dtype, layout=layout)}
@@ -132,13 +132,13 @@ def backward(
     plan = emulator.backward_plan(held["x"].buffer, held["out"].buffer, tf32=tf32, simt=simt)
     padded = plan["padded"]
     held["matrix"] = device.input("matrix", by, exact)
-    if symmetrise or padded != channels:
+    if symmetrize or padded != channels:
         packed = device.output("packed", (batch, padded, padded), exact)
-        emulator.symmetrise(held["matrix"].buffer, packed.buffer, channels, padded, symmetrise)
-        packed.buffer.initialise()
+        emulator.symmetrize(held["matrix"].buffer, packed.buffer, channels, padded, symmetrize)
+        packed.buffer.initialize()
         held["matrix"] = packed
     for name, array, kind in (("target", target, dtype), ("weight", weight, exact), ("shift", shift, exact)):
         if array is not None:
             held[name] = device.input(name, array, kind, layout=layout if name == "target" else None)
     emulator.backward(**{name: array.buffer for name, array in held.items()}, tf32=tf32, simt=simt, **how)
-    return Gradient(plan["path"], held["out"].numpy(), held)
+    return BackwardLaunch(plan["path"], held["out"].numpy(), held)

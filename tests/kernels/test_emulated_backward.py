@@ -1,4 +1,4 @@
-"""The backward of a tapped layer and of gram: the CUDA sources, run on the CPU."""
+"""The backward of a layer with losses and of gram: the CUDA sources, run on the CPU."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 TENSOR_CORES = ("float32", "float16", "bfloat16")
 SIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
-TERMS = ("above", "target", "weight", "shift", "relu", "symmetrise")
+TERMS = ("above", "target", "weight", "shift", "relu", "symmetrize")
 
 
 def check(device: Device, x: np.ndarray, dtype: str, rng: np.random.Generator, terms: set[str], **how: Any) -> Any:
-    """One launch against float64."""
+    """Compare one launch with float64."""
     batch, channels, positions = x.shape
     exact = compute_dtype(dtype)
     given = {
@@ -38,13 +38,13 @@ def check(device: Device, x: np.ndarray, dtype: str, rng: np.random.Generator, t
         "shift": rng.standard_normal((batch, channels)).astype(exact),
     }
     given = {name: value for name, value in given.items() if name in terms}
-    symmetrise, relu = "symmetrise" in terms, "relu" in terms
-    by = rng.standard_normal((batch, channels, channels)) if symmetrise else matrix(rng, batch, channels)
+    symmetrize, relu = "symmetrize" in terms, "relu" in terms
+    by = rng.standard_normal((batch, channels, channels)) if symmetrize else matrix(rng, batch, channels)
     by = by.astype(exact)
-    got = backward(device, x, by, dtype, **given, symmetrise=symmetrise, relu=relu, factor=0.7, content=0.3, **how)
+    got = backward(device, x, by, dtype, **given, symmetrize=symmetrize, relu=relu, factor=0.7, content=0.3, **how)
     wide = {name: value.astype(np.float64) for name, value in given.items()}
     f, m = x.astype(np.float64), by.astype(np.float64)
-    expected = 0.7 * np.einsum("bij,bjn->bin", m + m.transpose(0, 2, 1) if symmetrise else m, f)
+    expected = 0.7 * np.einsum("bij,bjn->bin", m + m.transpose(0, 2, 1) if symmetrize else m, f)
     if "weight" in wide:
         expected = expected * wide["weight"][:, None]
     if "shift" in wide:
@@ -60,7 +60,8 @@ def check(device: Device, x: np.ndarray, dtype: str, rng: np.random.Generator, t
 @every_dtype
 @every_layout
 @pytest.mark.parametrize(("channels", "positions"), VGG)
-def test_a_tapped_layer_of_the_vgg_shapes_equals_float64(
+@pytest.mark.sweep(7)
+def test_a_layer_of_the_vgg_shapes_equals_float64(
     device: Device, channels: int, positions: int, layout: str, dtype: str
 ) -> None:
     rng = np.random.default_rng(channels)
@@ -72,6 +73,7 @@ def test_a_tapped_layer_of_the_vgg_shapes_equals_float64(
 
 
 @pytest.mark.parametrize("part", range(10))
+@pytest.mark.sweep(3)
 def test_random_configurations_equal_float64(module: Any, part: int) -> None:
     rng = np.random.default_rng(200 + part)
     for _ in range(20):
@@ -94,7 +96,7 @@ def test_random_configurations_equal_float64(module: Any, part: int) -> None:
 
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "offset"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_schedule_does_not_change_a_bit(module: Any, layout: str, dtype: str) -> None:
+def test_bits_do_not_depend_on_the_schedule(module: Any, layout: str, dtype: str) -> None:
     rng = np.random.default_rng(1)
     x, by = features(rng, (1, 72, 128), dtype), matrix(rng, 1, 72)
     above = rounded(rng.standard_normal(x.shape), dtype)
@@ -105,14 +107,14 @@ def test_the_schedule_does_not_change_a_bit(module: Any, layout: str, dtype: str
     assert all(np.array_equal(other, launched[0]) for other in launched[1:])
 
 
-def test_more_channels_than_a_strip_holds_take_plain_multiply_adds(device: Device) -> None:
+def test_more_channels_than_a_strip_holds_use_ordinary_multiply_adds(device: Device) -> None:
     rng = np.random.default_rng(2)
     x = features(rng, (1, 528, 16), "bfloat16")
     assert check(device, x, "bfloat16", rng, {"relu"}).path == "simt"
     assert check(device, x[:, :512], "bfloat16", rng, {"relu"}).path == "rows"
 
 
-def test_plain_tf32_is_asked_for(device: Device) -> None:
+def test_plain_tf32_is_available(device: Device) -> None:
     rng = np.random.default_rng(3)
     x, by = features(rng, (1, 64, 64), "float32"), matrix(rng, 1, 64)
     exact = np.einsum("bij,bjn->bin", by.astype(np.float64), x.astype(np.float64))
@@ -126,8 +128,11 @@ VALUES = [(dtype, place) for dtype in NOT_FINITE for place in range(5)]
 @pytest.mark.parametrize("channels", [16, 72])
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "offset"])
 @pytest.mark.parametrize(("dtype", "place"), VALUES)
-def test_a_value_that_is_not_finite_shows(device: Device, dtype: str, place: int, layout: str, channels: int) -> None:
-    """In each of the inputs, on every path, and nowhere else."""
+@pytest.mark.sweep(5)
+def test_a_value_that_is_not_finite_propagates(
+    device: Device, dtype: str, place: int, layout: str, channels: int
+) -> None:
+    """From each of the inputs, on every path, and to no other values."""
     exact = compute_dtype(dtype)
     right = {
         "x": np.ones((1, channels, 64)),
@@ -161,11 +166,11 @@ def test_a_value_that_is_not_finite_shows(device: Device, dtype: str, place: int
 def test_a_batch_may_be_larger_than_the_short_axes_of_a_grid(device: Device, batch: int) -> None:
     by = np.arange(batch, dtype=np.float32).reshape(batch, 1, 1)
     packed = device.output("packed", by.shape, "float32")
-    device.call("symmetrise", device.input("by", by, "float32"), packed, 1, 1, True)
+    device.call("symmetrize", device.input("by", by, "float32"), packed, 1, 1, True)
     assert np.array_equal(packed.numpy(), 2 * by)
 
 
-def test_a_mask_keeps_what_is_not_finite_out_and_nothing_else(device: Device) -> None:
+def test_a_mask_removes_only_values_that_are_not_finite(device: Device) -> None:
     x = np.full((1, 16, 64), -1.0)
     x[0, 3, 5] = 1.0
     above = np.full(x.shape, np.nan)
@@ -196,9 +201,7 @@ def test_addresses_beyond_two_to_the_31_elements(device: Device, dtype: str, sim
 @pytest.mark.parametrize("dtype", TENSOR_CORES)
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @pytest.mark.parametrize(("channels", "positions"), VGG[:4])
-def test_traffic_and_products_are_the_least_there_can_be(
-    module: Any, channels: int, positions: int, layout: str, dtype: str
-) -> None:
+def test_traffic_and_products_are_minimal(module: Any, channels: int, positions: int, layout: str, dtype: str) -> None:
     device = Device(module, counting=True)
     rng = np.random.default_rng(5)
     positions //= 2

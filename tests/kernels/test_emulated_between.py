@@ -12,7 +12,7 @@ DENSE = ("nchw", "channels_last", "offset", "channels_last_offset")
 KINDS = ("max", "average", "l2")
 # One rounding to the dtype, after arithmetic in float32 for the half types.
 BOUNDS = {"float32": 1e-6, "float64": 1e-13, "float16": 2**-11 + 1e-6, "bfloat16": 2**-8 + 1e-6}
-# Packs of 16 bytes, rows and channels that are no packs, one row or column, more than a block, nothing.
+# Packs of 16 bytes, rows and channels that are not packs, one row or column, more than a block, empty.
 SHAPES = (
     (2, 16, 6, 8),
     (1, 3, 7, 9),
@@ -30,12 +30,12 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def noise(shape: tuple[int, ...], seed: int, dtype: str) -> np.ndarray:
-    """Normal values that the dtype holds exactly."""
+    """Normally distributed values, rounded to the dtype."""
     return rounded(np.random.default_rng(seed).standard_normal(shape), dtype).astype(np.float64)
 
 
 def assert_close(got: np.ndarray, exact: np.ndarray, dtype: str) -> None:
-    """Values are of the size of one, so what cancels leaves an error of that size."""
+    """Relative to one, the magnitude of the values, because of cancellation."""
     np.testing.assert_allclose(got, exact, rtol=BOUNDS[dtype], atol=1e-15 if dtype == "float64" else 5e-7)
 
 
@@ -66,7 +66,7 @@ def test_bias_relu_equals_float64(device: Device, shape: tuple[int, ...], layout
 
 
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
-def test_bias_relu_keeps_nan_and_clears_what_is_below_zero(device: Device, layout: str) -> None:
+def test_bias_relu_keeps_nan_and_sets_negative_values_to_zero(device: Device, layout: str) -> None:
     x = np.array([-np.inf, -1, -0.5, np.inf, np.nan, 2.0]).reshape(1, 1, 6)
     got = run_bias_relu(device, x, np.array([0.5]), "float32", layout)
     np.testing.assert_array_equal(got.numpy().ravel(), np.float32([0, 0, 0, np.inf, np.nan, 2.5]))
@@ -90,7 +90,7 @@ def windows(x: np.ndarray) -> np.ndarray:
 
 
 def spread(four: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of `windows`, zero where no window is."""
+    """The inverse of `windows`, zero outside all windows."""
     b, c, h, w = four.shape[:4]
     out = np.zeros(shape)
     whole = four.reshape(b, c, h, w, 2, 2).transpose(0, 1, 2, 4, 3, 5)
@@ -105,7 +105,7 @@ def exact_pool(x: np.ndarray, kind: str) -> np.ndarray:
     return four.mean(-1) if kind == "average" else np.sqrt((four**2).mean(-1) + 1e-8)
 
 
-def exact_places(x: np.ndarray) -> np.ndarray:
+def exact_argmax(x: np.ndarray) -> np.ndarray:
     four = windows(x)
     return four.argmax(-1) + 4 * (four.max(-1) <= 0)
 
@@ -117,9 +117,9 @@ def pooled_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def run_pool(device: Device, x: np.ndarray, kind: str, dtype: str, layout: str) -> tuple[Array, Array | None, Array]:
     source = device.input("x", x, dtype, layout=layout)
     y = device.output("y", pooled_shape(x.shape), dtype, layout=layout)
-    places = device.output("places", y.shape, "uint8", layout=layout) if kind == "max" else None
-    device.call("pool", kind, source, y, places, is_last(layout))
-    return y, places, source
+    argmax = device.output("argmax", y.shape, "uint8", layout=layout) if kind == "max" else None
+    device.call("pool", kind, source, y, argmax, is_last(layout))
+    return y, argmax, source
 
 
 @every_dtype
@@ -129,30 +129,30 @@ def run_pool(device: Device, x: np.ndarray, kind: str, dtype: str, layout: str) 
 def test_pool_equals_float64(device: Device, shape: tuple[int, ...], layout: str, kind: str, dtype: str) -> None:
     x = noise(shape, 3, dtype) - 0.5
     x = rounded(x, dtype).astype(np.float64)
-    y, places, _ = run_pool(device, x, kind, dtype, layout)
+    y, argmax, _ = run_pool(device, x, kind, dtype, layout)
     assert_close(y.numpy(), exact_pool(x, kind), dtype)
-    if places is not None:
-        np.testing.assert_array_equal(places.numpy(), exact_places(x))
+    if argmax is not None:
+        np.testing.assert_array_equal(argmax.numpy(), exact_argmax(x))
 
 
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
-def test_nan_is_the_largest_and_ties_go_to_the_first(device: Device, layout: str) -> None:
+def test_nan_is_the_largest_and_the_first_of_equal_values_is_taken(device: Device, layout: str) -> None:
     x = np.array([[1, np.nan, 2, 2, -0.0, 0, -3, -4], [3, 2, 2, 2, 0, 0, -5, -3]], np.float64).reshape(1, 1, 2, 8)
-    y, places, _ = run_pool(device, x, "max", "float32", layout)
-    assert places is not None
+    y, argmax, _ = run_pool(device, x, "max", "float32", layout)
+    assert argmax is not None
     np.testing.assert_array_equal(y.numpy().ravel(), np.float32([np.nan, 2, 0, -3]))
-    assert places.numpy().ravel().tolist() == [1 + 4, 0, 4, 4]
+    assert argmax.numpy().ravel().tolist() == [1 + 4, 0, 4, 4]
 
 
 def run_pool_backward(
     device: Device, x: np.ndarray, kind: str, dtype: str, layout: str, relu: bool
 ) -> tuple[dict[str, Array], np.ndarray]:
     """The buffers by name, and the exact gradient."""
-    y, places = rounded(exact_pool(x, kind), dtype).astype(np.float64), exact_places(x)
+    y, argmax = rounded(exact_pool(x, kind), dtype).astype(np.float64), exact_argmax(x)
     grad = noise(y.shape, 4, dtype)
     buffers = {"grad": device.input("grad", grad, dtype, layout=layout)}
     if kind == "max":
-        buffers["places"] = device.input("places", places.astype(np.uint8), "uint8", layout=layout)
+        buffers["argmax"] = device.input("argmax", argmax.astype(np.uint8), "uint8", layout=layout)
     if kind == "l2":
         buffers["x"] = device.input("x", x, dtype, layout=layout)
         buffers["y"] = device.input("y", y, dtype, layout=layout)
@@ -161,13 +161,13 @@ def run_pool_backward(
         "pool_backward",
         kind,
         buffers["grad"],
-        *(buffers.get(name) for name in ("x", "y", "places")),
+        *(buffers.get(name) for name in ("x", "y", "argmax")),
         buffers["out"],
         relu,
         is_last(layout),
     )
     if kind == "max":
-        factor = np.arange(4) == (places if relu else places % 4)[..., None]
+        factor = np.arange(4) == (argmax if relu else argmax % 4)[..., None]
     else:
         factor = windows(x) / (4 * y[..., None]) if kind == "l2" else np.float64(0.25)
     return buffers, spread(grad[..., None] * np.broadcast_to(factor, (*y.shape, 4)), x.shape)
@@ -193,8 +193,8 @@ def test_any_schedule_gives_the_same_bits(module: Any, layout: str) -> None:
         device = Device(module, seed=seed)
         buffers = [run_bias_relu(device, x.reshape(2, 16, -1), noise((16,), 7, "float32"), "float32", layout)]
         for kind in KINDS:
-            y, places, _ = run_pool(device, x, kind, "float32", layout)
-            buffers += [y, *([places] if places else [])]
+            y, argmax, _ = run_pool(device, x, kind, "float32", layout)
+            buffers += [y, *([argmax] if argmax else [])]
             buffers.append(run_pool_backward(device, x, kind, "float32", layout, kind == "max")[0]["out"])
         runs.append([buffer.raw().tobytes() for buffer in buffers])
     assert runs[0] == runs[1] == runs[2]
@@ -230,8 +230,8 @@ def test_bias_relu_reads_and_writes_each_value_once(module: Any, layout: str, dt
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 def test_pool_reads_and_writes_each_value_once(module: Any, layout: str, kind: str, dtype: str) -> None:
     device = Device(module, counting=True)
-    y, places, x = run_pool(device, noise((1, 64, 16, 32), 8, dtype), kind, dtype, layout)
-    arrays = [a for a in (x, y, places) if a is not None]
+    y, argmax, x = run_pool(device, noise((1, 64, 16, 32), 8, dtype), kind, dtype, layout)
+    arrays = [a for a in (x, y, argmax) if a is not None]
     assert_efficient(device, arrays, sum(map(size_of, arrays)))
     assert device.counters["main_loop"]["reads"]["widest"] == 16
 

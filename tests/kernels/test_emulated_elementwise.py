@@ -6,7 +6,7 @@ from emulated import DTYPES, Device, bank_conflicts, compute_dtype, rounded, sec
 
 KINDS = ("anisotropic", "isotropic", "squared")
 SIZES = (0, 1, 7, 256, 4099)  # 4099: more than one block in packs of 16 bytes, and a tail for every dtype
-# What rounding a result to its dtype may cost; sums and arithmetic are float32 or float64.
+# The error of rounding a result to its dtype; sums and arithmetic are float32 or float64.
 ROUNDING = {"float32": 2e-6, "float64": 1e-14, "float16": 1e-3, "bfloat16": 8e-3}
 
 
@@ -20,7 +20,7 @@ def normal(seed, *shape):
 
 def content_loss(device, x, y, dtype, offset=0):
     x, y = device.input("x", x, dtype, offset=offset), device.input("y", y, dtype, offset=offset)
-    partial = device.workspace("partial", device.module.most_blocks, "float64")
+    partial = device.workspace("partial", device.module.max_blocks, "float64")
     counter, out = device.zeros("counter", 1), device.output("out", (1,), compute_dtype(dtype))
     device.call("content_loss", x, y, partial, counter, out)
     assert counter.numpy()[0] == 0  # ready for the next launch
@@ -71,7 +71,7 @@ def test_pointwise_backward_equals_its_definition(device, dtype, n, offset, targ
     if relu:
         expected = np.where(x > 0, expected, 0)
     out = pointwise_backward(device, grad, x, wanted if target else None, 0.3, relu, dtype, offset)
-    # Terms of order one may cancel, so their float32 rounding is what is left.
+    # Terms of order one may cancel, which leaves their float32 rounding.
     np.testing.assert_allclose(out, expected, rtol=ROUNDING[dtype], atol=1e-13 if dtype == "float64" else 1e-6)
 
 
@@ -94,12 +94,12 @@ def variation(x, kind):
 
 
 def variation_gradient(x, kind):
-    """Each difference pushes its two pixels apart or together."""
+    """The gradient of each difference with respect to its two pixels."""
     right, down = differences(x.astype(np.float64))
     length = np.hypot(right, down)
     length[length == 0] = 1
-    slope = {"anisotropic": np.sign, "isotropic": lambda d: d / length, "squared": lambda d: 2 * d}[kind]
-    right, down = slope(right), slope(down)
+    derivative = {"anisotropic": np.sign, "isotropic": lambda d: d / length, "squared": lambda d: 2 * d}[kind]
+    right, down = derivative(right), derivative(down)
     out = -right - down
     out[..., 1:] += right[..., :-1]
     out[:, :, 1:] += down[:, :, :-1]
@@ -108,7 +108,7 @@ def variation_gradient(x, kind):
 
 def total_variation(device, x, kind, dtype, **layout):
     x = device.input("x", x, dtype, **layout)
-    partial = device.workspace("partial", device.module.most_blocks, "float64")
+    partial = device.workspace("partial", device.module.max_blocks, "float64")
     out = device.output("out", (1,), compute_dtype(dtype))
     device.call("total_variation", x, kind, partial, device.zeros("counter", 1), out)
     return out.numpy()[0]
@@ -123,11 +123,11 @@ def total_variation_backward(device, grad, x, kind, dtype, layout="nchw", out_la
 
 IMAGES = [
     # shape, layout
-    ((2, 3, 9, 264), "nchw"),  # packs; at least two warps side by side, whose inner edges meet; three bands
+    ((2, 3, 9, 264), "nchw"),  # packs; at least two adjacent warps; three bands
     ((1, 3, 6, 96), "channels_last"),  # packs of three channels
     ((1, 3, 5, 48), "offset"),
     ((1, 3, 5, 48), "padded"),
-    ((1, 2, 5, 37), "nchw"),  # rows that do not start at 16 bytes
+    ((1, 2, 5, 37), "nchw"),  # rows that are not aligned to 16 bytes
     ((1, 5, 4, 9), "channels_last"),
     ((2, 3, 5, 16), "channels_last_padded"),
     ((1, 1, 1, 8), "nchw"),
@@ -149,7 +149,7 @@ def test_total_variation_and_its_gradient_equal_their_definition(device, dtype, 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_axis_may_step_by_what_is_no_multiple_of_16_bytes(device, dtype, axis):
+def test_strides_need_not_be_multiples_of_16_bytes(device, dtype, axis):
     x = rounded(normal(11, 2, 2, 3, 16), dtype)
     strides = [400, 160, 32, 1]
     strides[axis] += 1
@@ -158,13 +158,13 @@ def test_any_axis_may_step_by_what_is_no_multiple_of_16_bytes(device, dtype, axi
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (1, 3, 0, 4), (1, 3, 4, 0)])
-def test_total_variation_of_nothing_is_zero(device, shape):
+def test_total_variation_of_an_empty_image_is_zero(device, shape):
     assert total_variation(device, np.zeros(shape), "isotropic", "float32") == 0
     assert total_variation_backward(device, 1.0, np.zeros(shape), "isotropic", "float32").shape == shape
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradient_may_lie_otherwise_in_memory_than_the_image(device, kind):
+def test_gradient_and_image_may_have_different_layouts(device, kind):
     x = normal(4, 1, 3, 6, 32)
     out = total_variation_backward(device, 1.0, x, kind, "float64", "channels_last", "nchw")
     np.testing.assert_allclose(out, variation_gradient(x, kind), atol=1e-13)
@@ -180,7 +180,7 @@ def test_flat_pixels_have_no_gradient(device, kind, layout):
 
 
 @pytest.mark.parametrize("kind", ["isotropic", "squared"])
-def test_nan_stays_nan_and_does_not_spread(device, kind):
+def test_nan_is_kept_and_does_not_spread(device, kind):
     x = normal(5, 1, 1, 8, 16)
     x[0, 0, 4, 8] = np.nan
     assert np.isnan(total_variation(device, x, kind, "float32"))
@@ -191,8 +191,8 @@ def test_nan_stays_nan_and_does_not_spread(device, kind):
 
 
 @pytest.mark.parametrize("width", [8, 9])
-def test_rows_may_lie_further_apart_than_2_to_the_31(device, width):
-    """In packs and one by one."""
+def test_rows_may_have_a_stride_above_2_to_the_31(device, width):
+    """In packs and individually."""
     x, row = normal(6, 1, 1, 3, width), 2**31 + 8
     strides = (3 * row, 3 * row, row, 1)
     image = device.sparse("x", x.shape, "float32", strides=strides)
@@ -212,7 +212,7 @@ def test_total_variation_addresses_beyond_two_to_the_31_elements(device):
         image.buffer.poke(i * row, x[0, 0, i].tobytes())
     out, partial = (
         device.output("out", (1,), "float32"),
-        device.workspace("partial", device.module.most_blocks, "float64"),
+        device.workspace("partial", device.module.max_blocks, "float64"),
     )
     device.call("total_variation", image, "squared", partial, device.zeros("counter", 1), out)
     wide = x.astype(np.float64)
@@ -239,7 +239,7 @@ def test_results_are_the_same_in_every_order_of_blocks(module):
 
 
 def traffic_of(module, dtype, run):
-    """Counters of one launch, and the least bytes: each input once, each output once."""
+    """Counters of one launch, and the minimum of bytes: each input and each output once."""
     device = Device(module, counting=True)
     arrays = run(device)
     main = device.counters["main_loop"]
@@ -260,7 +260,7 @@ READ, WRITTEN, BOTH = ("read",), ("written",), ("read", "written")
 
 def run_content_loss(device, dtype):
     x, y = device.input("x", normal(1, 8192), dtype), device.input("y", normal(2, 8192), dtype)
-    partial = device.workspace("partial", device.module.most_blocks, "float64")
+    partial = device.workspace("partial", device.module.max_blocks, "float64")
     out = device.output("out", (1,), compute_dtype(dtype))
     device.call("content_loss", x, y, partial, device.zeros("counter", 1), out)
     return [(x, READ), (y, READ)]
@@ -286,19 +286,19 @@ def test_elementwise_kernels_move_each_byte_once_in_whole_sectors(module, dtype,
     main, least, found = traffic_of(module, dtype, lambda device: run(device, dtype))
     assert found == least
     for way, use in (("reads", "read"), ("writes", "written")):
-        assert main[way]["bytes"] == least[use]  # not once more, even from cache
+        assert main[way]["bytes"] == least[use]  # never twice, not even from cache
         assert sector_efficiency(main[way]) == 1
         assert main[way]["widest"] == (16 if least[use] else 0)
 
 
-# Two float64 do not hold three channels: those are read one by one.
+# A pack of two float64 is smaller than three channels, which are therefore read individually.
 PACKED = [(dtype, "nchw") for dtype in DTYPES] + [(dtype, "channels_last") for dtype in DTYPES if dtype != "float64"]
 
 
 @pytest.mark.parametrize(("dtype", "layout"), PACKED)
 @pytest.mark.parametrize("backward", [False, True])
-def test_total_variation_reads_a_value_again_only_at_edges(module, dtype, layout, backward):
-    shape, rows = (1, 3, 16, 256 if layout == "nchw" else 128), 4  # small images are cut into bands of four rows
+def test_total_variation_reads_values_twice_only_at_borders(module, dtype, layout, backward):
+    shape, rows = (1, 3, 16, 256 if layout == "nchw" else 128), 4  # small images have bands of four rows
 
     def run(device):
         x = device.input("x", normal(1, *shape), dtype, layout=layout)
@@ -307,14 +307,14 @@ def test_total_variation_reads_a_value_again_only_at_edges(module, dtype, layout
             out = device.output("out", shape, dtype, layout=layout)
             device.call("total_variation_backward", device.input("grad", [1.0], one), x, "isotropic", out)
             return [(x, READ), (out, WRITTEN)]
-        partial, counter = device.workspace("partial", device.module.most_blocks, "float64"), device.zeros("counter", 1)
+        partial, counter = device.workspace("partial", device.module.max_blocks, "float64"), device.zeros("counter", 1)
         device.call("total_variation", x, "isotropic", partial, counter, device.output("out", (1,), one))
         return [(x, READ)]
 
     main, least, found = traffic_of(module, dtype, run)
     assert found == least
     again = (rows + 2 if backward else rows + 1) / rows
-    assert main["reads"]["bytes"] <= 1.03 * again * least["read"]  # 3 %: values beside a warp's own columns
+    assert main["reads"]["bytes"] <= 1.03 * again * least["read"]  # 3 %: values next to a warp's columns
     assert main["reads"]["widest"] == 16
     assert sector_efficiency(main["writes"]) == 1
     if layout == "nchw":
@@ -330,7 +330,7 @@ def test_sums_do_not_depend_on_the_layout_beyond_rounding(device, layout):
 
 
 def test_padding_between_rows_is_neither_read_nor_written(device):
-    """The emulator raises where a kernel touches it; the gradient's padding stays as it was."""
+    """The emulator raises if a kernel accesses it; the gradient's padding is unchanged."""
     shape = (1, 2, 5, 16)
     x = normal(10, *shape)
     image = device.input("x", x, "float32", layout="padded")

@@ -28,7 +28,7 @@ SIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
 
 def check(device: Device, x: np.ndarray, dtype: str, rng: np.random.Generator, wanted: set[str], **how: Any) -> None:
-    """One launch against float64: G, or R and the loss; the mean; the weighted sums; exact symmetry."""
+    """Compare one launch with float64: G, or R and the loss; the mean; the weighted sums; exact symmetry."""
     batch, channels, positions = x.shape
     scale = 1 / max(positions, 1)
     weight = rng.random((batch, positions)).astype(np.float32) if "weight" in wanted else None
@@ -49,16 +49,18 @@ def check(device: Device, x: np.ndarray, dtype: str, rng: np.random.Generator, w
 @every_dtype
 @every_layout
 @vgg
+@pytest.mark.sweep(7)
 def test_style_loss_of_the_vgg_shapes_equals_float64(
     device: Device, channels: int, positions: int, layout: str, dtype: str
 ) -> None:
     rng = np.random.default_rng(channels)
     if dtype == "float64" or layout.endswith("offset"):
-        positions //= 8  # plain multiply-adds are slow here
+        positions //= 8  # multiply-adds are slow on the emulator
     check(device, features(rng, (1, channels, positions), dtype), dtype, rng, {"target"}, layout=layout)
 
 
 @pytest.mark.parametrize("part", range(10))
+@pytest.mark.sweep(3)
 def test_random_configurations_equal_float64(module: Any, part: int) -> None:
     rng = np.random.default_rng(100 + part)
     for _ in range(35):
@@ -68,7 +70,7 @@ def test_random_configurations_equal_float64(module: Any, part: int) -> None:
         shape = (int(rng.integers(1, 4)), channels, positions)
         wanted = {name for name in ("target", "weight", "mean") if rng.random() < 0.5}
         if "weight" in wanted:
-            wanted.discard("mean")  # no op asks for both
+            wanted.discard("mean")  # no op needs both
         device = Device(module, seed=int(rng.integers(1000)))
         how = {"splits": int(rng.choice([0, 0, 1, 2, 5, 40])), "tf32": bool(rng.random() < 0.8)}
         check(device, features(rng, shape, dtype), dtype, rng, wanted, layout=layout, **how)
@@ -76,7 +78,7 @@ def test_random_configurations_equal_float64(module: Any, part: int) -> None:
 
 @pytest.mark.parametrize(("channels", "positions", "splits"), [(64, 4096, 50), (128, 2560, 20), (24, 1344, 17)])
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "offset"])
-def test_the_schedule_does_not_change_a_bit(
+def test_bits_do_not_depend_on_the_schedule(
     module: Any, channels: int, positions: int, splits: int, layout: str
 ) -> None:
     rng = np.random.default_rng(1)
@@ -97,7 +99,7 @@ def test_the_schedule_does_not_change_a_bit(
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "padded", "channels_last_padded"])
 @pytest.mark.parametrize("dtype", TENSOR_CORES)
 @pytest.mark.parametrize("shape", [(1, 64, 512), (2, 128, 256), (1, 200, 96), (2, 8, 72), (1, 256, 160)])
-def test_bias_and_relu_on_the_way_equal_float64(
+def test_fused_bias_and_relu_equal_float64(
     device: Device, shape: tuple[int, int, int], dtype: str, layout: str
 ) -> None:
     rng = np.random.default_rng(2)
@@ -111,7 +113,7 @@ def test_bias_and_relu_on_the_way_equal_float64(
     assert got.loss == pytest.approx(float(np.square(exact).sum()), rel=1e-6)
 
 
-def test_plain_tf32_is_asked_for_and_is_less_accurate(device: Device) -> None:
+def test_plain_tf32_is_available_and_less_accurate(device: Device) -> None:
     rng = np.random.default_rng(3)
     x = features(rng, (1, 64, 512), "float32")
     exact = exact_gram(x)
@@ -120,8 +122,8 @@ def test_plain_tf32_is_asked_for_and_is_less_accurate(device: Device) -> None:
 
 
 @pytest.mark.parametrize("dtype", TENSOR_CORES)
-def test_a_long_sum_keeps_its_accuracy_though_tensor_cores_truncate(device: Device, dtype: str) -> None:
-    """One split of a bright picture: without the sums outside the tensor cores the error is a hundred times larger."""
+def test_a_long_sum_is_accurate_although_tensor_cores_truncate(device: Device, dtype: str) -> None:
+    """One split of a bright image: without summing outside the tensor cores the error is a hundred times larger."""
     x = rounded(np.random.default_rng(4).random((1, 8, 16384)) + 1, dtype)
     assert error(gram(device, x, dtype, splits=1).out, exact_gram(x)) <= 5e-7
 
@@ -132,7 +134,10 @@ VALUES = [(dtype, bits) for dtype, values in NOT_FINITE.items() for bits in valu
 @pytest.mark.parametrize("channels", [16, 80])
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "offset"])
 @pytest.mark.parametrize(("dtype", "bits"), VALUES, ids=lambda value: value if isinstance(value, str) else hex(value))
-def test_a_value_that_is_not_finite_shows(device: Device, dtype: str, bits: int, layout: str, channels: int) -> None:
+@pytest.mark.sweep(5)
+def test_a_value_that_is_not_finite_propagates(
+    device: Device, dtype: str, bits: int, layout: str, channels: int
+) -> None:
     x = with_bits(features(np.random.default_rng(5), (2, channels, 64), dtype) + 1, dtype, (1, 3, 9), bits)
     hows: list[dict[str, Any]] = [{}, {"weight": np.ones((2, 64))}, {"simt": True}]
     if dtype == "float32":
@@ -155,10 +160,11 @@ def matrix_of(channels: int) -> np.ndarray:
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("dtype", TENSOR_CORES)
-def test_a_value_that_is_not_finite_shows_behind_bias_and_relu(
+@pytest.mark.sweep(5)
+def test_a_value_that_is_not_finite_propagates_through_bias_and_relu(
     device: Device, dtype: str, plain: bool, layout: str
 ) -> None:
-    for bits in NOT_FINITE[dtype][:4]:  # ReLU makes zero of minus infinity
+    for bits in NOT_FINITE[dtype][:4]:  # ReLU maps minus infinity to zero
         ones = np.ones((1, 16, 64))
         of_x = {"x": with_bits(ones, dtype, (0, 3, 9), bits), "bias": np.ones(16)}
         of_bias = {"x": ones, "bias": with_bits(np.ones(16), dtype, (3,), bits)}
@@ -224,7 +230,7 @@ def products(channels: int, positions: int, dtype: str) -> int:
 @pytest.mark.parametrize("dtype", TENSOR_CORES)
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @vgg
-def test_traffic_and_products_are_the_least_there_can_be(
+def test_traffic_and_products_are_minimal(
     module: Any, channels: int, positions: int, layout: str, dtype: str, bias: bool
 ) -> None:
     device = Device(module, counting=True)

@@ -25,7 +25,7 @@ def floats(n: int) -> np.ndarray:
 
 def test_dropped_barrier_after_a_write(scheduled):
     out = scheduled.output("out", 64, "float32")
-    with pytest.raises(scheduled.module.Violation, match=r"shared_race: .*shared values: (race|uninitialised)"):
+    with pytest.raises(scheduled.module.Violation, match=r"shared_race: .*shared values: (race|uninitialized)"):
         scheduled.call("selftest.shared_race", out, False)
     scheduled.call("selftest.shared_race", out, True)
     assert np.array_equal(out.numpy(), floats(64)[::-1])
@@ -41,25 +41,25 @@ def test_dropped_barrier_before_a_write(scheduled):
 
 def test_lanes_of_a_warp_need_a_sync_too(scheduled):
     out = scheduled.output("out", 32, "float32")
-    with pytest.raises(scheduled.module.Violation, match=r"within_warp: .*(race|uninitialised)"):
+    with pytest.raises(scheduled.module.Violation, match=r"within_warp: .*(race|uninitialized)"):
         scheduled.call("selftest.within_warp", out, False)
     scheduled.call("selftest.within_warp", out, True)
     assert np.array_equal(out.numpy(), floats(32)[::-1])
 
 
-def test_uninitialised_shared_memory(scheduled):
+def test_uninitialized_shared_memory(scheduled):
     out = scheduled.output("out", 32, "float32")
-    message = "thread 31: read of 4 bytes at byte 124 of shared values: uninitialised memory"
+    message = "thread 31: read of 4 bytes at byte 124 of shared values: uninitialized memory"
     with pytest.raises(scheduled.module.Violation, match=message):
-        scheduled.call("selftest.uninitialised_shared", out, 31)
-    scheduled.call("selftest.uninitialised_shared", out, 32)
+        scheduled.call("selftest.uninitialized_shared", out, 31)
+    scheduled.call("selftest.uninitialized_shared", out, 32)
 
 
 def test_shared_memory_is_fresh_in_the_next_launch(device):
     out = device.output("out", 32, "float32")
-    device.call("selftest.uninitialised_shared", out, 32)
-    with pytest.raises(device.module.Violation, match="uninitialised"):
-        device.call("selftest.uninitialised_shared", out, 0)
+    device.call("selftest.uninitialized_shared", out, 32)
+    with pytest.raises(device.module.Violation, match="uninitialized"):
+        device.call("selftest.uninitialized_shared", out, 0)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_inputs_are_not_written_nor_outputs_read(device):
     first, second = device.input("first", floats(8), "float32"), device.input("second", floats(8), "float32")
     with pytest.raises(device.module.Violation, match="of second: an input is not to be written"):
         device.call("selftest.copy_at", first, second, 0, 0)
-    with pytest.raises(device.module.Violation, match="of first: uninitialised memory"):
+    with pytest.raises(device.module.Violation, match="of first: uninitialized memory"):
         device.call("selftest.copy_at", device.output("first", 8, "float32"), device.output("out", 8, "float32"), 0, 0)
 
 
@@ -113,10 +113,10 @@ def test_a_word_that_two_blocks_write(scheduled):
 
 def test_work_in_place_that_reads_what_another_block_writes(scheduled):
     x = scheduled.in_place("x", floats(5), "float32")
-    scheduled.call("selftest.reads_its_neighbour", x, 1)
+    scheduled.call("selftest.reads_its_neighbor", x, 1)
     assert np.array_equal(x.numpy(), [1, 2, 3, 4, 4])
     with pytest.raises(scheduled.module.Violation, match=r"block \d (wrote|read) there"):
-        scheduled.call("selftest.reads_its_neighbour", x, 0)
+        scheduled.call("selftest.reads_its_neighbor", x, 0)
 
 
 @pytest.mark.parametrize("missing", [1, 2, 3], ids=["barrier", "release", "acquire"])
@@ -139,7 +139,7 @@ def test_asynchronous_copies(scheduled):
     assert np.array_equal(out.numpy(), floats(128)[::4][::-1])
     with pytest.raises(scheduled.module.Violation, match="data of copy_async is pending there"):
         scheduled.call("selftest.pending_copy", source, out, False, True)
-    with pytest.raises(scheduled.module.Violation, match=r"race|pending|uninitialised"):
+    with pytest.raises(scheduled.module.Violation, match=r"race|pending|uninitialized"):
         scheduled.call("selftest.pending_copy", source, out, True, False)
 
 

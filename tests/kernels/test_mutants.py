@@ -29,7 +29,7 @@ MUTANTS = {
         "gram_simt.cuh",
         "__syncthreads(); tile.multiply(diagonal",
         "tile.multiply(diagonal",
-        r"gram_simt<float>.*shared scratch: (race|uninitialised memory)",
+        r"gram_simt<float>.*shared scratch: (race|uninitialized memory)",
     ),
     "dropped barrier before a write": Mutant(
         "simt",
@@ -64,7 +64,7 @@ MUTANTS = {
         "gram_units.cuh",
         "const int64_t i = row * channels + column;",
         "const int64_t i = row * kUnit + column;",
-        r"wrote there too|race|uninitialised|wrong",
+        r"wrote there too|race|uninitialized|wrong",
     ),
     "wrong leading dimension of the matrix": Mutant(
         "backward",
@@ -92,7 +92,7 @@ MUTANTS = {
         "gram_units.cuh",
         "if (diagonal) shared_tile[j * kPitch + i] = value;",
         "",
-        r"shared scratch: uninitialised memory",
+        r"shared scratch: uninitialized memory",
     ),
     "missing mirror off the diagonal": Mutant(
         "gram",

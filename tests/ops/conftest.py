@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """The tensors here are small: on a busy machine threads would wait for each other most of the time."""
+    """One thread: the tensors are small, and on a busy machine threads mostly wait for one another."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""What the tests on a CUDA device share: their marks, the bounds of the errors, and the shapes of a real network."""
+"""Shared by the tests on a CUDA device: marks, error bounds, and the shapes of a real network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEEDS_CUDA = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-# The style layers of VGG-19 for a picture of 256 x 256, whose tiles are tuned, and batches of odd sizes.
+# The style layers of VGG-19 for an image of 256 x 256, and batches of odd sizes.
 NETWORK: tuple[Shape, ...] = (
     (1, 64, 256, 256),
     (1, 128, 128, 128),
@@ -25,7 +25,7 @@ NETWORK: tuple[Shape, ...] = (
 )
 
 TF32_BOUND = 2e-3
-MATRIX_OPS = ("gram", "moments", "style_loss", "tapped_backward_", "bias_relu_style_loss")
+MATRIX_OPS = ("gram", "moments", "style_loss", "layer_backward_", "bias_relu_style_loss")
 
 
 def op_of(case: Case) -> str:
@@ -33,7 +33,7 @@ def op_of(case: Case) -> str:
 
 
 def bound(case: Case, dtype: torch.dtype) -> float:
-    """Kernels of ours keep 1e-6 in float32; the reference sums as cuBLAS does."""
+    """The kernels keep 1e-6 in float32; the reference has the accuracy of cuBLAS."""
     ours = ops.kernels("cuda")[op_of(case)] != "reference"
     return {torch.float32: 1e-6 if ours else 1e-5, torch.float64: 1e-13, torch.bfloat16: 5e-3, torch.float16: 6e-4}[
         dtype
@@ -47,5 +47,5 @@ def assert_accurate(case: Case, shape: Shape, got: tuple[Tensor, ...], exact: tu
 
 
 def assert_right(case: Case, t: Tensors, got: tuple[Tensor, ...]) -> None:
-    """Hold what an op made of ``t`` to the definition in float64."""
+    """Compare the results of an op for ``t`` with the definition in float64."""
     assert_accurate(case, tuple(t["x"].shape), got, case.exact(doubles(t)))

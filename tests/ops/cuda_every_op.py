@@ -1,4 +1,4 @@
-"""Every op and gradient once on a CUDA device, on sizes with ragged tails: what a compute-sanitizer watches.
+"""Every op and gradient once on a CUDA device, on sizes that are no multiples of a tile, for compute-sanitizer.
 
 python tests/ops/cuda_every_op.py
 """

@@ -1,4 +1,4 @@
-"""Prints, as JSON, which kernel table serves and how the worst error of each op compares with its bound.
+"""Prints as JSON the active kernel table and the largest error of each op relative to its bound.
 
 Run by test_ops_kernel_tables.py in a process of its own, since the table is chosen once.
 """

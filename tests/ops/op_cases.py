@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 HALVES = (torch.bfloat16, torch.float16)
 
-# What the issue asks of float32 and float64; half types are float32 arithmetic rounded once.
+# Error bounds. Half precision is float32 arithmetic with one rounding.
 BOUNDS = {
     torch.float32: 1e-6,
     torch.float64: 1e-13,
@@ -65,7 +65,7 @@ def relative_error(got: Tensor, exact: Tensor) -> float:
 
 
 def features(shape: Shape, seed: int = 0) -> Tensor:
-    """What a ReLU leaves: half of the values zero, in float64."""
+    """The output of a ReLU in float64: half of the values are zero."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, dtype=torch.float64, generator=generator).relu()
 
@@ -103,7 +103,7 @@ def exact_variation(x: Tensor, kind: str) -> Tensor:
     return length2[length2 > 0].sqrt().sum()
 
 
-def exact_tapped(t: Tensors, style: float, content: float, relu: bool) -> Tensor:
+def exact_layer_backward(t: Tensors, style: float, content: float, relu: bool) -> Tensor:
     x = t["x"]
     out = t["grad"]
     if "residual" in t:
@@ -153,7 +153,7 @@ def _weight(shape: Shape) -> Tensor:
 
 
 def _matrix(shape: Shape) -> Tensor:
-    """The Gram matrix of other, stronger features, as those of a picture of another style are."""
+    """The Gram matrix of other features of larger norm, like those of a different style."""
     other = 2 * features(shape, 4)
     return exact_gram(other, scale=scale_for(other))
 
@@ -198,7 +198,7 @@ def _variation_case(kind: str) -> Case:
     )
 
 
-def _tapped_case(name: str, extras: tuple[str, ...], relu: bool = True) -> Case:
+def _layer_case(name: str, extras: tuple[str, ...], relu: bool = True) -> Case:
     def inputs(shape: Shape) -> Tensors:
         every = {"residual": _matrix(shape), "weight": _weight(shape), "target": features(shape, 5)}
         return {"grad": noise(shape, 6), "x": features(shape), **{key: every[key] for key in extras}}
@@ -206,10 +206,10 @@ def _tapped_case(name: str, extras: tuple[str, ...], relu: bool = True) -> Case:
     def call(t: Tensors) -> tuple[Tensor, ...]:
         grad = torch.empty_like(t["x"]).copy_(t["grad"])
         given = {key: t[key] for key in extras}
-        return (ops.tapped_backward_(grad, t["x"], **given, style=0.7, content=0.3, relu=relu),)
+        return (ops.layer_backward_(grad, t["x"], **given, style=0.7, content=0.3, relu=relu),)
 
-    # The one copy is the call's own, of what is overwritten.
-    return Case(name, inputs, call, lambda t: (exact_tapped(t, 0.7, 0.3, relu),), (), copies=1)
+    # The only copy is of the tensor that the op overwrites.
+    return Case(name, inputs, call, lambda t: (exact_layer_backward(t, 0.7, 0.3, relu),), (), copies=1)
 
 
 def exact_bias_relu(t: Tensors) -> Tensor:
@@ -223,7 +223,7 @@ def exact_bias_relu_style_loss(t: Tensors) -> tuple[Tensor, ...]:
 
 
 def eighths(x: Tensor) -> Tensor:
-    """Values whose sums every dtype holds exactly."""
+    """Values whose sums are exact in every dtype."""
     return (8 * x).round().clamp(-32, 32) / 8
 
 
@@ -274,11 +274,11 @@ CASES = (
         (),
     ),
     *(_variation_case(kind) for kind in ("anisotropic", "isotropic", "squared")),
-    _tapped_case("tapped_backward_ mask", ()),
-    _tapped_case("tapped_backward_ style", ("residual",)),
-    _tapped_case("tapped_backward_ content", ("target",)),
-    _tapped_case("tapped_backward_ everything", ("residual", "weight", "target")),
-    _tapped_case("tapped_backward_ without relu", ("residual", "weight", "target"), relu=False),
+    _layer_case("layer_backward_ mask", ()),
+    _layer_case("layer_backward_ style", ("residual",)),
+    _layer_case("layer_backward_ content", ("target",)),
+    _layer_case("layer_backward_ everything", ("residual", "weight", "target")),
+    _layer_case("layer_backward_ without relu", ("residual", "weight", "target"), relu=False),
     Case(
         "bias_relu_",
         lambda shape: {"x": noise(shape), "bias": noise(shape[1:2], 2)},
@@ -311,7 +311,7 @@ def gradients(call: Callable[[Tensors], tuple[Tensor, ...]], t: Tensors, wanted:
     return torch.autograd.grad(outputs, [leaves[name] for name in wanted], cotangents)
 
 
-# Layouts: the same values, laid out otherwise in memory. Holes are NaN, so that reading one shows.
+# Layouts: the same values in other memory layouts. Gaps are NaN, so that reading one is detected.
 
 
 def _in(larger: Shape, index: tuple[slice, ...], x: Tensor) -> Tensor:
@@ -328,7 +328,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def offset(x: Tensor) -> Tensor:
-    """Contiguous, but not at the start of its memory, and not aligned to a vector."""
+    """Contiguous, with a storage offset that is not aligned to a vector."""
     return _in((x.numel() + 3,), (slice(3, None),), x.flatten()).view(x.shape)
 
 
@@ -341,7 +341,7 @@ def every_second(x: Tensor) -> Tensor:
 
 
 def channels_of_channels_last(x: Tensor) -> Tensor:
-    """Some channels of a channels_last map: one stride along the positions, with holes."""
+    """Some channels of a channels_last map: one stride along the positions, with gaps."""
     last = x.movedim(1, -1)
     larger = (*last.shape[:-1], last.shape[-1] + 3)
     return _in(larger, (..., slice(1, -2)), last).movedim(-1, 1)  # type: ignore[arg-type]

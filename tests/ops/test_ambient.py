@@ -1,4 +1,4 @@
-"""What a caller may have set for the whole process changes no bit: default device and dtype, no_grad, inference."""
+"""Results do not depend on the default device and dtype, no_grad or inference mode."""
 
 from __future__ import annotations
 
@@ -14,9 +14,20 @@ from op_cases import CASES, DIFFERENTIABLE, Case, features, noise
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fastnst import colours, losses, styles, variation
-from fastnst.settings import KEEP_COLOURS, MATCH_COLOURS
-from fastnst.styles import FeatureLoss, MomentLoss, StyleLoss, Target
+from fastnst import losses
+from fastnst.config.ranges import KEEP_COLORS, MATCH_COLORS
+from fastnst.losses import variation
+from fastnst.losses.style import (
+    FeatureLoss,
+    MomentLoss,
+    StyleLoss,
+    Target,
+    measure,
+    style_loss,
+    style_losses,
+    value_and_gradient,
+)
+from fastnst.run import colors
 
 
 @contextmanager
@@ -60,7 +71,7 @@ def assert_same(got: Any, wanted: Any) -> None:
 
 
 class Brightest(FeatureLoss):
-    """As a user writes one: what it saves for its derivative includes the target and the weight."""
+    """A custom loss, whose derivative saves the target and the weight."""
 
     def target(self, x: Tensor, weight: Tensor | None = None) -> Target:
         return ((x if weight is None else x * weight).flatten(2).amax(2),)
@@ -79,7 +90,7 @@ class Product(MomentLoss):
 
 
 LOSSES: dict[str, StyleLoss] = {
-    **{name: styles.style_loss(name) for name in styles.style_losses() if name != "gram"},
+    **{name: style_loss(name) for name in style_losses() if name != "gram"},
     "of features": Brightest(),
     "of moments": Product(),
 }
@@ -112,12 +123,12 @@ def test_a_gradient_is_the_same(case: Case, mode: Mode) -> None:
 
 
 def style_of(loss: StyleLoss, x: Tensor, style: Tensor, weight: Tensor, masked: bool) -> Any:
-    """Everything that is asked of a style loss, with inputs made where it is called."""
+    """All results of a style loss, with inputs created in the current mode."""
     x, style = x.clone(), style.clone()
     of_x, of_style = (weight.clone(), weight[:, :4].clone() / weight[:, :4].sum()) if masked else (None, None)
-    target = styles.measure(loss, style, of_style)
-    blended = loss.blend([target, styles.measure(loss, 2 * style, of_style)], (0.25, 0.75))
-    pulls = [styles.pull(loss, x, kept, of_x) for kept in (target, blended)]
+    target = measure(loss, style, of_style)
+    blended = loss.blend([target, measure(loss, 2 * style, of_style)], (0.25, 0.75))
+    pulls = [value_and_gradient(loss, x, kept, of_x) for kept in (target, blended)]
     return [target, blended, [(value, p.matrix, p.shift, p.direct) for value, p in pulls]]
 
 
@@ -134,19 +145,19 @@ def test_a_style_loss_gives_the_same(loss: StyleLoss, dtype: torch.dtype, masked
     assert_same(got, wanted)
 
 
-def test_what_was_measured_in_inference_mode_serves_outside() -> None:
+def test_a_target_from_inference_mode_works_outside() -> None:
     x, style = features((1, 6, 5, 7)), features((1, 6, 4, 7), 2)
     for loss in LOSSES.values():
-        wanted = styles.pull(loss, x, styles.measure(loss, style))[0]
+        wanted = value_and_gradient(loss, x, measure(loss, style))[0]
         with torch.inference_mode():
-            target, inside = styles.measure(loss, style.clone()), x.clone()
-        assert torch.equal(styles.pull(loss, inside, target)[0], wanted)
+            target, inside = measure(loss, style.clone()), x.clone()
+        assert torch.equal(value_and_gradient(loss, inside, target)[0], wanted)
 
 
-def test_features_are_left_as_they_are() -> None:
+def test_features_are_not_modified() -> None:
     x, style = features((1, 6, 5, 7)), features((1, 6, 4, 7), 2)
     for loss in LOSSES.values():
-        styles.pull(loss, x, styles.measure(loss, style))
+        value_and_gradient(loss, x, measure(loss, style))
         assert not x.requires_grad
         assert not style.requires_grad
 
@@ -168,14 +179,14 @@ def test_a_total_variation_gives_the_same(kind: str, mode: Mode) -> None:
 
 
 @every_mode
-def test_colours_are_the_same(mode: Mode) -> None:
+def test_colors_are_the_same(mode: Mode) -> None:
     style, content = (noise((3, 9000), seed).abs() % 1 for seed in (1, 2))
-    style[:, :3001] = style[:, :1]  # equal values, whose middle rank has a half
+    style[:, :3001] = style[:, :1]  # equal values, whose mean rank is a half-integer
 
     def every() -> list[Tensor]:
-        matched = [colours.match(style, content, how) for how in MATCH_COLOURS]
+        matched = [colors.match(style, content, how) for how in MATCH_COLORS]
         image, other = (values.reshape(1, 3, 90, 100).float() for values in (style, content))
-        return [*matched, *(colours.keep(image, other, how) for how in KEEP_COLOURS)]
+        return [*matched, *(colors.restore(image, other, how) for how in KEEP_COLORS)]
 
     wanted = every()
     with mode():
@@ -188,7 +199,7 @@ def test_the_modules_of_losses_give_the_same(mode: Mode) -> None:
     x, style = features((1, 3, 5, 7)).float(), features((1, 3, 5, 7), 2).float()
 
     def every() -> Any:
-        modules = [losses.StyleLoss(style), losses.ContentLoss(style), losses.TotalVariationLoss()]
+        modules = [losses.GramLoss(style), losses.ContentLoss(style), losses.TotalVariationLoss()]
         return [module(x) for module in modules] + [module.state_dict() for module in modules]
 
     wanted = every()
@@ -200,8 +211,8 @@ def test_the_modules_of_losses_give_the_same(mode: Mode) -> None:
 def test_constants_made_at_import_do_not_follow_the_default_device() -> None:
     code = (
         "import torch; torch.set_default_device('meta'); torch.set_default_dtype(torch.float16); "
-        "from fastnst import colours; "
-        "print(*(t.device.type + str(t.dtype) for t in vars(colours).values() if isinstance(t, torch.Tensor)))"
+        "from fastnst.run import colors; "
+        "print(*(t.device.type + str(t.dtype) for t in vars(colors).values() if isinstance(t, torch.Tensor)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == {"cputorch.float64"}

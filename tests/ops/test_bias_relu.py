@@ -14,7 +14,7 @@ SHAPE = (2, 19, 7, 13)
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
-def test_it_writes_any_layout_in_place(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+def test_any_layout_is_written_in_place(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     x, bias = layout(noise(SHAPE).to(dtype)), noise(SHAPE[1:2], 2).to(dtype)
     expected = exact_bias_relu({"x": x.double(), "bias": bias.double()})
     address, strides = x.data_ptr(), x.stride()
@@ -23,13 +23,13 @@ def test_it_writes_any_layout_in_place(layout: Callable[[Tensor], Tensor], dtype
     assert relative_error(x, expected) <= torch.finfo(dtype).eps
 
 
-def test_nan_stays_and_what_is_below_zero_is_zero() -> None:
+def test_nan_is_kept_and_negative_values_become_zero() -> None:
     x = torch.tensor([-1.0, -0.5, float("nan"), float("inf"), -float("inf"), 2.0]).view(1, 1, 2, 3)
     ops.bias_relu_(x, torch.tensor([0.5]))
     torch.testing.assert_close(x.flatten(), torch.tensor([0, 0, float("nan"), float("inf"), 0, 2.5]), equal_nan=True)
 
 
-def test_with_the_style_loss_the_input_is_left_alone() -> None:
+def test_with_the_style_loss_the_input_is_not_modified() -> None:
     x, bias = noise(SHAPE).float(), noise(SHAPE[1:2], 2).float()
     before = x.clone()
     target = exact_gram(features(SHAPE, 3)).float()
@@ -40,7 +40,7 @@ def test_with_the_style_loss_the_input_is_left_alone() -> None:
     torch.testing.assert_close((loss, residual), expected)
 
 
-def test_one_target_serves_the_batch() -> None:
+def test_one_target_applies_to_the_batch() -> None:
     x, bias = noise(SHAPE), noise(SHAPE[1:2], 2)
     target = exact_gram(features((1, *SHAPE[1:]), 3))
     shared = ops.bias_relu_style_loss(x, bias, target[0])
@@ -49,7 +49,7 @@ def test_one_target_serves_the_batch() -> None:
 
 
 @pytest.mark.parametrize("leaf", ["x", "bias"])
-def test_inside_autograd_it_says_that_it_has_no_derivative(leaf: str) -> None:
+def test_requiring_a_gradient_is_an_error(leaf: str) -> None:
     t = {"x": noise(SHAPE), "bias": noise(SHAPE[1:2], 2)}
     t[leaf].requires_grad_()
     target = torch.zeros(19, 19, dtype=torch.float64)

@@ -36,7 +36,7 @@ def test_content_loss_of_a_flat_picture_is_accurate(value: float) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 1023, 1024, 1025, 16383, 16385])
-def test_content_loss_counts_every_element_once(count: int) -> None:
+def test_content_loss_includes_every_element_once(count: int) -> None:
     assert ops.content_loss(torch.ones(count), torch.zeros(count)) == count
 
 
@@ -55,7 +55,7 @@ def test_content_loss_of_half_features_does_not_overflow() -> None:
 
 @pytest.mark.parametrize("of_target", LAYOUTS, ids=lambda layout: layout.__name__)
 @pytest.mark.parametrize("of_x", LAYOUTS, ids=lambda layout: layout.__name__)
-def test_content_loss_pairs_elements_by_place_not_by_memory(
+def test_content_loss_pairs_elements_by_index_not_by_address(
     of_x: Callable[[Tensor], Tensor], of_target: Callable[[Tensor], Tensor]
 ) -> None:
     x, target = noise((2, 3, 4, 5)), noise((2, 3, 4, 5), 2)

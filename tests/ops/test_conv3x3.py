@@ -1,4 +1,4 @@
-"""The convolution by Winograd's algorithm, with all that goes with it, against PyTorch's in float64."""
+"""The convolution by Winograd's algorithm with padding, bias, ReLU and pool, against PyTorch's in float64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastnst import ops
 
-# Winograd's transforms lose a bit or so to the plain sum; 512 channels at most here.
+# Winograd's transforms lose about one bit of accuracy; at most 512 channels here.
 BOUNDS = {torch.float32: 4e-6, torch.float64: 1e-14, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 # Batch, inputs, outputs, height, width: around tiles of 4, panels of 12 tiles, registers of 16 and 32 outputs.
 SHAPES = [
@@ -55,9 +55,9 @@ def exact(x: Tensor, weight: Tensor, bias: Tensor | None, padding: str) -> Tenso
 def pooled(x: Tensor, weight: Tensor, bias: Tensor, padding: str = "zeros") -> tuple[Tensor, Tensor]:
     b, _, h, w = x.shape
     y = torch.empty((b, h // 2, w // 2, len(weight)), dtype=x.dtype).permute(0, 3, 1, 2)
-    places = torch.empty_like(y, dtype=torch.uint8)
-    torch.ops.fastnst.conv3x3_pool_out(x, weight, bias, padding, 0, y, places)
-    return y, places
+    argmax = torch.empty_like(y, dtype=torch.uint8)
+    torch.ops.fastnst.conv3x3_pool_out(x, weight, bias, padding, 0, y, argmax)
+    return y, argmax
 
 
 @every_dtype
@@ -74,7 +74,7 @@ def test_value_and_gradient_equal_the_definition(shape: tuple[int, ...], padding
     expected.backward(grad.double())
     assert leaf.grad is not None
     assert wide.grad is not None
-    # Where the border's gradient is folded back in, it is rounded once more.
+    # The gradient of replicate padding is rounded once more.
     assert relative_error(leaf.grad, wide.grad) <= BOUNDS[dtype] * (1 if padding == "zeros" else 3)
     rectified = ops.conv3x3(x, weight, bias, relu=True, padding=padding)
     assert torch.equal(rectified, y.detach().relu())
@@ -97,19 +97,19 @@ def test_any_layout_of_features_and_weights_gives_the_same_bits(order: tuple[int
 
 @every_padding
 @pytest.mark.parametrize("shape", [s for s in SHAPES if s[3] > 1], ids=str)
-def test_pool_comes_with_the_convolution(shape: tuple[int, ...], padding: str) -> None:
+def test_convolution_with_pool_equals_both_in_turn(shape: tuple[int, ...], padding: str) -> None:
     x, weight, bias, _ = inputs(shape, torch.float32)
-    expected = ops.pool_and_places(ops.conv3x3(x, weight, bias, relu=True, padding=padding))
+    expected = ops.pool_with_argmax(ops.conv3x3(x, weight, bias, relu=True, padding=padding))
     for got, wanted in zip(pooled(x, weight, bias, padding), expected, strict=True):
         assert torch.equal(got, wanted)
 
 
-def test_pool_keeps_what_is_not_a_number_and_the_first_of_equals() -> None:
+def test_pool_propagates_nan_and_takes_the_first_of_equal_values() -> None:
     x = channels_last(torch.zeros(1, 16, 4, 4))
     weight, bias = torch.zeros(16, 16, 3, 3), torch.ones(16)
-    y, places = pooled(x, weight, bias)
+    y, argmax = pooled(x, weight, bias)
     assert torch.equal(y, torch.ones_like(y))
-    assert not places.any()
+    assert not argmax.any()
     x[0, :, 0, 1] = float("nan")
     assert pooled(x, weight, bias)[0].isnan().any()
 
@@ -117,21 +117,21 @@ def test_pool_keeps_what_is_not_a_number_and_the_first_of_equals() -> None:
 @every_dtype
 @pytest.mark.parametrize("border", [False, True])
 @pytest.mark.parametrize("shape", [s for s in SHAPES if s[3] > 1 and s[4] > 1], ids=str)
-def test_the_backward_spreads_out_a_pool_and_lays_on_a_mask(
+def test_the_backward_undoes_a_pool_and_applies_a_mask(
     shape: tuple[int, ...], border: bool, dtype: torch.dtype
 ) -> None:
     x, weight, bias, _ = inputs(shape, dtype)
     size = (shape[3], shape[4])
-    y, places = pooled(x, weight, bias)
+    y, argmax = pooled(x, weight, bias)
     grad = noise(tuple(y.shape), 5).to(dtype)
     more = 2 if border else 0
     mask = noise((shape[0], shape[1], size[0] + more, size[1] + more), 6).to(dtype)
-    got = torch.ops.fastnst.conv3x3_backward(grad, weight, mask, places, *size, border)
-    # The definition: to the place of each maximum that was above zero, then the transposed convolution.
+    got = torch.ops.fastnst.conv3x3_backward(grad, weight, mask, argmax, *size, border)
+    # The definition: a scatter to the argmax of each maximum above zero, then the transposed convolution.
     spread = torch.zeros(shape[0], shape[2], *size, dtype=torch.float64)
     for place in range(4):
         corner = spread[:, :, place // 2 : size[0] // 2 * 2 : 2, place % 2 : size[1] // 2 * 2 : 2]
-        corner += torch.where(places == place, grad.double(), 0)
+        corner += torch.where(argmax == place, grad.double(), 0)
     expected = F.conv_transpose2d(spread, weight.double(), padding=0 if border else 1)
     assert relative_error(got, torch.where(mask > 0, expected, 0)) <= BOUNDS[dtype]
 
@@ -143,10 +143,10 @@ def test_bits_do_not_depend_on_threads_or_on_the_batch() -> None:
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
-            y, places = pooled(x, weight, bias)
+            y, argmax = pooled(x, weight, bias)
             back = torch.ops.fastnst.conv3x3_backward(grad, weight, x, None, 21, 13, False)
-            results.append((ops.conv3x3(x, weight, bias), y, places, back))
-        few = ops.conv3x3(x[:1, :, :4, :4], weight, bias)  # one tile: the outputs are shared out
+            results.append((ops.conv3x3(x, weight, bias), y, argmax, back))
+        few = ops.conv3x3(x[:1, :, :4, :4], weight, bias)  # one tile: the output channels are divided among threads
         torch.set_num_threads(1)
         assert torch.equal(few, ops.conv3x3(x[:1, :, :4, :4], weight, bias))
     finally:
@@ -158,7 +158,7 @@ def test_bits_do_not_depend_on_threads_or_on_the_batch() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5, 5), (1, 3, 0, 5, 5), (1, 3, 4, 0, 5), (1, 0, 4, 5, 5)], ids=str)
-def test_nothing_gives_nothing(shape: tuple[int, ...]) -> None:
+def test_empty_inputs_give_empty_or_zero_results(shape: tuple[int, ...]) -> None:
     b, c, k, h, w = shape
     x, weight, bias = torch.ones(b, c, h, w), torch.ones(k, c, 3, 3), torch.ones(k)
     assert torch.equal(ops.conv3x3(x, weight, bias), torch.ones(b, k, h, w))
@@ -167,9 +167,9 @@ def test_nothing_gives_nothing(shape: tuple[int, ...]) -> None:
     assert not back.any()
 
 
-def test_a_pixel_without_a_window_gets_no_gradient_from_a_pool() -> None:
-    grad, places = torch.empty(1, 4, 0, 0), torch.empty(1, 4, 0, 0, dtype=torch.uint8)
-    back = torch.ops.fastnst.conv3x3_backward(grad, torch.ones(4, 2, 3, 3), None, places, 1, 1, False)
+def test_a_pixel_outside_all_windows_has_no_gradient_from_a_pool() -> None:
+    grad, argmax = torch.empty(1, 4, 0, 0), torch.empty(1, 4, 0, 0, dtype=torch.uint8)
+    back = torch.ops.fastnst.conv3x3_backward(grad, torch.ones(4, 2, 3, 3), None, argmax, 1, 1, False)
     assert torch.equal(back, torch.zeros(1, 2, 1, 1))
 
 
@@ -186,13 +186,13 @@ def test_gradcheck_twice(padding: str, relu: bool) -> None:
     assert torch.autograd.gradgradcheck(call, x)
 
 
-def test_derivative_of_the_backward_with_mask_and_places() -> None:
+def test_derivative_of_the_backward_with_mask_and_argmax() -> None:
     x, weight, bias, _ = inputs((1, 2, 3, 6, 5), torch.float64)
-    y, places = pooled(x, weight, bias)
+    y, argmax = pooled(x, weight, bias)
     grad = noise(tuple(y.shape), 8).requires_grad_()
     call = torch.ops.fastnst.conv3x3_backward
     for mask, border in ((x - 0.1, False), (None, True)):
-        assert torch.autograd.gradcheck(lambda g, m=mask, b=border: call(g, weight, m, places, 6, 5, b), grad)
+        assert torch.autograd.gradcheck(lambda g, m=mask, b=border: call(g, weight, m, argmax, 6, 5, b), grad)
 
 
 @every_dtype
@@ -202,8 +202,8 @@ def test_opcheck(dtype: torch.dtype) -> None:
     torch.library.opcheck(torch.ops.fastnst.conv3x3, (x, weight, bias, True, "replicate"))
     torch.library.opcheck(torch.ops.fastnst.conv3x3_backward, (grad, weight, x.detach(), None, 7, 8, False))
     torch.library.opcheck(torch.ops.fastnst.conv3x3_out, (x.detach(), weight, bias, True, "zeros", 0, grad))
-    y, places = pooled(x.detach(), weight, bias)
-    torch.library.opcheck(torch.ops.fastnst.conv3x3_pool_out, (x.detach(), weight, bias, "zeros", 0, y, places))
+    y, argmax = pooled(x.detach(), weight, bias)
+    torch.library.opcheck(torch.ops.fastnst.conv3x3_pool_out, (x.detach(), weight, bias, "zeros", 0, y, argmax))
     out = torch.empty_like(x.detach())
     torch.library.opcheck(torch.ops.fastnst.conv3x3_backward_out, (grad, weight, None, None, 7, 8, False, 0, out))
 
@@ -264,7 +264,7 @@ GOOD: dict[str, Any] = {"x": torch.ones(1, 2, 3, 3), "weight": torch.ones(4, 2, 
         ({"weight": torch.ones(4, 2, 3, 3, requires_grad=True)}, RuntimeError, "weight has no derivative here"),
     ],
 )
-def test_what_makes_no_sense_is_an_error(change: dict[str, Any], kind: type[Exception], message: str) -> None:
+def test_invalid_arguments_are_errors(change: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=f"conv3x3: {message}"):
         ops.conv3x3(**{**GOOD, **change})
 
@@ -283,7 +283,7 @@ def test_the_raw_ops_check_what_would_be_read_or_written_out_of_bounds() -> None
         call.conv3x3_backward(grad, weight, None, None, 5, 4, False)
     with pytest.raises(RuntimeError, match=r"expected mask of shape \(1, 2, 4, 4\)"):
         call.conv3x3_backward(grad, weight, grad, None, 4, 4, False)
-    with pytest.raises(RuntimeError, match="expected places of shape"):
+    with pytest.raises(RuntimeError, match="expected argmax of shape"):
         call.conv3x3_backward(grad, weight, None, grad, 8, 8, False)
 
 

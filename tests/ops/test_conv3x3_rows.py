@@ -1,4 +1,4 @@
-"""Some rows of a convolution, or rows beside its map: what strips of a picture are made of."""
+"""A range of rows of a convolution, as computed for the strips of an image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def empty(channels: int, rows: int, dtype: torch.dtype, width: int = WIDTH) -> T
 def test_rows_from_a_part_of_the_map_have_the_bits_of_the_whole(
     first: int, last: int, dtype: torch.dtype, padding: str
 ) -> None:
-    """Begun at a multiple of four rows, and given the rows that a tile looks at."""
+    """If they start at a multiple of four rows and the input includes the rows that a tile reads."""
     x, weight, bias = maps(dtype)
     whole = ops.conv3x3(x, weight, bias, relu=True, padding=padding)
     above, below = max(first - 1, 0), min(-(-last // 4) * 4 + 1, HEIGHT)
@@ -45,29 +45,29 @@ def test_pooled_rows_too(first: int, last: int) -> None:
     call.conv3x3_pool_out(x, weight, bias, "zeros", 0, whole, where)
     above = max(first - 1, 0)
     some = sizes | {"rows": (last - first) // 2}
-    out, places = empty(OUTPUTS, **some), empty(OUTPUTS, **(some | {"dtype": torch.uint8}))
-    call.conv3x3_pool_out(x[:, :, above : last + 3], weight, bias, "zeros", first - above, out, places)
+    out, argmax = empty(OUTPUTS, **some), empty(OUTPUTS, **(some | {"dtype": torch.uint8}))
+    call.conv3x3_pool_out(x[:, :, above : last + 3], weight, bias, "zeros", first - above, out, argmax)
     assert torch.equal(out, whole[:, :, first // 2 : last // 2])
-    assert torch.equal(places, where[:, :, first // 2 : last // 2])
+    assert torch.equal(argmax, where[:, :, first // 2 : last // 2])
 
 
 @pytest.mark.parametrize("pooled", [False, True])
 def test_gradients_of_parts_add_up_to_that_of_the_whole(pooled: bool) -> None:
-    """Each part's gradient by a row more on either side; rows beyond what was given count as zero."""
+    """Each part's gradient includes one more row on either side; rows outside the given gradient are zero."""
     dtype, height = torch.float64, 24
     weight = noise((OUTPUTS, INPUTS, 3, 3), 2)
     rows, width = (height // 2, WIDTH // 2) if pooled else (height, WIDTH)
     grad = channels_last(noise((1, OUTPUTS, rows, width), 4))
-    places = channels_last((noise(grad.shape, 5).abs() * 3).clamp(0, 3).to(torch.uint8)) if pooled else None
+    argmax = channels_last((noise(grad.shape, 5).abs() * 3).clamp(0, 3).to(torch.uint8)) if pooled else None
     mask = channels_last(noise((1, INPUTS, height, WIDTH), 6))
-    whole = ops.reference.conv3x3_backward(grad, weight, mask, places, height, WIDTH, False)
+    whole = ops.reference.conv3x3_backward(grad, weight, mask, argmax, height, WIDTH, False)
     found = torch.zeros_like(whole)
     half = 2 if pooled else 1
     for top, bottom in ((0, 8), (8, 12), (12, 24)):
         low, high = max(top - 1, 0), min(bottom + 1, height)
         some = slice(top // half, bottom // half)
         out = empty(INPUTS, high - low, dtype)
-        part = None if places is None else places[:, :, some]
+        part = None if argmax is None else argmax[:, :, some]
         given = (weight, mask[:, :, low:high], part, bottom - top, WIDTH, False, low - top)
         call.conv3x3_backward_out(grad[:, :, some], *given, out)
         expected = torch.empty_like(out)
@@ -78,7 +78,7 @@ def test_gradients_of_parts_add_up_to_that_of_the_whole(pooled: bool) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 2, 21])
-def test_the_reference_makes_the_same_rows(first: int) -> None:
+def test_the_reference_gives_the_same_rows(first: int) -> None:
     x, weight, bias = maps(torch.float64)
     ours, plain = empty(OUTPUTS, 6, torch.float64), empty(OUTPUTS, 6, torch.float64)
     call.conv3x3_out(x, weight, bias, False, "zeros", first, ours)
@@ -87,7 +87,7 @@ def test_the_reference_makes_the_same_rows(first: int) -> None:
 
 
 @pytest.mark.parametrize(("first", "rows"), [(-1, 4), (24, 4), (30, 1), (0, 28)])
-def test_rows_that_the_input_does_not_make_are_refused(first: int, rows: int) -> None:
+def test_rows_outside_the_output_are_rejected(first: int, rows: int) -> None:
     x, weight, bias = maps()
     with pytest.raises(RuntimeError, match=rf"conv3x3: expected rows from 0 to 27, got {first} to {first + rows}"):
         call.conv3x3_out(x, weight, bias, False, "zeros", first, empty(OUTPUTS, rows, torch.float32))

@@ -1,4 +1,4 @@
-"""Input that makes no sense on a CUDA device: a Python error in words, and a device that works on."""
+"""Invalid input on a CUDA device raises a readable error, and the device remains usable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = NEEDS_CUDA
 
 @pytest.fixture(autouse=True)
 def _device_still_works() -> Iterator[None]:
-    """An error must leave no fault behind, which would show at the next wait for the device."""
+    """Synchronize after each test, so that a fault of the device is reported there."""
     yield
     torch.cuda.synchronize()
     assert ops.gram(torch.ones(1, 3, 5, device="cuda")).tolist() == [[[5.0] * 3] * 3]
@@ -39,13 +39,13 @@ ELSEWHERE: dict[str, tuple[Callable[[], object], str]] = {
         lambda: ops.content_loss(ones(1, 2, 3), torch.ones(1, 2, 3)),
         "content_loss: expected target on cuda:0 like x, got cpu",
     ),
-    "tapped_backward_ grad": (
-        lambda: ops.tapped_backward_(torch.ones(1, 3, 4), ones(1, 3, 4)),
-        "tapped_backward_: expected grad on cuda:0 like x, got cpu",
+    "layer_backward_ grad": (
+        lambda: ops.layer_backward_(torch.ones(1, 3, 4), ones(1, 3, 4)),
+        "layer_backward_: expected grad on cuda:0 like x, got cpu",
     ),
-    "tapped_backward_ residual": (
-        lambda: ops.tapped_backward_(ones(1, 3, 4), ones(1, 3, 4), residual=torch.ones(3, 3)),
-        "tapped_backward_: expected residual on cuda:0 like x, got cpu",
+    "layer_backward_ residual": (
+        lambda: ops.layer_backward_(ones(1, 3, 4), ones(1, 3, 4), residual=torch.ones(3, 3)),
+        "layer_backward_: expected residual on cuda:0 like x, got cpu",
     ),
     "bias_relu_": (
         lambda: ops.bias_relu_(ones(1, 3, 4), torch.ones(3)),
@@ -59,7 +59,7 @@ ELSEWHERE: dict[str, tuple[Callable[[], object], str]] = {
 
 
 @pytest.mark.parametrize(("call", "message"), ELSEWHERE.values(), ids=ELSEWHERE)
-def test_tensors_on_two_devices_are_named(call: Callable[[], object], message: str) -> None:
+def test_tensors_on_two_devices_are_an_error(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         call()
 
@@ -73,14 +73,14 @@ def test_two_cuda_devices_are_two_devices() -> None:
 
 MIXED: dict[str, Callable[[], object]] = {
     "content_loss": lambda: ops.content_loss(ones(1, 2, 3), ones(1, 2, 3).half()),
-    "tapped_backward_": lambda: ops.tapped_backward_(ones(1, 2, 3).half(), ones(1, 2, 3)),
+    "layer_backward_": lambda: ops.layer_backward_(ones(1, 2, 3).half(), ones(1, 2, 3)),
     "bias_relu_": lambda: ops.bias_relu_(ones(1, 2, 3), ones(2).bfloat16()),
     "bias_relu_style_loss": lambda: ops.bias_relu_style_loss(ones(1, 2, 3), ones(2).half(), ones(2, 2)),
 }
 
 
 @pytest.mark.parametrize(("op", "call"), MIXED.items(), ids=MIXED)
-def test_mixed_dtypes_are_named(op: str, call: Callable[[], object]) -> None:
+def test_mixed_dtypes_are_an_error(op: str, call: Callable[[], object]) -> None:
     with pytest.raises(TypeError, match=rf"^{op}: expected \w+ of dtype torch\.float\w+ like x, got torch\."):
         call()
 
@@ -94,7 +94,7 @@ RAW: dict[str, Callable[[], object]] = {
         ones(2).sum(), ones(1, 3, 4), ones(1, 3, 4).half()
     ),
     "total_variation": lambda: torch.ops.fastnst.total_variation(ones(3, 4, 5), "squared"),
-    "tapped_backward_": lambda: torch.ops.fastnst.tapped_backward_(
+    "layer_backward_": lambda: torch.ops.fastnst.layer_backward_(
         ones(1, 3, 4), ones(1, 3, 5), None, None, 0.0, None, 0.0, True
     ),
     "bias_relu_": lambda: torch.ops.fastnst.bias_relu_(ones(1, 3, 4), ones(4)),
@@ -107,7 +107,7 @@ RAW: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize(("op", "call"), RAW.items(), ids=RAW)
-def test_a_registered_op_called_wrongly_says_so_instead_of_faulting(op: str, call: Callable[[], object]) -> None:
+def test_invalid_arguments_of_a_registered_op_are_errors_and_not_faults(op: str, call: Callable[[], object]) -> None:
     if ops.kernels("cuda").get(op.removesuffix("_backward"), "cuda") == "reference":
         pytest.skip("needs our kernels: the reference says what PyTorch says")
     with pytest.raises((RuntimeError, ValueError), match=rf"{op}: expected ".replace("_backward: ", r"(_backward)?: ")):
@@ -121,22 +121,22 @@ OVERLAPPING = {
 
 
 @pytest.mark.parametrize("make", OVERLAPPING.values(), ids=OVERLAPPING)
-def test_what_is_written_has_no_elements_that_share_memory(make: Callable[[], Tensor]) -> None:
+def test_a_written_tensor_with_internal_overlap_is_an_error(make: Callable[[], Tensor]) -> None:
     with pytest.raises(ValueError, match=r"^bias_relu_: expected x, which is written in place, without elements that "):
         ops.bias_relu_(make(), ones(3))
-    with pytest.raises(ValueError, match=r"^tapped_backward_: expected grad with strides"):
-        ops.tapped_backward_(make(), ones(1, 3, 4, 5))
+    with pytest.raises(ValueError, match=r"^layer_backward_: expected grad with strides"):
+        ops.layer_backward_(make(), ones(1, 3, 4, 5))
 
 
-def test_a_gradient_in_the_memory_of_the_features_is_named() -> None:
+def test_a_gradient_that_overlaps_the_features_is_an_error() -> None:
     memory = ones(61)
-    with pytest.raises(ValueError, match="expected x in memory of its own, got one that shares it with grad"):
-        ops.tapped_backward_(memory[1:].view(1, 3, 4, 5), memory[:60].view(1, 3, 4, 5))
+    with pytest.raises(ValueError, match="expected x that does not share memory with grad"):
+        ops.layer_backward_(memory[1:].view(1, 3, 4, 5), memory[:60].view(1, 3, 4, 5))
 
 
 @pytest.fixture
 def no_memory_left() -> Iterator[Callable[[], None]]:
-    """A function that lets nothing more be allocated on the device."""
+    """A function that prevents further allocations on the device."""
 
     def fill() -> None:
         torch.cuda.empty_cache()
@@ -147,7 +147,7 @@ def no_memory_left() -> Iterator[Callable[[], None]]:
     torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-# Each asks for far more than the few megabytes that may be free in blocks already held.
+# Each needs far more than the few megabytes that may be free in cached blocks.
 LARGE: dict[str, Callable[[Tensor], object]] = {
     "gram": lambda x: ops.gram(x),
     "moments": lambda x: ops.moments(x),
@@ -158,7 +158,7 @@ LARGE: dict[str, Callable[[Tensor], object]] = {
 
 
 @pytest.mark.parametrize("call", LARGE.values(), ids=LARGE)
-def test_memory_that_cannot_be_had_is_an_error_and_no_fault(
+def test_out_of_memory_is_an_error_and_not_a_fault(
     call: Callable[[Tensor], object], no_memory_left: Callable[[], None]
 ) -> None:
     x = ones(64, 512, 32, 32)

@@ -1,4 +1,4 @@
-"""What holds of results on a CUDA device beside accuracy: bits, streams, devices, sizes, graphs, compiling."""
+"""Properties of results on a CUDA device other than accuracy: bits, streams, devices, sizes, graphs, compilation."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_gram_matrices_are_exactly_symmetric(
 
 
 @pytest.mark.parametrize(("shape", "order"), permutations(), ids=str)
-def test_strides_are_the_foretold_ones_whatever_the_order_of_axes(
+def test_strides_are_those_of_the_fake_kernels_for_any_order_of_axes(
     shape: tuple[int, ...], order: tuple[int, ...]
 ) -> None:
     x = noise(tuple(shape[axis] for axis in order)).float().cuda()
@@ -70,8 +70,8 @@ def test_strides_are_the_foretold_ones_whatever_the_order_of_axes(
     for name, given in every_op(x).items():
         given = pytree.tree_map_only(Tensor, Tensor.cuda, given)
         op = getattr(torch.ops.fastnst, name.split()[0])
-        foretold = pytree.tree_leaves(op(*pytree.tree_map_only(Tensor, on_meta, given)))
-        for y, z in zip(pytree.tree_leaves(op(*given)), foretold, strict=True):
+        predicted = pytree.tree_leaves(op(*pytree.tree_map_only(Tensor, on_meta, given)))
+        for y, z in zip(pytree.tree_leaves(op(*given)), predicted, strict=True):
             assert (y.shape, y.dtype, strides_taken(y)) == (z.shape, z.dtype, strides_taken(z)), name
 
 
@@ -83,7 +83,7 @@ def test_ops_run_on_the_current_stream(case: Case) -> None:
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         torch.cuda._sleep(10_000_000)
-        late = {name: value * 1 for name, value in t.items()}  # not there before the sleep ends
+        late = {name: value * 1 for name, value in t.items()}  # not computed before the sleep ends
         got = case.call(late)
     stream.synchronize()
     assert all(torch.equal(y, z) for y, z in zip(got, expected, strict=True))
@@ -129,7 +129,7 @@ def test_an_op_in_a_cuda_graph_follows_its_inputs(
 
 
 def gradients_of(case: Case, t: Tensors) -> tuple[Tensor, ...]:
-    """The derivative with respect to x of the sum of all results; made on the device alone."""
+    """The derivative with respect to x of the sum of all results, computed on the device only."""
     if not case.differentiable:
         return ()
     x = t["x"].detach().requires_grad_(True)
@@ -189,7 +189,7 @@ def test_features_of_more_than_2_31_elements(layout: Callable[[Tensor], Tensor])
     assert loss == g.square().sum()
     grad = torch.zeros_like(x)
     assert ops.content_loss(x, grad) == 14
-    ops.tapped_backward_(grad, x, residual=residual, style=1.0)
+    ops.layer_backward_(grad, x, residual=residual, style=1.0)
     assert grad[0, :, -1, -1].tolist() == [14, 10]
     assert grad[0, :, 0, 0].tolist() == [30, 0]
     assert grad.count_nonzero() == 3
@@ -226,7 +226,7 @@ def test_one_map_of_more_than_2_31_pixels_is_pooled_or_refused() -> None:
         assert ops.pool(x)[0, 0, -1, -1] == 4
 
 
-def test_the_edge_of_one_row_beyond_2_31_is_found_by_strides() -> None:
+def test_strides_reach_beyond_2_31_elements_in_one_row() -> None:
     need(6)
     memory = torch.zeros(BEYOND + 8, dtype=torch.bfloat16, device="cuda")
     x = memory.as_strided((1, 2, 5), (BEYOND + 8, BEYOND, 1))

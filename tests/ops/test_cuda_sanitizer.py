@@ -1,4 +1,4 @@
-"""NVIDIA's compute-sanitizer finds nothing in any op: no bad access, race, read of unset memory or bad barrier."""
+"""NVIDIA's compute-sanitizer finds no invalid access, race, uninitialized read or invalid barrier in any op."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPT = Path(cuda_every_op.__file__)
 
 
 def sanitizer() -> str | None:
-    """compute-sanitizer on the path, or beside the toolkit."""
+    """compute-sanitizer on the path, or in the toolkit."""
     homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
     folders = [str(Path(home) / "bin") for home in (*homes, "/usr/local/cuda") if home]
     return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=os.pathsep.join(folders))
@@ -38,7 +38,7 @@ def test_the_script_runs_every_op(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_sanitizer_finds_nothing(tool: str) -> None:
     found = sanitizer()
     assert found is not None
-    # Without PyTorch's cache each tensor is an allocation of its own, whose ends the tool knows.
+    # Without PyTorch's cache each tensor is a separate allocation, whose bounds the tool knows.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     command = [found, "--tool", tool, "--error-exitcode", "3", sys.executable, str(SCRIPT)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)

@@ -1,4 +1,4 @@
-"""What holds for every op: accuracy, layouts, reproducibility, and what is read and kept."""
+"""Properties of every op: accuracy, layouts, reproducibility, and what is read and saved."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ WITH_SHAPES = [pytest.param(case, shape, id=f"{case}-{shape}") for case in CASES
 
 @every_dtype
 @pytest.mark.parametrize(("case", "shape"), WITH_SHAPES)
+@pytest.mark.sweep(3)
 def test_value_equals_the_definition_in_float64(case: Case, shape: Shape, dtype: torch.dtype) -> None:
     t = case.tensors(shape, dtype)
     assert_accurate(case.call(t), case.exact(doubles(t)))
@@ -86,7 +87,7 @@ def test_gradient_of_nothing_is_nothing(case: Case, shape: Shape) -> None:
 def test_any_layout_gives_the_same(case: Case, layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     t = case.tensors((2, 19, 7, 13), dtype)
     laid_out = {**t, "x": layout(t["x"])}
-    if case.name.startswith("tapped") and not _in_place(laid_out["x"]):
+    if case.name.startswith("layer_backward") and not _in_place(laid_out["x"]):
         with pytest.raises(ValueError, match="expected x contiguous or channels_last"):
             case.call(laid_out)
         return
@@ -126,7 +127,7 @@ def test_any_number_of_axes_in_both_layouts(case: Case, layout: Callable[[Tensor
 
 
 @pytest.mark.parametrize("axis", range(4), ids=("batch", "channels", "rows", "columns"))
-@pytest.mark.parametrize("case", [case for case in CASES if "tapped" not in case.name], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if "layer_backward" not in case.name], ids=str)
 def test_expanded_features_are_read_as_repeated(case: Case, axis: int) -> None:
     shape = (3, 5, 6, 7)
     t = case.tensors(shape, torch.float32)
@@ -157,7 +158,7 @@ def test_bits_do_not_depend_on_run_or_threads(
 
 
 def copies(run: Callable[[], object], shape: Shape) -> int:
-    """How often the run copies a tensor of that shape, as the profiler sees it, inside the compiled kernels too."""
+    """The number of copies of a tensor of that shape in a run, counted by the profiler also inside compiled kernels."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, record_shapes=True, acc_events=True) as profile:
         run()
@@ -180,7 +181,7 @@ def test_contiguous_and_channels_last_are_not_copied(case: Case, layout: Callabl
     def run() -> None:
         torch.autograd.backward(case.call(leaves), cotangents, inputs=[leaves["x"]])
 
-    run()  # so that .grad exists
+    run()  # creates .grad
     leaves["x"].grad = None
     assert copies(run, shape) == 0
 
@@ -193,12 +194,12 @@ def test_the_count_of_copies_sees_a_copy_inside_a_kernel() -> None:
 @every_case
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_a_value_that_is_not_finite_shows(case: Case, value: float, dtype: torch.dtype) -> None:
+def test_a_value_that_is_not_finite_propagates(case: Case, value: float, dtype: torch.dtype) -> None:
     t = case.tensors((2, 5, 6, 7), dtype)
     if case.lower and value == -float("inf"):
         pytest.skip("a maximum hides it")
-    poisoned = "grad" if "tapped" in case.name else "x"
-    t["x"][1] += 1  # no mask hides it
+    poisoned = "grad" if "layer_backward" in case.name else "x"
+    t["x"][1] += 1  # not hidden by a mask
     t[poisoned][1, 3, 2, 4] = value
     for y in case.call(t):
         assert not y[1].isfinite().all() if y.dim() else not y.isfinite()
@@ -226,23 +227,23 @@ def _fake(t: Tensors) -> Tensors:
 @every_dtype
 @every_case
 @pytest.mark.parametrize("stand_in", [_meta, _fake], ids=("meta", "fake"))
-def test_meta_and_fake_tensors_foretell_the_result(
+def test_meta_and_fake_tensors_have_the_shape_and_strides_of_the_result(
     case: Case, dtype: torch.dtype, stand_in: Callable[[Tensors], Tensors]
 ) -> None:
     t = case.tensors((2, 5, 6, 7), dtype)
-    for foretold, real in zip(case.call(stand_in(t)), case.call(t), strict=True):
-        assert (foretold.shape, foretold.dtype, foretold.stride()) == (real.shape, real.dtype, real.stride())
+    for predicted, real in zip(case.call(stand_in(t)), case.call(t), strict=True):
+        assert (predicted.shape, predicted.dtype, predicted.stride()) == (real.shape, real.dtype, real.stride())
 
 
 @every_differentiable
-def test_inputs_are_left_alone(case: Case) -> None:
+def test_inputs_are_not_modified(case: Case) -> None:
     t = case.tensors((2, 5, 6, 7), torch.float32)
     before = {name: value.clone() for name, value in t.items()}
     gradients(case.call, t, case.differentiable)
     assert all(torch.equal(t[name], before[name]) for name in t)
 
 
-def test_one_kernel_table_serves_every_op_that_has_kernels_and_other_devices_run_the_reference() -> None:
+def test_every_op_uses_the_same_kernel_table_and_other_devices_run_the_reference() -> None:
     served = ops.kernels()
     assert set(served) == set(ops.NAMES)
     assert {name for name, by in served.items() if by == "reference"} == {"bias_relu_", "bias_relu_style_loss"}

@@ -21,7 +21,7 @@ def test_gram_of_large_features_is_accurate(shape: Shape, layout: Callable[[Tens
     assert relative_error(got, exact) <= 1e-6
     length = exact.diagonal(dim1=1, dim2=2).sqrt()
     each = (got.double() - exact).abs() / (length[:, :, None] * length[:, None, :])
-    assert each.max() <= 1e-6  # every entry, on the scale that Cauchy-Schwarz gives it
+    assert each.max() <= 1e-6  # every entry, relative to its Cauchy-Schwarz bound
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1.7, 60000.0, 1e-12])
@@ -31,7 +31,7 @@ def test_gram_of_large_features_is_accurate(shape: Shape, layout: Callable[[Tens
 def test_gram_of_a_flat_picture_is_accurate(
     value: float, layout: Callable[[Tensor], Tensor], dtype: torch.dtype, channels: int
 ) -> None:
-    """All terms are alike here, and so are their rounding errors, which add up instead of cancelling."""
+    """All terms are equal, and so are their rounding errors, which accumulate instead of canceling."""
     x = layout(torch.full((1, channels, 90, 91), value, dtype=dtype))
     assert relative_error(ops.gram(x), exact_gram(x.double())) <= 1e-6
 
@@ -73,13 +73,13 @@ def test_gram_of_integers_is_exact() -> None:
     assert ops.gram(x).tolist() == [[[506.0, 1298.0], [1298.0, 3818.0]]]
 
 
-def test_gram_does_not_know_where_a_feature_is() -> None:
+def test_gram_is_invariant_to_a_permutation_of_positions() -> None:
     x = noise((1, 5, 16, 16))
     shuffled = x.flatten(2)[..., torch.randperm(256)].view_as(x)
     assert relative_error(ops.gram(shuffled), ops.gram(x)) < 1e-13
 
 
-def test_gram_keeps_the_entries_a_nan_does_not_touch() -> None:
+def test_a_nan_affects_only_its_row_and_column_of_the_gram_matrix() -> None:
     x = features((2, 19, 8, 9)).float()
     clean = ops.gram(x)
     x[0, 7, 3, 3] = float("nan")

@@ -1,4 +1,4 @@
-"""Inside autocast the features come in half precision; what is computed of them stays float32."""
+"""Inside autocast features have half precision; losses and Gram matrices stay in float32."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ def test_compiled_equals_eager_in_place(case: Case) -> None:
 
 def test_compiled_writes_the_gradient_it_was_given() -> None:
     x, grad, expected = features((1, 3, 4, 5)), noise((1, 3, 4, 5)), noise((1, 3, 4, 5))
-    ops.tapped_backward_(expected, x)
-    compiled = torch.compile(lambda grad, x: ops.tapped_backward_(grad, x), fullgraph=True, backend="aot_eager")
+    ops.layer_backward_(expected, x)
+    compiled = torch.compile(lambda grad, x: ops.layer_backward_(grad, x), fullgraph=True, backend="aot_eager")
     assert compiled(grad, x) is grad
     assert torch.equal(grad, expected)
 
@@ -50,10 +50,10 @@ def test_compiled_writes_the_gradient_it_was_given() -> None:
 def _all_ops(x: Tensor, target: Tensor) -> tuple[Tensor, ...]:
     values = (ops.gram(x, scale=0.1), *ops.moments(x), ops.style_loss(x, target), ops.content_loss(x, 2 * x))
     values += (ops.pool(x), ops.pool(x, "l2"), ops.bias_relu_(x.clone(), target[0]))
-    return (*values, ops.total_variation(x), ops.tapped_backward_(x.clone(), x, residual=target, style=0.5))
+    return (*values, ops.total_variation(x), ops.layer_backward_(x.clone(), x, residual=target, style=0.5))
 
 
-def test_one_compilation_serves_every_size() -> None:
+def test_one_compilation_works_for_every_size() -> None:
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
@@ -68,7 +68,7 @@ def test_one_compilation_serves_every_size() -> None:
 
 
 def test_gradients_of_dynamic_shapes() -> None:
-    """With a scale computed from the shape, which torch.compile specialises: one more compilation for each size."""
+    """With a scale computed from the shape, which torch.compile specializes: one compilation per size."""
 
     def loss(x: Tensor, target: Tensor) -> Tensor:
         return ops.style_loss(x, target, scale=1 / x[0].numel()) + ops.content_loss(x, x.detach() * 0.5)
@@ -82,8 +82,8 @@ def test_gradients_of_dynamic_shapes() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_inputs_of_a_fixed_size_meet_a_map_of_any(case: Case) -> None:
-    """What the compiled code holds has sizes that are numbers where those of the map are symbols."""
+def test_constants_of_a_fixed_size_work_with_a_map_of_dynamic_size(case: Case) -> None:
+    """Tensors that compiled code captures have constant sizes, while those of the map are symbolic."""
     t = case.tensors((2, 5, 6, 7), torch.float32)
     held = {name: value for name, value in t.items() if value.dim() < 4}
 
@@ -97,12 +97,12 @@ def test_inputs_of_a_fixed_size_meet_a_map_of_any(case: Case) -> None:
 
 @pytest.mark.parametrize("scale", [lambda x: 1 / x[0].numel(), lambda x: x.shape[1]], ids=["float", "int"])
 def test_a_symbolic_scale_is_a_number(scale: Callable[[Tensor], float]) -> None:
-    """PyTorch makes one of it where an op's schema says float."""
+    """PyTorch converts it if an op's schema declares a float."""
 
     def every(x: Tensor) -> tuple[Tensor, ...]:
         s, target = scale(x), x.new_ones((x.shape[1], x.shape[1]))
         values = (ops.gram(x, scale=s), *ops.moments(x, s), ops.style_loss(x, target, scale=s))
-        grad = ops.tapped_backward_(x.clone(), x, residual=target, style=s, target=2 * x, content=s)
+        grad = ops.layer_backward_(x.clone(), x, residual=target, style=s, target=2 * x, content=s)
         return (*values, *ops.bias_relu_style_loss(x, target[0], target, s), grad)
 
     x = features((2, 5, 6, 7))

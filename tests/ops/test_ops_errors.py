@@ -1,4 +1,4 @@
-"""Input that makes no sense: one line that names the op, the argument, what was expected and what came."""
+"""Errors for invalid arguments: one line with the op, the argument, what was expected and what was passed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ F = torch.ones(2, 3, 4, 5)
 G = torch.ones(2, 3, 3)
 META = torch.device("meta")
 
-# What every op that takes features says of x, and what the optional arguments of several ops say.
+# The errors of every op with features for x, and for the optional arguments that several ops have.
 FEATURES: list[tuple[str, Any, type[Exception], str]] = [
     ("no tensor", [[1.0]], TypeError, "expected x to be a torch.Tensor, got list"),
     ("None", None, TypeError, "expected x to be a torch.Tensor, got NoneType"),
@@ -111,14 +111,14 @@ def pairs(name: str) -> list[tuple[str, Any, type[Exception], str]]:
 
 
 def with_argument(op: str, argument: str, rows: list[tuple[str, Any, type[Exception], str]]) -> list[Any]:
-    """Calls of ``op`` that are right but for one argument."""
+    """Calls of ``op`` with one invalid argument."""
     right: dict[str, dict[str, Any]] = {
         "gram": {"x": F},
         "moments": {"x": F},
         "style_loss": {"x": F, "target": G},
         "content_loss": {"x": F, "target": F},
         "total_variation": {"x": F},
-        "tapped_backward_": {"grad": F.clone(), "x": F},
+        "layer_backward_": {"grad": F.clone(), "x": F},
         "bias_relu_": {"x": F.clone(), "bias": F[0, :, 0, 0]},
         "bias_relu_style_loss": {"x": F, "bias": F[0, :, 0, 0], "target": G},
         "pool": {"x": F},
@@ -132,17 +132,17 @@ def with_argument(op: str, argument: str, rows: list[tuple[str, Any, type[Except
 
 TABLE = [
     *(row for op in ("gram", "moments", "style_loss", "total_variation") for row in with_argument(op, "x", FEATURES)),
-    *with_argument("tapped_backward_", "x", FEATURES),
+    *with_argument("layer_backward_", "x", FEATURES),
     *(row for op in ("bias_relu_", "bias_relu_style_loss", "pool") for row in with_argument(op, "x", FEATURES)),
     *(row for op in ("bias_relu_", "bias_relu_style_loss") for row in with_argument(op, "bias", BIASES)),
     *with_argument("bias_relu_style_loss", "target", matrices("target")),
     *with_argument("content_loss", "x", [row for row in FEATURES if "axis" not in row[0]]),
-    *(row for op in ("gram", "style_loss", "tapped_backward_") for row in with_argument(op, "weight", WEIGHTS)),
+    *(row for op in ("gram", "style_loss", "layer_backward_") for row in with_argument(op, "weight", WEIGHTS)),
     *with_argument("style_loss", "target", matrices("target")),
-    *with_argument("tapped_backward_", "residual", matrices("residual")),
+    *with_argument("layer_backward_", "residual", matrices("residual")),
     *with_argument("content_loss", "target", pairs("target")),
-    *with_argument("tapped_backward_", "target", pairs("target")),
-    *with_argument("tapped_backward_", "grad", pairs("grad")),
+    *with_argument("layer_backward_", "target", pairs("target")),
+    *with_argument("layer_backward_", "grad", pairs("grad")),
     *(
         row
         for op, argument in (
@@ -150,8 +150,8 @@ TABLE = [
             ("moments", "scale"),
             ("style_loss", "scale"),
             ("bias_relu_style_loss", "scale"),
-            ("tapped_backward_", "style"),
-            ("tapped_backward_", "content"),
+            ("layer_backward_", "style"),
+            ("layer_backward_", "content"),
         )
         for row in with_argument(
             op,
@@ -160,7 +160,7 @@ TABLE = [
         )
     ),
     *with_argument(
-        "tapped_backward_",
+        "layer_backward_",
         "grad",
         [
             ("None", None, TypeError, "expected grad to be a torch.Tensor, got NoneType"),
@@ -173,7 +173,7 @@ TABLE = [
         ],
     ),
     *with_argument(
-        "tapped_backward_",
+        "layer_backward_",
         "x",
         [
             (
@@ -216,7 +216,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("op", "function", "arguments", "error", "message"), TABLE)
-def test_a_wrong_argument_is_named(
+def test_the_error_names_the_invalid_argument(
     op: str, function: Callable[..., object], arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error) as raised:
@@ -251,7 +251,7 @@ WITH_EVERY_TENSOR: dict[str, dict[str, Tensor]] = {
     "style_loss": {"x": F, "target": G, "weight": W},
     "content_loss": {"x": F, "target": F},
     "total_variation": {"x": F},
-    "tapped_backward_": {"grad": F, "x": F.clone(), "residual": G, "weight": W, "target": F.clone()},
+    "layer_backward_": {"grad": F, "x": F.clone(), "residual": G, "weight": W, "target": F.clone()},
     "bias_relu_": {"x": F, "bias": BIAS},
     "bias_relu_style_loss": {"x": F, "bias": BIAS, "target": G},
     "pool": {"x": F},
@@ -264,7 +264,7 @@ WITH_EVERY_TENSOR: dict[str, dict[str, Tensor]] = {
 @pytest.mark.parametrize(
     ("op", "argument"), [(op, argument) for op, given in WITH_EVERY_TENSOR.items() for argument in given]
 )
-def test_a_tensor_that_is_not_strided_is_named_with_its_layout(
+def test_the_error_for_a_tensor_that_is_not_strided_names_its_layout(
     op: str, argument: str, make: Callable[[Tensor], Tensor]
 ) -> None:
     given = WITH_EVERY_TENSOR[op]
@@ -286,14 +286,14 @@ OVERLAPPING = {
 
 
 @pytest.mark.parametrize("make", OVERLAPPING.values(), ids=OVERLAPPING)
-def test_what_is_written_has_no_elements_that_share_memory(make: Callable[[], Tensor]) -> None:
+def test_a_written_tensor_with_internal_overlap_is_an_error(make: Callable[[], Tensor]) -> None:
     x = make()
     before = x.clone()
     with pytest.raises(ValueError, match=r"^bias_relu_: expected x, which is written in place, without elements that "):
         ops.bias_relu_(x, torch.ones(3))
     for features in (torch.ones(x.shape), x):
-        with pytest.raises(ValueError, match=r"^tapped_backward_: expected (grad with|x contiguous)"):
-            ops.tapped_backward_(x, features)
+        with pytest.raises(ValueError, match=r"^layer_backward_: expected (grad with|x contiguous)"):
+            ops.layer_backward_(x, features)
     assert torch.equal(x, before)
 
 
@@ -307,11 +307,11 @@ def test_what_is_written_has_no_elements_that_share_memory(make: Callable[[], Te
     ],
     ids=["every second", "channels_last", "no stride where there is one", "empty"],
 )
-def test_holes_and_strides_that_are_never_taken_are_no_overlap(x: Tensor) -> None:
+def test_gaps_and_unused_strides_are_not_an_overlap(x: Tensor) -> None:
     assert bool((ops.bias_relu_(x, torch.ones(3)) == 2).all())
 
 
-def test_inputs_in_the_memory_that_is_written_are_named() -> None:
+def test_the_error_names_an_input_that_overlaps_the_written_tensor() -> None:
     memory = torch.ones(2 * 60 + 1)
     grad, shifted = memory[:60].view(1, 3, 4, 5), memory[1:61].view(1, 3, 4, 5)
     x, beside = torch.ones(1, 3, 4, 5), memory[60:120].view(1, 3, 4, 5)
@@ -323,13 +323,11 @@ def test_inputs_in_the_memory_that_is_written_are_named() -> None:
         {"x": x, "weight": grad[0, 0]},
     ):
         name = list(arguments)[-1]
-        said = f"^tapped_backward_: expected {name} in memory of its own, got one that shares it with grad$"
+        said = f"^layer_backward_: expected {name} that does not share memory with grad$"
         with pytest.raises(ValueError, match=said):
-            ops.tapped_backward_(grad, **arguments)
-    ops.tapped_backward_(grad, beside)
-    with pytest.raises(
-        ValueError, match=r"^bias_relu_: expected bias in memory of its own, got one that shares it with x$"
-    ):
+            ops.layer_backward_(grad, **arguments)
+    ops.layer_backward_(grad, beside)
+    with pytest.raises(ValueError, match=r"^bias_relu_: expected bias that does not share memory with x$"):
         ops.bias_relu_(grad, grad[0, :, 0, 0])
 
 
@@ -343,7 +341,7 @@ RIGHT_RAW: dict[str, tuple[Any, ...]] = {
     "content_loss_backward": (torch.tensor(1.0), F, F),
     "total_variation": (F, "isotropic"),
     "total_variation_backward": (torch.tensor(1.0), F, "isotropic"),
-    "tapped_backward_": (F.clone(), F, G, None, 1.0, F, 1.0, True),
+    "layer_backward_": (F.clone(), F, G, None, 1.0, F, 1.0, True),
     "pool": (F, "max"),
     "pool_backward": (F[..., :2, :2], F, F[..., :2, :2], P, "l2", 4, 5, False),
 }
@@ -375,13 +373,13 @@ WRONG_RAW: list[tuple[str, int, Tensor | str | int, str]] = [
     ("total_variation", 1, "huber", "total_variation: expected kind anisotropic, isotropic or squared, got huber"),
     ("total_variation_backward", 0, torch.ones(0), "total_variation_backward: expected grad to be one value"),
     ("total_variation_backward", 1, FEW, "total_variation: expected x of shape (B, C, H, W), got (1,)"),
-    ("tapped_backward_", 0, FEW, "tapped_backward_: expected grad of shape (2, 3, 4, 5) like x, got (1,)"),
-    ("tapped_backward_", 0, F.double(), "tapped_backward_: expected grad of the dtype of x"),
-    ("tapped_backward_", 0, torch.ones(2, 3, 5, 4).mT, "tapped_backward_: expected grad and x without holes"),
-    ("tapped_backward_", 1, FEW, "tapped_backward_: expected x of shape (B, C, ...), got (1,)"),
-    ("tapped_backward_", 2, G[:1], "tapped_backward_: expected residual of shape (2, 3, 3), got (1, 3, 3)"),
-    ("tapped_backward_", 3, FEW, "tapped_backward_: expected weight of shape (2, 20)"),
-    ("tapped_backward_", 5, F[:1], "tapped_backward_: expected target of shape"),
+    ("layer_backward_", 0, FEW, "layer_backward_: expected grad of shape (2, 3, 4, 5) like x, got (1,)"),
+    ("layer_backward_", 0, F.double(), "layer_backward_: expected grad of the dtype of x"),
+    ("layer_backward_", 0, torch.ones(2, 3, 5, 4).mT, "layer_backward_: expected grad and x to be dense"),
+    ("layer_backward_", 1, FEW, "layer_backward_: expected x of shape (B, C, ...), got (1,)"),
+    ("layer_backward_", 2, G[:1], "layer_backward_: expected residual of shape (2, 3, 3), got (1, 3, 3)"),
+    ("layer_backward_", 3, FEW, "layer_backward_: expected weight of shape (2, 20)"),
+    ("layer_backward_", 5, F[:1], "layer_backward_: expected target of shape"),
     ("pool", 0, F[0], "pool: expected x of shape (B, C, H, W), got (3, 4, 5)"),
     ("pool", 0, F.long(), "pool: expected x of dtype"),
     ("pool", 1, "mean", "pool: expected kind max, average or l2, got mean"),
@@ -396,7 +394,7 @@ WRONG_RAW: list[tuple[str, int, Tensor | str | int, str]] = [
 
 
 @pytest.mark.parametrize(("op", "position", "value", "message"), WRONG_RAW)
-def test_a_registered_op_called_wrongly_says_so_instead_of_reading_past_the_end(
+def test_invalid_arguments_of_a_registered_op_are_errors_and_not_reads_out_of_bounds(
     op: str, position: int, value: Tensor | str | int, message: str
 ) -> None:
     arguments = list(RIGHT_RAW[op])
@@ -427,16 +425,18 @@ sys.meta_path.insert(0, Broken())
 torch.version.cuda = "12.8"
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 import fastnst
-from fastnst import choices, info, ops
+from fastnst import ops
+from fastnst.cli import info
+from fastnst.config.resolve import choose_device
 print(float(ops.gram(torch.ones(1, 1, 2))))
 print([line for line in info.table(info.collect()).splitlines() if line.startswith("CUDA module")][0])
 torch.cuda.is_available = lambda: True
-print(choices.choose_device("auto"))
+print(choose_device("auto"))
 """
 
 
 def test_a_cuda_module_that_does_not_load_leaves_the_cpu() -> None:
-    """As one built for CUDA 13 beside a torch of CUDA 12."""
+    """For example one built for CUDA 13 with a torch for CUDA 12."""
     done = subprocess.run([sys.executable, "-c", BROKEN], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     value, line, warning, device = done.stdout.splitlines()
@@ -452,8 +452,8 @@ def test_a_cuda_tensor_without_cuda_kernels_says_what_to_do(monkeypatch: pytest.
     monkeypatch.setattr(_library, "cuda_error", "built for CPU only")
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.empty(1, 3, 4, 4, device="cuda")
-        told = (
+        expected = (
             "gram: x is on cuda:0, but there are no CUDA kernels: built for CPU only. Reinstall fastnst .*FORCE_CUDA=1"
         )
-        with pytest.raises(RuntimeError, match=told):
+        with pytest.raises(RuntimeError, match=expected):
             ops.gram(x)

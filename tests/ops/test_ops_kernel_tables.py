@@ -1,4 +1,4 @@
-"""Each table of CPU kernels, forced through FASTNST_CPU, keeps the bounds."""
+"""Each table of CPU kernels, selected by FASTNST_CPU, keeps the error bounds."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def serves(table: str) -> bool:
 
 
 @pytest.mark.parametrize("table", TABLES)
+@pytest.mark.sweep(2)
 def test_every_kernel_table_keeps_the_bounds(table: str) -> None:
     if not serves(table):
         pytest.skip(f"this processor has no {table}")
@@ -47,7 +48,7 @@ def test_an_unknown_kernel_table_is_an_error_that_names_the_known() -> None:
     assert expected in done.stderr
 
 
-def test_an_empty_name_leaves_the_choice_to_the_processor() -> None:
-    """Which takes the last table that it can run."""
+def test_an_empty_name_selects_the_table_by_the_processor() -> None:
+    """Which is the last table that it supports."""
     done = run("", "-c", "from fastnst import ops; print(ops.kernels()['gram'])")
     assert done.stdout.strip() == [table for table in TABLES if serves(table)][-1]

@@ -15,7 +15,7 @@ GIB = 2**30
 
 
 def untouched_zeros(count: int) -> Tensor:
-    """bfloat16 zeros that take no memory until written: the system maps one page of zeros for all that is only read."""
+    """bfloat16 zeros without memory until they are written: the system maps one page of zeros for reads."""
     return torch.from_numpy(np.zeros(count, np.int16)).view(torch.bfloat16)
 
 
@@ -25,7 +25,7 @@ def need(gibibytes: float) -> None:
 
 
 def test_content_loss_of_more_than_2_31_elements() -> None:
-    need(6)  # reads alone take little, but a system without that trick takes 4 GiB
+    need(6)  # reads take little memory, but 4 GiB on a system without a shared page of zeros
     memory = untouched_zeros(BEYOND + 1)
     memory[-1] = 3
     x, target = memory[1:], memory[:-1]
@@ -33,7 +33,7 @@ def test_content_loss_of_more_than_2_31_elements() -> None:
 
 
 def test_gram_and_its_gradient_reach_beyond_2_31_elements() -> None:
-    """Two channels that lie far apart, of which only these few values are ever touched."""
+    """Two channels at distant addresses, of which only a few values are accessed."""
     need(6)
     x = untouched_zeros(BEYOND + 8).as_strided((1, 2, 5), (BEYOND + 8, BEYOND, 1))
     x[0, 0], x[0, 1] = 1, 2

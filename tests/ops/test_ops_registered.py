@@ -32,7 +32,7 @@ Arguments = tuple[Any, ...]
 
 
 def arguments(x: Tensor, wanted: bool) -> dict[str, Arguments]:
-    """Arguments of every registered op for the features x; ``wanted`` asks all inputs that may for a gradient."""
+    """Arguments of every registered op for features x; with ``wanted`` all differentiable inputs require a gradient."""
     dtype, matrix = x.dtype, accumulated(x.dtype)
     shape = tuple(x.shape)
 
@@ -94,13 +94,13 @@ def test_opcheck_of_expanded_features(name: str, axis: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
-def test_opcheck_of_the_op_that_writes(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+def test_opcheck_of_layer_backward(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     x, target = layout(features(SHAPE).to(dtype)), features(SHAPE, 2).to(dtype)
     grad = layout(noise(SHAPE).to(dtype))
     residual = exact_gram(features(SHAPE, 3)).to(accumulated(dtype))
     weight = noise((2, 20)).to(accumulated(dtype))
     for given in ((residual, weight, 0.3, target, 0.1, True), (None, None, 0.0, None, 0.0, False)):
-        torch.library.opcheck(torch.ops.fastnst.tapped_backward_, (grad, x, *given))
+        torch.library.opcheck(torch.ops.fastnst.layer_backward_, (grad, x, *given))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -116,7 +116,7 @@ def test_opcheck_of_bias_and_relu(layout: Callable[[Tensor], Tensor], dtype: tor
 
 
 def permutations() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Sizes, some of them 1, with every order in which the axes may lie in memory."""
+    """Sizes, some of them 1, with every order of the axes in memory."""
     shapes = [(2, 3, 4, 6), (1, 3, 4, 6), (2, 1, 4, 6), (2, 3, 1, 6), (2, 3, 4, 1), (1, 1, 4, 6), (1, 3, 1, 1)]
     shapes += [(2, 3, 5), (1, 3, 5), (2, 3, 2, 3, 2), (1, 3, 2, 1, 4)]
     return [(shape, order) for shape in shapes for order in itertools.permutations(range(len(shape)))]
@@ -127,12 +127,12 @@ def on_meta(x: Tensor) -> Tensor:
 
 
 def strides_taken(x: Tensor) -> list[int]:
-    """The strides along axes of more than one value: no other is ever taken, and PyTorch checks no other."""
+    """The strides along axes of more than one value; others have no effect, and PyTorch does not check them."""
     return [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1] if x.numel() else []
 
 
 def every_op(x: Tensor) -> dict[str, Arguments]:
-    """Arguments of every op that puts out tensors, for features of any number of axes."""
+    """Arguments of every op that returns tensors, for features of any number of axes."""
     shape, dtype, matrix = tuple(x.shape), x.dtype, accumulated(x.dtype)
     g = exact_gram(features(shape, 2)).to(matrix)
     weight, shift = noise((shape[0], x.shape[2:].numel()), 3).to(matrix), noise(shape[:2], 5).to(matrix)
@@ -161,10 +161,11 @@ def every_op(x: Tensor) -> dict[str, Arguments]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("shape", "order"), permutations(), ids=str)
-def test_strides_are_the_foretold_ones_whatever_the_order_of_axes(
+@pytest.mark.sweep(3)
+def test_strides_are_those_of_the_fake_kernels_for_any_order_of_axes(
     shape: tuple[int, ...], order: tuple[int, ...], dtype: torch.dtype
 ) -> None:
-    """Compiled code relies on them; of the kernels and of the reference, for memory with and without holes."""
+    """Compiled code relies on them: of the kernels and of the reference, for dense and other memory."""
     back = [order.index(axis) for axis in range(len(shape))]
     dense = torch.empty([shape[axis] for axis in order], dtype=dtype).permute(back)
     larger = torch.empty([2 * shape[axis] for axis in order], dtype=dtype).permute(back)
@@ -173,9 +174,9 @@ def test_strides_are_the_foretold_ones_whatever_the_order_of_axes(
         for name, given in every_op(x).items():
             op = name.split()[0]
             meta = pytree.tree_map_only(Tensor, on_meta, list(given))
-            foretold = pytree.tree_leaves(getattr(torch.ops.fastnst, op)(*meta))
+            predicted = pytree.tree_leaves(getattr(torch.ops.fastnst, op)(*meta))
             for call in (getattr(torch.ops.fastnst, op), _reference(op)):
-                for y, z in zip(pytree.tree_leaves(call(*given)), foretold, strict=True):
+                for y, z in zip(pytree.tree_leaves(call(*given)), predicted, strict=True):
                     assert (y.shape, y.dtype, strides_taken(y)) == (z.shape, z.dtype, strides_taken(z)), (name, call)
 
 
@@ -208,6 +209,6 @@ def test_the_reference_writes_what_the_kernel_writes(layout: Callable[[Tensor], 
     x, target = layout(features(SHAPE).to(dtype)), features(SHAPE, 2).to(dtype)
     residual, weight = exact_gram(features(SHAPE, 3)).to(accumulated(dtype)), noise((2, 20)).to(accumulated(dtype))
     ours, plain = (layout(noise(SHAPE).to(dtype)) for _ in range(2))
-    torch.ops.fastnst.tapped_backward_(ours, x, residual, weight, 0.3, target, 0.1, True)
-    reference.tapped_backward_(plain, x, residual, weight, 0.3, target, 0.1, True)
+    torch.ops.fastnst.layer_backward_(ours, x, residual, weight, 0.3, target, 0.1, True)
+    reference.layer_backward_(plain, x, residual, weight, 0.3, target, 0.1, True)
     torch.testing.assert_close(ours, plain)

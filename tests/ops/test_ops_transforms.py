@@ -20,7 +20,7 @@ SHAPE = (2, 3, 6, 5)
 Function = Callable[[Tensor], tuple[Tensor, ...]]
 
 every_differentiable = pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
-# Of the loop that PyTorch runs where an op has no batching rule.
+# The warning for the loop that PyTorch runs for an op without a batching rule.
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 
 
@@ -130,16 +130,16 @@ def test_every_registered_op_passes_gradcheck_in_both_modes(name: str) -> None:
     every["conv3x3"] = (x, kernel, noise((3,), 4), True, "replicate")
     every["conv3x3_backward"] = (noise((1, 3, 4, 6), 5).requires_grad_(), kernel, None, None, 4, 6, False)
     given = every[name]
-    places = [i for i, value in enumerate(given) if isinstance(value, Tensor) and value.requires_grad]
+    argmax = [i for i, value in enumerate(given) if isinstance(value, Tensor) and value.requires_grad]
 
     def call(*leaves: Tensor) -> Any:
         full = list(given)
-        for place, leaf in zip(places, leaves, strict=True):
+        for place, leaf in zip(argmax, leaves, strict=True):
             full[place] = leaf
         return [y for y in pytree.tree_leaves(getattr(torch.ops.fastnst, name)(*full)) if y.is_floating_point()]
 
-    leaves = [given[i] for i in places]
-    # The second derivative of TV runs autograd, which vmap does not let it: an error of PyTorch's.
+    leaves = [given[i] for i in argmax]
+    # The second derivative of TV runs autograd, which PyTorch does not support inside vmap.
     batched = {"check_batched_grad": name != "total_variation_backward", "check_batched_forward_grad": True}
     assert torch.autograd.gradcheck(call, leaves, check_forward_ad=True, fast_mode=True, **batched)
     assert torch.autograd.gradgradcheck(call, leaves, check_fwd_over_rev=True, fast_mode=True)
@@ -155,7 +155,7 @@ def test_the_position_weight_has_a_derivative_in_forward_mode() -> None:
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.differentiable], ids=str)
 @pytest.mark.parametrize("transform", [jvp, dual_numbers, grad, jacfwd, jacrev], ids=lambda f: f.__name__)
-def test_an_op_without_a_derivative_says_so(case: Case, transform: Callable[..., Any]) -> None:
+def test_differentiating_an_op_without_a_derivative_is_an_error(case: Case, transform: Callable[..., Any]) -> None:
     t = case.tensors(SHAPE)
     for name in t:
         before = {key: value.clone() for key, value in t.items()}
@@ -165,7 +165,7 @@ def test_an_op_without_a_derivative_says_so(case: Case, transform: Callable[...,
 
 
 @pytest.mark.parametrize("name", ["conv3x3_out", "conv3x3_backward_out"])
-def test_convolution_into_given_memory_says_that_it_has_no_derivative(name: str) -> None:
+def test_differentiating_a_convolution_with_an_output_argument_is_an_error(name: str) -> None:
     x, kernel, out = noise((1, 2, 4, 4)), noise((2, 2, 3, 3), 2), torch.zeros(1, 2, 4, 4, dtype=torch.float64)
     options = (None, False, "zeros", 0) if name == "conv3x3_out" else (None, None, 4, 4, False, 0)
     op = getattr(torch.ops.fastnst, name)

@@ -27,43 +27,43 @@ NAN = float("nan")
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
-def test_places_name_the_first_maximum_and_whether_it_is_above_zero(
+def test_argmax_is_that_of_the_first_maximum_and_marks_those_above_zero(
     layout: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
     x = layout(features((2, 19, 7, 13)).to(dtype))
-    y, places = ops.pool_and_places(x)
+    y, argmax = ops.pool_with_argmax(x)
     four = windows(x)
-    assert places.dtype == torch.uint8
-    assert places.stride() == y.stride()
-    assert torch.equal(places.long(), four.argmax(-1) + 4 * (four.amax(-1) <= 0))
+    assert argmax.dtype == torch.uint8
+    assert argmax.stride() == y.stride()
+    assert torch.equal(argmax.long(), four.argmax(-1) + 4 * (four.amax(-1) <= 0))
 
 
 @both_layouts
 def test_nan_is_the_largest(layout: Callable[[Tensor], Tensor]) -> None:
     x = layout(torch.tensor([[1.0, NAN, -1.0, -2.0], [3.0, 2.0, -0.5, -4.0]]).view(1, 1, 2, 4))
-    y, places = ops.pool_and_places(x)
+    y, argmax = ops.pool_with_argmax(x)
     torch.testing.assert_close(y.flatten(), torch.tensor([NAN, -0.5]), equal_nan=True)
-    assert places.flatten().tolist() == [1 + 4, 2 + 4]
+    assert argmax.flatten().tolist() == [1 + 4, 2 + 4]
 
 
 @pytest.mark.parametrize("kind", ["average", "l2"])
-def test_only_a_maximum_has_a_place(kind: str) -> None:
-    _, places = ops.pool_and_places(noise((1, 2, 4, 4)), kind)
-    assert (places.shape, places.dtype) == ((0,), torch.uint8)
+def test_only_max_pooling_has_an_argmax(kind: str) -> None:
+    _, argmax = ops.pool_with_argmax(noise((1, 2, 4, 4)), kind)
+    assert (argmax.shape, argmax.dtype) == ((0,), torch.uint8)
 
 
 @both_layouts
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [(6, 8), (7, 9), (2, 3), (3, 1)], ids=str)
-def test_the_backward_of_relu_and_pool_needs_the_places_alone(
+def test_the_backward_of_relu_and_pool_needs_only_the_argmax(
     size: tuple[int, int], dtype: torch.dtype, layout: Callable[[Tensor], Tensor]
 ) -> None:
     z = noise((2, 5, *size)).to(dtype)
     leaf = z.double().requires_grad_()
-    y, places = ops.pool_and_places(layout(z.relu()))
+    y, argmax = ops.pool_with_argmax(layout(z.relu()))
     grad = layout(noise(tuple(y.shape), 2).to(dtype))
     (expected,) = torch.autograd.grad(exact_pool(leaf.relu(), "max"), leaf, grad.double())
-    got = torch.ops.fastnst.pool_backward(grad, None, None, places, "max", *size, True)
+    got = torch.ops.fastnst.pool_backward(grad, None, None, argmax, "max", *size, True)
     assert relative_error(got, expected) == 0
     if min(size) > 3:
         assert got.stride() == layout(z).stride()
@@ -78,11 +78,11 @@ def test_gradients_of_both_orders(kind: str, layout: Callable[[Tensor], Tensor])
 
 
 def test_second_derivatives_under_the_mask_of_a_relu() -> None:
-    _, places = ops.pool_and_places(noise((2, 3, 4, 5)) - 1)
-    assert (places >= 4).any()
+    _, argmax = ops.pool_with_argmax(noise((2, 3, 4, 5)) - 1)
+    assert (argmax >= 4).any()
     grad = noise((2, 3, 2, 2), 2).requires_grad_()
     call = torch.ops.fastnst.pool_backward
-    assert torch.autograd.gradcheck(lambda g: call(g, None, None, places, "max", 4, 5, True), grad)
+    assert torch.autograd.gradcheck(lambda g: call(g, None, None, argmax, "max", 4, 5, True), grad)
 
 
 @both_layouts
@@ -90,12 +90,12 @@ def test_opcheck_of_every_kind(layout: Callable[[Tensor], Tensor]) -> None:
     x = layout(noise((2, 3, 5, 6)))
     for kind in ("max", "average"):
         torch.library.opcheck(torch.ops.fastnst.pool, (x, kind))
-        y, places = ops.pool_and_places(x, kind)
-        given = (places if kind == "max" else None, kind, 5, 6, kind == "max")
+        y, argmax = ops.pool_with_argmax(x, kind)
+        given = (argmax if kind == "max" else None, kind, 5, 6, kind == "max")
         torch.library.opcheck(torch.ops.fastnst.pool_backward, (torch.ones_like(y), None, None, *given))
 
 
-def test_a_mask_without_places_is_an_error() -> None:
+def test_a_mask_without_argmax_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="pool_backward: expected relu with kind max only, got average"):
         torch.ops.fastnst.pool_backward(torch.ones(1, 1, 1, 1), None, None, None, "average", 2, 2, True)
 
@@ -105,17 +105,17 @@ def test_l2_of_values_whose_squares_half_precision_cannot_hold() -> None:
     assert ops.pool(x, "l2").item() == 300
 
 
-@pytest.mark.parametrize(("kind", "missing"), [("max", "places"), ("l2", "x")])
-def test_what_a_kind_needs_is_named(kind: str, missing: str) -> None:
+@pytest.mark.parametrize(("kind", "missing"), [("max", "argmax"), ("l2", "x")])
+def test_the_error_names_the_missing_input_of_a_kind(kind: str, missing: str) -> None:
     with pytest.raises(RuntimeError, match=f"pool_backward: expected {missing} for this kind"):
         torch.ops.fastnst.pool_backward(torch.ones(1, 1, 1, 1), None, None, None, kind, 2, 2, False)
 
 
-def test_places_are_bytes_like_the_gradient() -> None:
+def test_argmax_is_uint8_in_the_layout_of_the_gradient() -> None:
     call, grad = torch.ops.fastnst.pool_backward, torch.ones(1, 2, 2, 2)
-    with pytest.raises(RuntimeError, match="expected places of dtype uint8"):
+    with pytest.raises(RuntimeError, match="expected argmax of dtype uint8"):
         call(grad, None, None, torch.zeros(1, 2, 2, 2), "max", 4, 4, False)
-    with pytest.raises(RuntimeError, match=r"expected places of shape \(1, 2, 2, 2\), got \(1, 2, 1, 2\)"):
+    with pytest.raises(RuntimeError, match=r"expected argmax of shape \(1, 2, 2, 2\), got \(1, 2, 1, 2\)"):
         call(grad, None, None, torch.zeros(1, 2, 1, 2, dtype=torch.uint8), "max", 4, 4, False)
 
 

@@ -1,4 +1,4 @@
-"""How float32 features are multiplied on CUDA follows torch's own setting."""
+"""The precision of float32 products on CUDA follows torch's setting."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fastnst.ops import _library
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the CUDA module is told, as if it were loaded."""
+def calls_made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The precisions that the CUDA module is set to, as if it were loaded."""
     calls: list[str] = []
     monkeypatch.setattr(_library, "cuda_error", None)
     monkeypatch.setattr(_library, "_followed", "highest")
@@ -22,15 +22,15 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_cuda_is_told_of_a_change_once(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cuda_module_is_set_once_per_change(calls_made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for wanted in ("highest", "high", "high", "medium", "highest", "highest"):
         monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda wanted=wanted: wanted)
         ops.follow_matmul_precision()
-    assert told == ["tf32", "tf32", "ieee"]
+    assert calls_made == ["tf32", "tf32", "ieee"]
 
 
-def test_without_the_cuda_module_nothing_is_asked(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_cuda_module_nothing_is_set(calls_made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_library, "cuda_error", "built for CPU only")
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     ops.follow_matmul_precision()
-    assert told == []
+    assert calls_made == []

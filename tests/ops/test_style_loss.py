@@ -108,11 +108,11 @@ def test_style_loss_gradient_of_one_input_alone(wanted: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_style_loss_of_wide_features_allocates_its_results_alone(dtype: torch.dtype) -> None:
-    """Each task sums its rows in a small buffer of its own: no workspace, and no copy of the matrix in float32."""
+    """Each task sums its rows in its own small buffer: no workspace, and no copy of the matrix in float32."""
     x, target, grad = features((1, 512, 16, 16)).to(dtype), torch.zeros(512, 512), noise((1, 512, 16, 16)).to(dtype)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         _, residual = ops.style_loss_and_residual(x, target)
-        ops.tapped_backward_(grad, x, residual=residual, style=0.1)
+        ops.layer_backward_(grad, x, residual=residual, style=0.1)
     taken = sum(max(0, event.self_cpu_memory_usage) for event in profile.events() or ())
     matrix = 512 * 512 * 4
     assert taken <= matrix * (1 if dtype == torch.float32 else 2) + 64

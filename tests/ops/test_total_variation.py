@@ -32,7 +32,7 @@ def variation_by_pixels(x: npt.NDArray[np.float64], kind: str) -> float:
 
 
 def without_ties(shape: Shape) -> Tensor:
-    """Values of which no two are nearer than 0.1, so that no difference changes its sign when one is nudged."""
+    """Values that differ by at least 0.1, so that a small perturbation changes the sign of no difference."""
     count = math.prod(shape)
     return 0.1 * torch.randperm(count, generator=torch.Generator().manual_seed(0)).double().view(shape)
 
@@ -65,7 +65,7 @@ def test_a_flat_image_has_no_variation_and_no_gradient(kind: str) -> None:
 
 
 @every_kind
-def test_the_gradient_of_an_edge_is_along_it(kind: str) -> None:
+def test_the_gradient_of_a_step_is_along_it(kind: str) -> None:
     x = torch.zeros(1, 1, 3, 4)
     x[..., 2:] = 1
     x.requires_grad_()
@@ -77,7 +77,7 @@ def test_the_gradient_of_an_edge_is_along_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["isotropic", "squared"])
-def test_a_nan_shows_in_the_gradient(kind: str) -> None:
+def test_nan_propagates_to_the_gradient(kind: str) -> None:
     x = noise((1, 1, 5, 5)).float()
     x[0, 0, 2, 2] = float("nan")
     x.requires_grad_()
@@ -118,8 +118,8 @@ def test_total_variation_gradients_of_narrow_images_are_right(kind: str, shape: 
 
 
 @every_kind
-def test_the_gradient_is_linear_in_what_comes_from_above(kind: str) -> None:
-    """The derivative by that alone, for an image that asks for none."""
+def test_the_gradient_is_linear_in_the_incoming_gradient(kind: str) -> None:
+    """The derivative with respect to it only, for an image that requires no gradient."""
     above, x = torch.tensor(0.7, dtype=torch.float64, requires_grad=True), without_ties((1, 2, 4, 5))
 
     def call(above: Tensor) -> Tensor:

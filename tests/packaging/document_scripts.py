@@ -1,4 +1,4 @@
-"""Print, as JSON, the ``--help`` of each script named on the command line, all in one process: torch is read once."""
+"""Print, as JSON, the ``--help`` of each module named on the command line, in one process, which imports torch once."""
 
 from __future__ import annotations
 
@@ -7,24 +7,14 @@ import io
 import json
 import runpy
 import sys
-from pathlib import Path
 
 
-def helped(script: str) -> str:
-    said = io.StringIO()
-    path, modules = list(sys.path), set(sys.modules)
-    sys.argv = [script, "--help"]
-    sys.path.insert(0, str(Path(script).resolve().parent))
-    try:
-        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-            runpy.run_path(script, run_name="__main__")
-    finally:
-        sys.path[:] = path
-        for name in set(sys.modules) - modules:
-            file = getattr(sys.modules[name], "__file__", None) or ""
-            if f"{Path('bench').resolve()}/" in file or f"{Path('tools').resolve()}/" in file:
-                del sys.modules[name]  # folders have modules of one name
-    return said.getvalue()
+def help_of(module: str) -> str:
+    printed = io.StringIO()
+    sys.argv = [module, "--help"]
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        runpy.run_module(module, run_name="__main__")
+    return printed.getvalue()
 
 
-print(json.dumps({script: helped(script) for script in sys.argv[1:]}))
+print(json.dumps({module: help_of(module) for module in sys.argv[1:]}))

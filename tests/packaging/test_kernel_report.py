@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-import check_cuda
-import kernel_report
 import pytest
-import sass
+
+from tools import check_cuda, kernel_report, sass
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,7 +100,7 @@ def test_machine_code_is_read_and_an_addition_named_mma_is_no_tensor_core():
     assert sass.load_widths(code["_Zsecond"]) == {8: 1}
 
 
-def test_loops_are_told_from_jumps_back():
+def test_loops_are_distinguished_from_other_backward_branches():
     parts, following = sass.blocks(sass.parse(SASS)["_Zfirst"])
     found = {tuple(i.address for block in sorted(loop) for i in parts[block]) for loop in sass.loops(following)}
     # The last branch, to itself, is padding that nothing reaches; the one before goes back to the common exit.

@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 
 import fastnst
-from fastnst import cli, styles, weights
+from fastnst import cli, weights
+from fastnst.losses.style import style_losses
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = {"content_layers": (("relu2_1", 1.0),), "style_layers": (("relu1_1", 1.0), ("relu2_1", 1.0))}
@@ -86,7 +87,7 @@ def _deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("loss", styles.style_losses())
+@pytest.mark.parametrize("loss", style_losses())
 @pytest.mark.usefixtures("_deterministic")
 def test_deterministic_algorithms_may_be_asked_for(loss: str) -> None:
     found = styled(style_loss=loss)
@@ -95,10 +96,10 @@ def test_deterministic_algorithms_may_be_asked_for(loss: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cholesky", "pca", "monge-kantorovich", "histogram"])
-def test_a_grey_content_can_be_matched(how: str) -> None:
+def test_a_gray_content_can_be_matched(how: str) -> None:
     Image.open("photo.png").convert("L").save("photo.png")
     with np.errstate(all="raise"):
-        assert torch.isfinite(styled(match_colour=how)).all()
+        assert torch.isfinite(styled(match_color=how)).all()
 
 
 def test_a_very_small_picture_is_not_black() -> None:

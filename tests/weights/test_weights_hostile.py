@@ -1,4 +1,4 @@
-"""Files made to do harm: to fill memory, to end the process, to hang it, or to show what is in other files."""
+"""Hostile files: they try to fill memory, to crash or hang the process, or to read other files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from fastnst.errors import WeightsError
 from fastnst.weights import load
 
 KERNEL, BIAS = files.random_convs("conv1_1")["conv1_1"]
-BOMB = 400 << 20  # bytes that a small file unpacks to
+BOMB = 400 << 20  # bytes that a small file decompresses to
 
 
 def zeros(size: int, start: bytes = b"") -> bytes:
-    """Compress ``start`` and ``size`` zeros without holding them."""
+    """Compress ``start`` and ``size`` zeros without allocating them."""
     packer = zlib.compressobj(6)
     block = bytes(1 << 20)
     return packer.compress(start) + b"".join(packer.compress(block) for _ in range(size >> 20)) + packer.flush()
@@ -65,7 +65,7 @@ def npz_with_a_large_bias(path: Path) -> None:
 
 
 def h5(path: Path, chunk: bytes = b"", **options: Any) -> None:
-    """Write a kernel of such a dataset, its first chunk as the packed bytes given."""
+    """Write a kernel as such a dataset, with the given compressed bytes as its first chunk."""
     import h5py
 
     with h5py.File(path, "w") as file:
@@ -88,7 +88,7 @@ def h5_with_a_chunk_that_unpacks_to_less(path: Path) -> None:
 
 
 def h5_with_a_large_chunk(path: Path) -> None:
-    """HDF5 itself reads past the end of its memory here."""
+    """HDF5 itself reads out of bounds here."""
     h5(path, zlib.compress(b"abc"), chunks=(3, 3, 1000, 99999), maxshape=(None,) * 4, compression=4)
 
 
@@ -155,7 +155,7 @@ def mat_with_a_bomb_beside_it(path: Path) -> None:
 
 
 def mat_of_many_small_elements(path: Path) -> None:
-    """Each lies in the tag before it; none makes the reader unpack the file from its start again."""
+    """Each is inside the tag before it; none makes the reader decompress the file from its start again."""
     cell = mat_matrix(4, (1, 1), 8, b"") + struct.pack("<II", 0x10010, ord("x"))
     count = 90_000
     mat(path, zlib.compress(mat_matrix(1, (1, count), count * len(cell)) + cell * count))
@@ -213,7 +213,7 @@ def pth_that_copies_a_dictionary_many_times(path: Path) -> None:
 
 
 def pth_with_a_far_memo(path: Path) -> None:
-    """The unpickler of Python in C makes a table of as many entries."""
+    """Python's C unpickler allocates a table with as many entries."""
     pickled_in_a_zip(path, b"\x80\x02}r\xff\xff\xff\x7f.")
 
 
@@ -281,7 +281,7 @@ for name in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]]:
-    """What a process says of each hostile file: the error, and how many kB more it and its children take at most."""
+    """For each hostile file the error, and the increase of the peak memory of a process and its children in kB."""
     folder = tmp_path_factory.mktemp("hostile")
     files.write_keras2(folder / "good.h5", files.random_convs("conv1_1"))
     for name, (write, _) in HOSTILE.items():
@@ -314,7 +314,7 @@ def test_a_hostile_file_is_one_clear_error_and_takes_no_memory(name: str, outcom
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_npz_members_of_other_methods_are_refused(method: int, tmp_path: Path) -> None:
+def test_npz_members_of_other_methods_are_rejected(method: int, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "vgg.npz", "w", method) as archive:
         archive.writestr("conv1_1_W.npy", npy_header((3, 3, 3, 64)))
     with pytest.raises(WeightsError, match="compressed by another method than NumPy's"):
@@ -348,7 +348,7 @@ def test_an_hdf5_file_cannot_lead_to_another(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 def test_an_hdf5_file_cannot_wait_for_a_pipe(tmp_path: Path) -> None:
-    """A virtual dataset without a limit opens its source as soon as its shape is asked for."""
+    """A virtual dataset of unlimited size opens its source when its shape is read."""
     import h5py
 
     os.mkfifo(tmp_path / "pipe")
@@ -364,8 +364,8 @@ def test_an_hdf5_file_cannot_wait_for_a_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_hdf5_file_that_the_library_never_ends_with_is_one_clear_error(tmp_path: Path) -> None:
-    """The library adds the size of a free object of its heap to its place for ever if that is zero."""
+def test_an_hdf5_file_that_hangs_the_library_is_one_clear_error(tmp_path: Path) -> None:
+    """The library loops over the free objects of its heap by their size, infinitely if a size is zero."""
     path = tmp_path / "vgg.h5"
     files.write_keras3(path, files.random_convs("conv1_1"))
     data = bytearray(path.read_bytes())
@@ -403,7 +403,7 @@ def test_modules_beside_a_file_are_not_imported_by_its_reader(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("filters", [{"compression": "lzf"}, {"scaleoffset": 4}])
-def test_hdf5_filters_that_keras_does_not_use_are_refused(filters: dict[str, Any], tmp_path: Path) -> None:
+def test_hdf5_filters_that_keras_does_not_use_are_rejected(filters: dict[str, Any], tmp_path: Path) -> None:
     import h5py
 
     with h5py.File(tmp_path / "vgg.h5", "w") as file:
@@ -466,7 +466,7 @@ def test_a_symbolic_link_to_a_file_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + ".pth", "nul\0.pth"])
-def test_names_that_no_file_can_have_are_one_clear_error(name: str) -> None:
+def test_invalid_file_names_are_one_clear_error(name: str) -> None:
     from fastnst.errors import UsageError
 
     with pytest.raises((WeightsError, UsageError)) as caught:
@@ -478,7 +478,7 @@ CALLS = ["os.system", "builtins.eval", "posix.mkdir", "torch.serialization.os.sy
 
 
 @pytest.mark.parametrize("called", CALLS)
-def test_what_a_pickle_calls_is_never_imported(called: str, tmp_path: Path) -> None:
+def test_globals_of_a_pickle_are_not_imported(called: str, tmp_path: Path) -> None:
     module, _, name = called.rpartition(".")
     pickled_in_a_zip(tmp_path / "vgg.pth", f"\x80\x02c{module}\n{name}\n(X\x01\x00\x00\x00atR.".encode("latin-1"))
     with pytest.raises(WeightsError, match=rf"refused, reading it would run code \({called}\)"):
@@ -489,6 +489,6 @@ def test_names_of_pytorch_in_a_pickle_are_not_called(tmp_path: Path) -> None:
     call = b"ctorch\nload\nX\x05\x00\x00\x00a.pth\x85R"
     pickled_in_a_zip(tmp_path / "vgg.pth", b"\x80\x02}X\x0e\x00\x00\x00conv1_1.weight" + call + b"s.")
     with pytest.raises(
-        WeightsError, match=r"conv1_1\.weight is no plain tensor of floating point numbers \(torch\.load"
+        WeightsError, match=r"conv1_1\.weight is not a plain tensor of floating point numbers \(torch\.load"
     ):
         load(tmp_path / "vgg.pth")

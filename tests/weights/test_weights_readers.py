@@ -36,7 +36,7 @@ FORMATS: dict[str, tuple[Callable[[Path, Convs], None], Any]] = {
 
 
 def oxford_bgr() -> Any:
-    """Oxford's first layer as Caffe files hold it, read from the bundle without fastnst."""
+    """Oxford's first layer as in Caffe files, read from the bundle without fastnst."""
     tensors, _ = files.bundle_tensors(BUNDLED)
     return tensors["conv1_1.codebook"][tensors["conv1_1.index"]]
 
@@ -77,7 +77,7 @@ def test_each_format_reports_exactly_the_missing_layers(filename: str, tmp_path:
         ("vgg16", ["conv1_1", "conv4_1"], files.VGG16_POSITIONS),
     ],
 )
-def test_arch_is_told_by_the_layers_present(
+def test_arch_is_detected_by_the_layers_present(
     arch: str, names: list[str], positions: dict[str, int], tmp_path: Path
 ) -> None:
     convs = files.random_convs(*names)
@@ -91,14 +91,14 @@ def test_arch_is_told_by_the_layers_present(
         load(tmp_path / "vgg.pth", arch=other)
 
 
-def test_a_file_both_networks_could_own_asks_for_arch(tmp_path: Path) -> None:
+def test_an_ambiguous_file_requires_arch(tmp_path: Path) -> None:
     files.write_pth(tmp_path / "vgg.pth", files.random_convs())
     with pytest.raises(WeightsError, match=r"VGG-16 and VGG-19 both have; say which with arch='vgg16' or arch='vgg19'"):
         load(tmp_path / "vgg.pth")
 
 
 def noisy(kernel: Any) -> Any:
-    """A first layer as retraining leaves it: near the original, not equal."""
+    """A first layer after retraining: similar to the original, not equal."""
     spread = 0.2 * np.abs(kernel).mean()
     return (kernel + np.random.default_rng(1).normal(0, spread, kernel.shape)).astype(np.float32)
 
@@ -107,21 +107,21 @@ def noisy(kernel: Any) -> Any:
 @pytest.mark.parametrize(
     "change", [lambda kernel: kernel, noisy, lambda kernel: kernel / 60], ids=["", "noisy", "small"]
 )
-def test_oxford_weights_are_known_by_their_first_layer_and_turned_to_rgb(
+def test_oxford_weights_are_detected_by_their_first_layer_and_converted_to_rgb(
     write: Callable[[Path, Convs], None], change: Callable[[Any], Any], tmp_path: Path
 ) -> None:
     path = tmp_path / {"write_npz": "vgg.npz", "write_safetensors": "vgg.safetensors"}.get(write.__name__, "vgg.pth")
     bgr = change(oxford_bgr())
     bias = np.ones(64, np.float32)
     rgb: Convs = {"conv1_1": (bgr[:, ::-1], bias)}
-    for stored in (bgr, bgr[:, ::-1]):  # as Caffe files hold it, and turned already
+    for stored in (bgr, bgr[:, ::-1]):  # as in Caffe files, and already reversed
         write(path, {"conv1_1": (stored, bias)})
         weights = load(path, arch="vgg19")
         assert_holds(weights, rgb)
         assert (weights.mean, weights.scale) == CAFFE
 
 
-def test_oxford_weights_with_torchvisions_normalisation_folded_in_are_known_by_their_size(tmp_path: Path) -> None:
+def test_oxford_weights_with_folded_torchvision_normalization_are_detected_by_their_norm(tmp_path: Path) -> None:
     std = np.array([58.395, 57.12, 57.375], np.float32)[:, None, None]
     folded: Convs = {"conv1_1": (oxford_bgr()[:, ::-1] * std, np.ones(64, np.float32))}
     files.write_pth(tmp_path / "vgg.pth", folded)
@@ -163,7 +163,7 @@ def test_hed_weights_keep_the_mean_they_were_trained_with(tmp_path: Path) -> Non
     assert load(tmp_path / "hed.weights.h5", arch="vgg16").mean == (122.67892, 116.66877, 104.00699)
 
 
-def test_unnamed_keras_layers_are_counted_past_ten(tmp_path: Path) -> None:
+def test_unnamed_keras_layers_are_ordered_numerically(tmp_path: Path) -> None:
     import h5py
 
     from fastnst.weights.layout import conv_shapes
@@ -197,7 +197,7 @@ def test_loaded_weights_do_not_depend_on_the_file(tmp_path: Path) -> None:
     assert_holds(weights, convs)
 
 
-def test_h5py_is_asked_for_by_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_h5py_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.write_keras2(tmp_path / "vgg.h5", files.random_convs())
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(WeightsError, match=r'needs h5py: pip install "fastnst\[weights\]"'):
@@ -214,12 +214,12 @@ def test_h5py_is_asked_for_by_the_extra(tmp_path: Path, monkeypatch: pytest.Monk
         ({"spec": "qqq"}, "names: vgg19, vgg19-torchvision"),
     ],
 )
-def test_arguments_that_make_no_sense_are_usage_errors(arguments: dict[str, Any], expected: str) -> None:
+def test_invalid_arguments_are_usage_errors(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         load(**arguments)
 
 
-def test_the_bundle_lists_what_it_lacks() -> None:
+def test_the_error_of_the_bundle_lists_missing_layers() -> None:
     with pytest.raises(WeightsError, match="bundled VGG-19: lacks conv5_2; it holds conv1_1 to conv5_1 of VGG-19"):
         load(need=["conv1_1", "conv5_2"])
     with pytest.raises(WeightsError, match="holds VGG-19, not VGG-16"):

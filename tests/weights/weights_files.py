@@ -1,4 +1,4 @@
-"""Writes small VGG files, true in shape, in every format fastnst reads. Shares no code with the readers.
+"""Writes small VGG files of correct shapes in every format that fastnst reads. Shares no code with the readers.
 
 The truth is a dict of name to (kernel [out, in, 3, 3] in RGB order, bias [out]), NumPy float32.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Convs = dict[str, tuple[Array, Array]]
 
-# Written down from the papers and from torchvision, not taken from fastnst.
+# From the papers and from torchvision, not from fastnst.
 SHAPES = {"conv1_1": (64, 3), "conv1_2": (64, 64), "conv2_1": (128, 64), "conv3_4": (256, 256), "conv4_1": (512, 256)}
 VGG19_POSITIONS = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv3_4": 16, "conv4_1": 19}
 VGG16_POSITIONS = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv4_1": 17}
@@ -217,7 +217,7 @@ def write_codebook(path: Path, tensors: dict[str, Any] | None = None, **facts: A
 
 
 def write_big_endian_mat(path: Path, convs: Convs) -> None:
-    """Write what a big-endian MATLAB wrote, after MathWorks' description of the format; scipy only reads such files."""
+    """Write a big-endian MAT-file by MathWorks' description of the format; scipy only reads such files."""
 
     def element(kind: int, data: bytes) -> bytes:
         return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)

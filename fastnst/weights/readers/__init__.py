@@ -1,4 +1,4 @@
-"""One reader per file format: chosen by the file's suffix, confirmed by its first bytes."""
+"""One reader per file format, selected by the file's suffix and confirmed by its content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SUFFIXES = {
 
 
 def read(path: Path) -> Content:
-    """Read a weights file; WeightsError says what is wrong with it."""
+    """Read a weights file. Raises WeightsError."""
     label = printable(str(path), 4096)
     with parsing(label, "weights"):
         if not path.exists():
@@ -49,7 +49,7 @@ def read(path: Path) -> Content:
 
 
 def _sniff(path: Path) -> str | None:
-    """Tell the format by the first bytes, and for zip files by what is inside."""
+    """Detect the format from the first bytes, and for zip files from their members."""
     with path.open("rb") as file:
         start = file.read(16)
     if not start:

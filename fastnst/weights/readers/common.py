@@ -1,8 +1,8 @@
 """What every reader returns, and the helpers they share.
 
-A reader takes shapes and dtypes from headers, as ``Part``; ``pairs`` checks them all before it reads the first value,
-so that no file can claim more than a VGG has. Readers raise WeightsError without the file's name; whatever else they
-raise means a damaged file. ``parsing`` adds the name.
+A reader takes shapes and dtypes from headers, as ``Part``; ``pairs`` checks all of them before it reads any values, so
+that a file cannot cause larger allocations than a VGG. Readers raise WeightsError without the file's name; any other
+exception means a damaged file. ``parsing`` adds the name.
 """
 
 from __future__ import annotations
@@ -25,10 +25,17 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds: ``convs`` name to (weight [out, in, 3, 3], bias [out]), channels in the file's own order.
+    """The content of a file.
 
-    ``convention`` is the one the format stands for, ``settled`` says that it is recorded in the file and needs no
-    second look. ``arch`` and ``mean`` (RGB, 0..255) are None where the file does not tell.
+    Attributes:
+        convs: from names to weight [out, in, 3, 3] and bias [out], channels in the file's order.
+        convention: the one that the format implies, or that is recorded in the file.
+        settled: whether it is recorded in the file, and is not to be detected.
+        arch: None if the file does not determine it.
+        mean: of the input, RGB in 0..255; None if the file does not contain it.
+        name: of the weights, if the file contains it.
+        license: of the weights, if the file contains it.
+        source: of the weights, if the file contains it.
     """
 
     convs: dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -43,27 +50,29 @@ class Content:
 
 @dataclass(frozen=True)
 class Part:
-    """A weight or bias as the header of its file describes it: shape, name of the dtype, and how to read it.
+    """A weight or bias as described by the header of its file: shape, name of the dtype, and a function to read it.
 
-    Parts are read by rising ``place``, for files that can only be read forwards.
+    Parts are read in ascending order of ``position``, for files that can only be read sequentially.
     """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], torch.Tensor]
-    place: int = 0
+    position: int = 0
 
     def from_hwio(self) -> Part:
         """Return the kernel [height, width, in, out] as [out, in, height, width]."""
         if len(self.shape) != 4:
             raise WeightsError(f"a weight has the shape {_shown(self.shape)}, not [height, width, in, out]")
         height, width, inputs, outputs = self.shape
-        return Part((outputs, inputs, height, width), self.dtype, lambda: self.read().permute(3, 2, 0, 1), self.place)
+        return Part(
+            (outputs, inputs, height, width), self.dtype, lambda: self.read().permute(3, 2, 0, 1), self.position
+        )
 
 
 @contextmanager
 def parsing(label: str, kind: str) -> Iterator[None]:
-    """Turn whatever is raised on a damaged or hostile file into one WeightsError that names it."""
+    """Convert any exception on a damaged or hostile file into one WeightsError that names the file."""
     try:
         yield
     except WeightsError as error:
@@ -85,7 +94,7 @@ def from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
 
 
 def read_at(file: BinaryIO, start: int, count: int) -> bytes:
-    """Read ``count`` bytes from ``start``; ValueError, and nothing allocated, if the file is shorter."""
+    """Read ``count`` bytes from ``start``. Raises ValueError before allocating anything if the file is shorter."""
     if not 0 <= start <= start + count <= os.fstat(file.fileno()).st_size:
         raise ValueError(f"it ends before byte {start + count}")
     file.seek(start)
@@ -93,28 +102,28 @@ def read_at(file: BinaryIO, start: int, count: int) -> bytes:
 
 
 def put(into: dict[str, Part], name: str, part: Part) -> None:
-    """Add a part under its layer's name; WeightsError if the file has that layer twice."""
+    """Add a part under its layer's name. Raises WeightsError if the file has that layer twice."""
     if name in into:
         raise WeightsError(f"holds {name} twice; fastnst reads files with one VGG in them")
     into[name] = part
 
 
 def pairs(weights: Mapping[str, Part], biases: Mapping[str, Part]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Join weights and biases by layer name and read them; WeightsError if one is missing or is not a VGG's."""
+    """Pair weights and biases by layer name and read them. Raises WeightsError if one is missing or not of a VGG."""
     for name in sorted(set(weights) ^ set(biases)):
         raise WeightsError(f"{name} has no {'bias' if name in weights else 'weight'}")
     for name in sorted(weights):
         check(name, "weight", weights[name])
         check(name, "bias", biases[name])
     parts = [
-        (part.place, kind, name, part) for kind, held in enumerate((weights, biases)) for name, part in held.items()
+        (part.position, kind, name, part) for kind, held in enumerate((weights, biases)) for name, part in held.items()
     ]
     values = {(kind, name): part.read() for _, kind, name, part in sorted(parts, key=lambda item: item[:3])}
     return {name: (values[0, name], values[1, name]) for name in sorted(weights)}
 
 
 def check(name: str, kind: str, part: Part, dtypes: tuple[str, ...] = _DTYPES) -> None:
-    """Raise WeightsError unless the header describes the weight or bias of VGG's convolution ``name``."""
+    """Raise WeightsError unless shape and dtype are those of the VGG convolution ``name``."""
     if name not in _SHAPES:
         raise WeightsError(f"holds {name}, which no VGG has")
     expected = _SHAPES[name][: 1 if kind == "bias" else 4]
@@ -127,7 +136,7 @@ def check(name: str, kind: str, part: Part, dtypes: tuple[str, ...] = _DTYPES) -
 
 
 def nothing_found(held: list[str], expected: str) -> WeightsError:
-    """The error for a readable file without any VGG convolution: says what it holds instead."""
+    """Return the error for a valid file without VGG convolutions, which lists what the file contains."""
     shown = ", ".join(printable(name, 60) for name in held[:4]) + (", ..." if len(held) > 4 else "")
     return WeightsError(f"no VGG convolutions found; expected {expected}, the file holds {shown or 'nothing'}")
 

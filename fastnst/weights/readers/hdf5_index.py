@@ -1,10 +1,11 @@
-"""A program that prints as JSON where the values of an HDF5 file are: ``python hdf5_index.py FILE``.
+"""A program that prints the locations of the values in an HDF5 file as JSON: ``python hdf5_index.py FILE``.
 
-A process of its own, since the HDF5 library may crash or never end on a damaged file. The library also opens other
-files by links and datasets and loads plugins for filters, so whatever Keras does not write is refused before it is
-opened, and no values are read but those that the header of a dataset holds.
+It runs as a separate process, because the HDF5 library may crash or not terminate on a damaged file. The library also
+opens other files through links and datasets and loads plugins for filters, so whatever Keras does not write is rejected
+before it is opened, and no values are read except those in the header of a dataset.
 
-The JSON has the arrays, a refusal (``"refused"``) or an error (``"damaged"``). It needs h5py and nothing of fastnst.
+The JSON contains the arrays, the reason of a rejection (``"refused"``) or an error (``"damaged"``). The program needs
+h5py and no other module of fastnst.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _DEPTH = 32  # groups within groups
 _NAMES = 1 << 22  # characters of all names
 _VALUES = 9 * 512 * 512  # of VGG's largest kernel
 _CHUNKS = 100_000  # of all arrays
-_SECONDS, _BYTES = 5, 2 << 30  # that this process may take
+_SECONDS, _BYTES = 5, 2 << 30  # limits of this process
 
 
 class Refused(Exception):
-    """The file has something that Keras does not write."""
+    """The file contains something that Keras does not write."""
 
 
 def index(path: str) -> list[dict[str, Any]]:
@@ -46,12 +47,12 @@ def index(path: str) -> list[dict[str, Any]]:
 
 
 def _datasets(h5py: Any, file: Any) -> Iterator[tuple[str, str | None, Any]]:
-    """Walk all groups once and without recursion: the path, the layer that its groups tell, and the dataset."""
+    """Visit all groups once, without recursion; yield each dataset's path, its layer by its groups' names, and it."""
     seen = set()
     characters = 0
     groups: list[tuple[str, Any, str | None, str | None]] = [("", file, None, None)]
     while groups:
-        where, group, named, labelled = groups.pop()
+        where, group, named, labeled = groups.pop()
         if where.count("/") > _DEPTH:
             raise Refused(f"nests groups more than {_DEPTH} deep")
         for name in group:
@@ -67,11 +68,11 @@ def _datasets(h5py: Any, file: Any) -> Iterator[tuple[str, str | None, Any]]:
                 continue
             seen.add(address)
             if isinstance(node, h5py.Group):
-                groups.append((f"{inside}/", node, _layer(name) or named, labelled or _layer(_label(h5py, node))))
+                groups.append((f"{inside}/", node, _layer(name) or named, labeled or _layer(_label(h5py, node))))
             elif isinstance(node, h5py.Dataset):
-                if node.external or node.is_virtual:  # asked before the shape, which opens a virtual one's sources
+                if node.external or node.is_virtual:  # before the shape, which opens a virtual dataset's sources
                     raise Refused(f"{inside} keeps its values in another file")
-                yield inside, named or labelled, node
+                yield inside, named or labeled, node
 
 
 def _layer(name: str) -> str | None:
@@ -90,7 +91,7 @@ def _label(h5py: Any, group: Any) -> str:
 
 
 def _described(h5py: Any, node: Any, room: int) -> dict[str, Any]:
-    """Describe a dataset of floats: shape, dtype (None for an unusual one), and where its values are."""
+    """Describe a dataset of floats: shape, dtype (None for an unusual one), and the location of its values."""
     kind = node.id.get_type()
     usual = [getattr(h5py.h5t, f"IEEE_F{bits}{order}") for bits in (16, 32, 64) for order in ("LE", "BE")]
     dtype = node.dtype.str if any(map(kind.equal, usual)) else None
@@ -115,7 +116,7 @@ def _described(h5py: Any, node: Any, room: int) -> dict[str, Any]:
 def _limit() -> None:
     try:
         import resource
-    except ImportError:  # Windows: the time that the caller waits is the only limit
+    except ImportError:  # Windows: the caller's timeout is the only limit
         return
     for what, most in ((resource.RLIMIT_CPU, _SECONDS), (resource.RLIMIT_AS, _BYTES), (resource.RLIMIT_CORE, 0)):
         _, hard = resource.getrlimit(what)
@@ -125,7 +126,8 @@ def _limit() -> None:
 def main() -> None:
     """Print the description of the file named on the command line."""
     here = Path(__file__).parent
-    sys.path[:] = [folder for folder in sys.path if Path(folder) != here]  # its modules are not meant for h5py
+    # so that h5py does not import the modules beside this file
+    sys.path[:] = [folder for folder in sys.path if Path(folder) != here]
     _limit()
     answer: dict[str, Any]
     try:

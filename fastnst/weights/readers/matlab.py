@@ -1,7 +1,7 @@
-"""MATLAB's MAT-file level 5, as far as cell arrays, structs, texts and real numbers go.
+"""MATLAB's MAT-file level 5: cell arrays, structs, text and real numbers.
 
-The layout is that of MathWorks' "MAT-File Format": a header of 128 bytes, then elements, each a type, a size and that
-many bytes. Numbers stay in the file until they are asked for, and every size is held against what there is.
+The layout is described in MathWorks' "MAT-File Format": a header of 128 bytes, then elements, each a type, a size and
+as many bytes. Numbers are read on request, and every size is checked against the file's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Array:
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], np.ndarray[Any, Any]]
-    place: int = 0
+    position: int = 0
 
 
 def variables(file: BinaryIO, wanted: Collection[str]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def variables(file: BinaryIO, wanted: Collection[str]) -> dict[str, Any]:
 
 
 class _Inflated:
-    """The bytes of a compressed element, unpacked as far as they are asked for."""
+    """The bytes of a compressed element, decompressed as they are read."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self.file, self.start, self.end = file, start, start + size
@@ -80,7 +80,7 @@ class _Inflated:
 
     def read(self, start: int, count: int) -> bytes:
         back = self.position - start
-        if count <= back <= len(self.tag):  # a small element's contents are in its tag
+        if count <= back <= len(self.tag):  # the contents of a small element are in its tag
             return self.tag[len(self.tag) - back :][:count]
         if back > 0:
             self._rewind()
@@ -94,7 +94,7 @@ class _Inflated:
         return data
 
     def _next(self, most: int) -> bytes:
-        """Unpack up to ``most`` bytes, and at least one."""
+        """Decompress up to ``most`` bytes, and at least one."""
         while True:
             packed = self.tail or read_at(self.file, self.packed, min(1 << 14, self.end - self.packed))
             self.packed += 0 if self.tail else len(packed)
@@ -108,14 +108,14 @@ class _Inflated:
 
 
 class _Parser:
-    """Reads arrays from ``read(start, count)`` and keeps those variables that are wanted."""
+    """Reads arrays from ``read(start, count)`` and returns the variables in ``wanted``."""
 
     def __init__(self, read: Callable[[int, int], bytes], order: str, wanted: Collection[str]) -> None:
         self.read, self.order, self.wanted = read, order, wanted
         self.arrays = 0
 
     def variable(self, at: int, end: int) -> dict[str, Any]:
-        """Return the variable that begins at ``at`` by its name; nothing for one that is not wanted."""
+        """Return the variable at offset ``at`` by its name; empty for one that is not wanted."""
         kind, start, size, _ = self.element(at, end)
         if kind != _MATRIX:
             raise ValueError(f"an element of type {kind} where a variable should be")
@@ -129,9 +129,9 @@ class _Parser:
         return {variable: self._array(at, end, 0)[0]} if variable in self.wanted else {}
 
     def element(self, at: int, end: int) -> tuple[int, int, int, int]:
-        """Return the type of the element at ``at``, where its bytes begin, how many, and where the next one begins."""
+        """Return type, start, size of the element at offset ``at``, and the start of the next."""
         kind, size = self._numbers(self.read(at, 8), "u4")
-        if kind >> 16:  # a small element: type and size share four bytes, the other four are the contents
+        if kind >> 16:  # a small element: type and size in four bytes, the contents in the other four
             kind, size, start, after = kind & 0xFFFF, kind >> 16, at + 4, at + 8
         else:
             start = at + 8
@@ -144,14 +144,14 @@ class _Parser:
         return [int(number) for number in np.frombuffer(data, self.order + form)]
 
     def _small(self, at: int, end: int) -> tuple[int, bytes, int]:
-        """Read an element of names, sizes or text whole; return its type, contents and where the next one begins."""
+        """Read an element of names, sizes or text; return its type, its contents and the start of the next."""
         kind, start, size, after = self.element(at, end)
         if size > _SMALL:
             raise ValueError(f"a name, shape or text of {size} bytes")
         return kind, self.read(start, size), after
 
     def _array(self, at: int, end: int, depth: int) -> tuple[Any, int]:
-        """Return the array at ``at`` and where the next one begins."""
+        """Return the array at offset ``at`` and the start of the next."""
         kind, start, size, after = self.element(at, end)
         self._count(1)
         if kind != _MATRIX or depth > _DEPTH:

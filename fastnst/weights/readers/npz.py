@@ -20,7 +20,7 @@ _HEADER = 1 << 14  # bytes; NumPy refuses headers of more than 10,000 characters
 
 
 def read(path: Path) -> Content:
-    """Read the convolutions' arrays; the rest of the archive is not unpacked. Pickled arrays are refused."""
+    """Read the convolutions' arrays; other members are not decompressed. Pickled arrays are rejected."""
     weights: dict[str, Part] = {}
     biases: dict[str, Part] = {}
     with zipfile.ZipFile(path) as archive:
@@ -37,8 +37,8 @@ def read(path: Path) -> Content:
 
 
 def _part(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Part:
-    """Describe the array of a member by its header."""
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a bound
+    """Return the array of a member as described by its header."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others decompress without a bound
         raise WeightsError("compressed by another method than NumPy's; save it again with numpy.savez")
     with archive.open(info) as member:
         start = io.BytesIO(member.read(_HEADER))

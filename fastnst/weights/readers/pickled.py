@@ -1,7 +1,7 @@
 """The pickles of ``torch.save``, interpreted without running code.
 
-Known are the instructions that PyTorch writes for dicts, lists, tuples, numbers and texts. What a pickle would call is
-handed on as a name, so that nothing is imported or called.
+Supported are the opcodes that PyTorch writes for dicts, lists, tuples, numbers and text. Functions and classes are
+represented by their names, so that nothing is imported or called.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WANTED = "fastnst reads plain tensors only, as torch.save(model.state_dict(), ..
 _MODULES = ("torch", "torch._tensor", "torch._utils", "torch.cuda", "torch.serialization", "torch.storage")
 _HARMLESS = ("collections.OrderedDict", "collections.Counter", "_codecs.encode", "__builtin__.set", "builtins.set")
 _KEYS = (str, int, float, type(None))  # a tuple of tuples may take exponential time to hash
-_COPIES = 1_000_000  # entries that all calls of OrderedDict may copy: many times a state dict's, but bounded
+_COPIES = 1_000_000  # limit on the entries copied by all calls of OrderedDict, far above those of a state dict
 _VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "BINSTRING")
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -32,16 +32,16 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 
 @dataclass(frozen=True)
 class Name:
-    """Something that a pickle names, such as ``torch.FloatStorage``."""
+    """A global that a pickle refers to, such as ``torch.FloatStorage``."""
 
     name: str
 
 
 class Pickle:
-    """Interprets one pickle after another of ``file``.
+    """Interprets the pickles of ``file`` one after another.
 
-    ``call(name, arguments)`` returns what a call of PyTorch's ``name`` stands for, ``refer(id)`` what a persistent id
-    stands for. WeightsError for a pickle that names anything outside PyTorch or has other instructions than it writes.
+    ``call(name, arguments)`` returns the result of a call of PyTorch's ``name``, ``refer(id)`` the object of a
+    persistent id. Raises WeightsError for globals outside PyTorch and for opcodes that PyTorch does not write.
     """
 
     def __init__(self, file: io.BytesIO, call: Callable[[str, Any], Any], refer: Callable[[Any], Any]) -> None:
@@ -51,7 +51,7 @@ class Pickle:
     def load(self) -> Any:
         """Return the next object."""
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # what was on the stack at each mark
+        self.below: list[list[Any]] = []  # the stack at each mark
         self.memo: dict[int, Any] = {}
         for opcode, argument, _ in pickletools.genops(self.file):
             if opcode.name in _CONSTANTS:
@@ -101,7 +101,7 @@ class Pickle:
 
     def _called(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
-            raise TypeError("a call of what is no function")
+            raise TypeError("a call of something that is not a function")
         if function.name != "collections.OrderedDict":
             return self.call(function.name, arguments)
         entries: dict[Any, Any] = {}

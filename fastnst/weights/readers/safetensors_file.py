@@ -20,7 +20,7 @@ _HEADER = 10 << 20  # bytes; VGG-19's has 4,000
 
 
 def read(path: Path) -> Content:
-    """Read the convolutions' tensors; others stay on disk."""
+    """Read the convolutions' tensors only."""
     with path.open("rb") as start:
         if int.from_bytes(start.read(8), "little") > _HEADER:
             raise WeightsError(f"its header claims more than {_HEADER} bytes")

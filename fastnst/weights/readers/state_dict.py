@@ -18,7 +18,7 @@ _INDEXED = re.compile(r"(?:(?:^|\.)features\.|^)([0-9]{1,3})\.(weight|bias)$")
 
 
 def content(keys: Iterable[str], get: Callable[[str], Part]) -> Content:
-    """Read the convolutions among ``keys``, asking ``get`` only for them."""
+    """Read the convolutions among ``keys``, calling ``get`` only for them."""
     held = list(keys)
     if any(key.endswith("running_mean") for key in held):
         raise WeightsError("a VGG with batch normalization; fastnst needs the one without (vgg16, vgg19)")
@@ -33,12 +33,12 @@ def content(keys: Iterable[str], get: Callable[[str], Part]) -> Content:
     parts: dict[str, dict[str, Part]] = {"weight": {}, "bias": {}}
     for key, (name, kind) in found.items():
         put(parts[kind], name, get(key))
-    # PyTorch files are torchvision's unless their first layer shows that they are Oxford's: see assemble.py.
+    # PyTorch files are torchvision's unless their first layer is Oxford's: see assemble.py.
     return Content(pairs(parts["weight"], parts["bias"]), convention="torchvision", arch=arch)
 
 
 def _matching_arch(positions: set[int]) -> tuple[str | None, dict[int, str]]:
-    """Find the VGG whose convolutions stand at these positions; no arch where both fit (up to conv3_3)."""
+    """Find the VGG with convolutions at these positions; no arch if both have them (up to conv3_3)."""
     fitting = [arch for arch in ARCHS if positions <= set(features_index(arch))]
     if not fitting:
         shown = printable(", ".join(map(str, sorted(positions))))

@@ -1,6 +1,6 @@
-"""``.pth`` and ``.pt``, as ``torch.save`` writes them: a zip file, or before PyTorch 1.6 pickles and then raw values.
+"""``.pth`` and ``.pt`` from ``torch.save``: a zip file, or before PyTorch 1.6 pickles followed by raw values.
 
-``torch.load`` is not used: it makes tensors of whatever size a file claims before their shapes can be looked at.
+``torch.load`` is not used, because it allocates tensors of any size that a file claims before shapes can be checked.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class _File:
-    """An opened file: the object in it, the byte order, and where a storage begins and how many bytes it has."""
+    """An opened file: its object, its byte order, and a function from a storage to its start and size in bytes."""
 
     loaded: Any
     order: str
@@ -57,7 +57,7 @@ class _File:
 
 
 def read(path: Path) -> Content:
-    """Read a state dict, or a checkpoint that keeps one under ``state_dict`` or ``model``."""
+    """Read a state dict, or a checkpoint with one under ``state_dict`` or ``model``."""
     with path.open("rb") as file:
         opened = _open_zip(file) if file.read(2) == b"PK" else _open_legacy(file)
         state = _state(opened.loaded)
@@ -72,19 +72,19 @@ def _open_zip(file: BinaryIO) -> _File:
     if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
         raise WeightsError("refused, its parts are compressed, which torch.save does not do")
 
-    def place(name: str) -> tuple[int, int]:
+    def locate(name: str) -> tuple[int, int]:
         info = members[name]
         header = read_at(file, info.header_offset, 30)
         names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         return info.header_offset + 30 + names, info.file_size
 
     top = next(name for name in members if name.endswith("data.pkl")).removesuffix("data.pkl")
-    start, size = place(f"{top}data.pkl")
+    start, size = locate(f"{top}data.pkl")
     if size > _PICKLE:
         raise WeightsError(f"refused, it describes its tensors in {size} bytes; a VGG takes less than {_PICKLE}")
     loaded = Pickle(io.BytesIO(read_at(file, start, size)), _call, _storage).load()
-    big = f"{top}byteorder" in members and read_at(file, place(f"{top}byteorder")[0], 3) == b"big"
-    return _File(loaded, ">" if big else "<", lambda storage: place(f"{top}data/{storage.key}"))
+    big = f"{top}byteorder" in members and read_at(file, locate(f"{top}byteorder")[0], 3) == b"big"
+    return _File(loaded, ">" if big else "<", lambda storage: locate(f"{top}data/{storage.key}"))
 
 
 def _open_legacy(file: BinaryIO) -> _File:
@@ -101,18 +101,19 @@ def _open_legacy(file: BinaryIO) -> _File:
     if pickle.load() != _MAGIC:
         raise WeightsError(f"refused, a pickle that torch.save did not write; {WANTED}")
     _protocol, _system, loaded, keys = (pickle.load() for _ in range(4))
-    places = {}
+    extents = {}
     position = start.tell()
     for key in keys:
         count = int.from_bytes(read_at(file, position, 8), "little", signed=True)
         size = max(count, 0) * _BYTES[kinds[key]]
-        places[key] = position + 8, size
+        extents[key] = position + 8, size
         position += 8 + size
-    return _File(loaded, "<", lambda storage: places[storage.key])
+    read_at(file, position - 1, 1)  # the file must hold all that its last storage claims
+    return _File(loaded, "<", lambda storage: extents[storage.key])
 
 
 def _storage(identity: Any) -> _Storage:
-    """Take what PyTorch pickles for a storage; the sixth item, of old files, says which part of it is meant."""
+    """Parse the persistent id of a storage; the sixth item, in old files, selects a view of it."""
     word, kind, key, _location, _count, *view = identity
     offset = view[0][1] if view and view[0] else 0
     if word != "storage" or not isinstance(kind, Name) or not isinstance(key, str) or not isinstance(offset, int):
@@ -121,7 +122,7 @@ def _storage(identity: Any) -> _Storage:
 
 
 def _call(name: str, arguments: Any) -> Any:
-    """Return the tensor that a call describes; the name alone for sparse, quantised and all other kinds."""
+    """Return the tensor that a call describes; for sparse, quantized and other kinds only the name."""
     if name in ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"):
         return arguments[0]
     if name == "torch._tensor._rebuild_from_type_v2" and isinstance(arguments[0], Name):
@@ -146,7 +147,9 @@ def _state(loaded: Any) -> Mapping[str, Any]:
 
 def _part(file: BinaryIO, opened: _File, key: str, tensor: _Tensor | Name) -> Part:
     if isinstance(tensor, Name):
-        raise WeightsError(f"{printable(key)} is no plain tensor of floating point numbers ({printable(tensor.name)})")
+        raise WeightsError(
+            f"{printable(key)} is not a plain tensor of floating point numbers ({printable(tensor.name)})"
+        )
     kind = tensor.storage.kind
 
     def values() -> torch.Tensor:

@@ -1,4 +1,5 @@
-// The backward of a tapped layer on tensor cores: 72 channels, 100 positions, with a gradient from above and a mask.
+// The backward of a layer with losses on tensor cores: 72 channels, 100 positions, with an incoming gradient and a
+// mask.
 #include "backward.cuh"
 
 #include "driver.h"

@@ -1,4 +1,4 @@
-// For small programs that run one kernel and compare with float64: prints "right", "wrong: ..." or what a check found.
+// For small programs that run one kernel and compare with float64: prints "right", "wrong: ..." or a check's finding.
 #pragma once
 
 #include <cmath>
@@ -12,7 +12,7 @@
 
 namespace emulator {
 
-// Memory with nothing around it. Outputs start as NaN that is not to be read.
+// Memory with guards around it. Outputs start as NaN that must not be read.
 template <typename T>
 class Memory {
  public:
@@ -30,7 +30,7 @@ class Memory {
     region.bytes = count * sizeof(T);
     region.shift = sizeof(T) == 8 ? 3 : 2;
     region.writable = kind != kInput;
-    region.initialised = kind != kOutput;
+    region.initialized = kind != kOutput;
     region.cells = kind == kInput ? nullptr : cells_.data();
     region.name = name;
     add_region(region);
@@ -50,7 +50,7 @@ class Memory {
 // The larger of two errors; NaN is the largest.
 inline double larger(double a, double b) { return std::isnan(a) || b <= a ? a : b; }
 
-// Runs `body`, which returns the largest error relative to what it allows, under several schedules.
+// Runs `body`, which returns the largest error relative to its bound, under several schedules.
 inline int drive(const std::function<double()>& body) {
   for (state.seed = 0; state.seed < 3; ++state.seed) {
     try {

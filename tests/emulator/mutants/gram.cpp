@@ -1,4 +1,4 @@
-// R = G - A and its squared norm for 72 channels, which is two units, on tensor cores or, with SIMT, on plain
+// R = G - A and its squared norm for 72 channels, which is two units, on tensor cores or, with SIMT, with ordinary
 // multiply-adds.
 #include "gram.cuh"
 

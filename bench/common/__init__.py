@@ -1,0 +1,1 @@
+"""What all benchmarks share: contests, the machine, files of results, worker processes."""

@@ -1,0 +1,29 @@
+"""Options that several benchmarks have."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from bench.common.results import RESULTS
+
+
+def parser(doc: str | None, *, threads: bool = False, out: bool = False) -> argparse.ArgumentParser:
+    """A parser described by the first line of ``doc``, with ``--threads`` and ``--out`` where asked for."""
+    made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    if threads:
+        made.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
+    if out:
+        made.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default bench/results)")
+    return made
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers separated by commas."""
+    return [int(number) for number in text.split(",") if number]
+
+
+def plain(options: argparse.Namespace) -> dict[str, object]:
+    """The options as JSON holds them, without the folder of the results."""
+    return {name: value for name, value in vars(options).items() if name not in ("out", "run", "worker")}

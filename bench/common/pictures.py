@@ -1,0 +1,16 @@
+"""The shipped pictures, as pixels ``[1, 3, H, W]`` in 0..255."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bench.common.machine import ROOT
+from fastnst import images
+
+PHOTO, PAINTING = (ROOT / "fastnst" / "assets" / f"demo_{name}.jpg" for name in ("photo", "painting"))
+
+
+def shipped(size: int) -> tuple[Tensor, Tensor]:
+    """Square crops of the photograph (content) and the painting (style)."""
+    content, style = (images.load(path, crop=size).pixels * 255 for path in (PHOTO, PAINTING))
+    return content, style

@@ -1,0 +1,1 @@
+"""Ops and the whole loop on a CUDA device."""

@@ -1,0 +1,1 @@
+"""Single ops on the CPU."""

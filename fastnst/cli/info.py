@@ -1,0 +1,100 @@
+"""Facts about the installation: versions, device, kernels, optional libraries."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fastnst
+from fastnst import ops
+from fastnst.config.resolve import choose_device, choose_precision
+from fastnst.optim.cuda_graph import choose_backend
+from fastnst.weights.entries import cache_folder
+
+OPTIONAL = {"h5py": "weights", "matplotlib": "plot"}
+"""Optional libraries, and the extra that installs each."""
+
+
+def collect() -> dict[str, Any]:
+    """The facts as plain values for JSON."""
+    device = choose_device("auto")
+    precision = choose_precision("auto", device)
+    return {
+        "fastnst": fastnst.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "built": ops.build_info(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "precision": str(precision).removeprefix("torch."),
+        "graph": choose_backend("auto", device) is not None,
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "kernels": {name: ops.kernels(name) for name in _devices()},
+        "weights_folder": str(cache_folder()),
+        "optional": {name: _version(name) for name in OPTIONAL},
+    }
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The facts as a table of lines."""
+    built = facts["built"]
+    lines = [
+        ("fastnst", facts["fastnst"]),
+        ("python", facts["python"]),
+        ("torch", f"{facts['torch']} (built with {built['built_with']})"),
+        ("CUDA module", built["cuda"] or f"none: {built['no_cuda_because']}"),
+        ("device", f"{facts['device']} ({facts['device_name']})"),
+        ("precision", f"{facts['precision']} (auto on this machine)"),
+        ("CUDA graph", f"{'on' if facts['graph'] else 'off'} (auto on this machine)"),
+        ("CPU", f"{facts['instruction_set']}, {facts['threads']} threads"),
+        ("weights in", facts["weights_folder"]),
+    ]
+    for device, served in facts["kernels"].items():
+        lines += [(f"{op} on {device}", kernel) for op, kernel in served.items()]
+    for name, version in facts["optional"].items():
+        lines.append((name, version or f'not installed (pip install "fastnst[{OPTIONAL[name]}]")'))
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+
+
+def peak_memory() -> int | None:
+    """Peak memory in bytes: allocated by torch on a GPU, else resident in this process; None if it is unknown."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _devices() -> list[str]:
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found.append("cuda")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,99 @@
+"""The presets: how each differs from the defaults of ``Settings``. Sources: docs/presets.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+Layers = tuple[tuple[str, float], ...]
+
+
+def _layers(*names: str, weight: float = 1.0) -> Layers:
+    return tuple((name, weight) for name in names)
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "gatys": {
+        "content_weight": 1.0,
+        "tv_weight": 0.0,
+        "style_layers": _layers(*STYLE_LAYERS, weight=1 / 5),
+        "content_form": "half_sum",
+        "style_form": "gatys",
+        "pooling": "average",
+        "steps": 500,
+        "scales": 1,
+        "init": "noise",
+    },
+    "johnson": {
+        "style_layers": _layers(*STYLE_LAYERS),
+        "content_weight": 5.0,
+        "style_weight": 100.0,
+        "tv_weight": 1e-3,
+        "style_form": "johnson",
+        "history": 100,
+        "steps": 1000,
+        "scales": 1,
+        "init": "noise",
+        "noise": 1e-3,
+    },
+    "tutorial": {
+        "arch": "vgg16",
+        # In the TensorFlow network of the tutorial, conv3_3 names the output after the ReLU, which is relu3_3 here.
+        "content_layers": _layers("relu3_3"),
+        "style_layers": _layers(
+            "relu1_1", "relu1_2", "pool1", "relu2_1", "relu2_2", "pool2", "relu3_1", "relu3_2", "relu3_3", weight=1 / 7
+        ),
+        "content_weight": 1e3,
+        "style_weight": 1e-3,
+        "tv_weight": 0.0,
+        "content_form": "half_mean",
+        "style_form": "raw",
+        "pooling": "average",
+        "optimizer": "adam",
+        "learning_rate": 5.0,
+        "steps": 500,
+        "scales": 1,
+        "size": None,
+        "crop": 224,
+        "snapshot_every": 50,
+    },
+    "crowson": {
+        "weights": "vgg19-torchvision",
+        "style_layers": tuple((name, 4.0 ** (4 - i) / 341) for i, name in enumerate(STYLE_LAYERS)),
+        "content_weight": 0.015,
+        "style_weight": 1.0,
+        "tv_weight": 2 / 255**2,
+        "style_loss": "wasserstein",
+        "tv_kind": "nine_point",
+        "padding": "replicate_first",
+        "optimizer": "adam",
+        "learning_rate": 0.02 * 255,
+        "betas": (0.9, 0.99),
+        "epsilon": 1e-8 / 255,
+        "clamp": True,
+        "steps": (1000, 500),
+        "scales": "auto",
+        "scale_factor": math.sqrt(2),
+        "min_scale": 128,
+        "min_shorter_side": 16,
+        "style_fit": "longest_shrink",
+        "average": 0.99,
+    },
+    "spst": {
+        "style_layers": _layers(*STYLE_LAYERS),
+        "content_weight": 1.0,
+        "tv_weight": 0.0,
+        "style_loss": "gram_mean_std",
+        "history": (100, 10),
+        # The program sets 600, 200, 66, 30 evaluations, but stops only after whole calls of torch's L-BFGS, of 20 each.
+        "steps": (620, 220, 80, 40),
+        "scales": "auto",
+        "min_shorter_side": 512,
+        "style_fit": "shorter_shrink",
+        "size": None,
+    },
+}

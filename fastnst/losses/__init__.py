@@ -1,0 +1,24 @@
+"""Losses of feature maps and images.
+
+:class:`GramLoss`, :class:`ContentLoss` and :class:`TotalVariationLoss` are modules for training code. Their
+normalizations are in :mod:`fastnst.losses.forms`, style losses other than that of the Gram matrix in
+:mod:`fastnst.losses.style`.
+"""
+
+from __future__ import annotations
+
+from fastnst.losses import style
+from fastnst.losses.forms import CONTENT_FORMS, STYLE_FORMS, StyleForm, content_form, style_form
+from fastnst.losses.modules import ContentLoss, GramLoss, TotalVariationLoss
+
+__all__ = [
+    "CONTENT_FORMS",
+    "STYLE_FORMS",
+    "ContentLoss",
+    "GramLoss",
+    "StyleForm",
+    "TotalVariationLoss",
+    "content_form",
+    "style",
+    "style_form",
+]

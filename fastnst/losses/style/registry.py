@@ -1,0 +1,95 @@
+"""Style losses by name: built in, registered from Python, or provided by installed packages."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+
+from fastnst.errors import UsageError, nearest
+from fastnst.losses.style.base import StyleLoss
+from fastnst.losses.style.statistics import Covariance, GramMeanStd, MeanStd
+from fastnst.losses.style.transport import Histogram, Sliced
+from fastnst.losses.style.wasserstein import Wasserstein
+
+GROUP = "fastnst.style_losses"
+GRAM = "gram"
+"""The settings' name of the Gram matrix loss, which has its own ops and forms instead of a class here."""
+
+BUILT_IN: Mapping[str, type[StyleLoss]] = {
+    "mean_std": MeanStd,
+    "covariance": Covariance,
+    "gram_mean_std": GramMeanStd,
+    "wasserstein": Wasserstein,
+    "sliced": Sliced,
+    "histogram": Histogram,
+}
+
+_registered: dict[str, StyleLoss] = {}
+
+
+def style_loss(name: str) -> StyleLoss:
+    """Return the style loss called ``name``.
+
+    Built-in losses take precedence over registered ones, and these over the entry points of the group
+    ``fastnst.style_losses``. An entry point is loaded only when its name is requested.
+
+    Raises:
+        UsageError: there is no such name (the nearest is suggested), or the entry point does not load, is not a style
+            loss, or is provided twice.
+
+    Example:
+        >>> from fastnst.losses import style
+        >>> style.style_loss("covariance")  # doctest: +ELLIPSIS
+        <fastnst.losses.style.statistics.Covariance object at ...>
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]()
+    if name in _registered:
+        return _registered[name]
+    offered = importlib.metadata.entry_points(group=GROUP, name=name)
+    if not offered:
+        known = style_losses()
+        raise UsageError(f"unknown style loss {name!r}{nearest(name, known)} (known: {', '.join(known)})")
+    if len(offered) > 1:
+        raise UsageError(f"style loss {name!r}: offered by {' and '.join(sorted(entry.value for entry in offered))}")
+    (entry,) = offered
+    where = f"style loss {name!r}: entry point {entry.value}"
+    try:
+        found = entry.load()
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise UsageError(f"{where} does not load: {error}") from error
+    return _instance(where, found)
+
+
+def register(name: str, loss: StyleLoss | type[StyleLoss]) -> None:
+    """Register ``loss`` as ``name`` in this process, replacing an earlier registration.
+
+    Args:
+        name: letters, digits and underscores, not the name of a built-in loss.
+        loss: a :class:`MomentLoss` or :class:`FeatureLoss`, or a subclass whose constructor needs no arguments.
+
+    Raises:
+        UsageError: an invalid name or loss.
+    """
+    if not name.isidentifier():
+        raise UsageError(f"style loss {name!r}: expected a name of letters, digits and underscores")
+    if name in BUILT_IN or name == GRAM:
+        raise UsageError(f"style loss {name!r} is built in; choose another name")
+    _registered[name] = _instance(f"style loss {name!r}: {loss!r}", loss)
+
+
+def style_losses() -> tuple[str, ...]:
+    """Return the names of all style losses, ``"gram"`` first, without loading entry points."""
+    offered = importlib.metadata.entry_points(group=GROUP)
+    return tuple(dict.fromkeys((GRAM, *BUILT_IN, *_registered, *sorted(entry.name for entry in offered))))
+
+
+def _instance(where: str, found: object) -> StyleLoss:
+    if isinstance(found, type) and issubclass(found, StyleLoss):
+        try:
+            found = found()
+        except TypeError as error:
+            raise UsageError(f"{where} cannot be made without arguments: {error}") from error
+    if not isinstance(found, StyleLoss):
+        raise UsageError(f"{where} is no style loss: expected a class derived from MomentLoss or FeatureLoss")
+    return found

@@ -1,0 +1,7 @@
+"""VGG-16 and VGG-19: their layers, their forward pass, and which layers are computed together."""
+
+from __future__ import annotations
+
+from fastnst.network.vgg import VGG
+
+__all__ = ["VGG"]

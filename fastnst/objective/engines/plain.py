@@ -1,0 +1,159 @@
+"""The engine that leaves convolutions, biases and ReLUs to PyTorch, and the passes that all engines share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastnst.network.fusion import FusionPlan
+from fastnst.network.vgg import VGG, Layer
+from fastnst.objective.terms import (
+    LayerTerms,
+    ScaledFeatureGradient,
+    add_gradient_,
+    content_value,
+    style_value_and_gradient,
+)
+
+
+@dataclass
+class Activations:
+    """What the forward pass keeps for the backward pass, by layer, and the values of the losses."""
+
+    features: dict[str, Tensor] = field(default_factory=dict)
+    argmax: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, list[ScaledFeatureGradient]] = field(default_factory=dict)
+    values: list[Tensor] = field(default_factory=list)
+    input: Tensor | None = None
+
+
+class PlainEngine:
+    """Convolutions, biases and ReLUs by PyTorch: for any device, and the reference for the other engines.
+
+    The forward pass keeps the output of each ReLU, in the dtype of the features; its sign is the ReLU's mask. The
+    backward pass carries one gradient from the deepest layer to the image. At a layer with losses one op adds their
+    gradients and applies the mask, in place. Each activation is released once it has been used.
+
+    Args:
+        network: a network of at least ``chain``.
+        chain: the layers up to the deepest one with a loss.
+        terms: the losses of each layer.
+        size: height and width of the images.
+    """
+
+    conv_masks = False
+    """Whether the backward of a convolution applies the mask of the ReLU below it."""
+
+    def __init__(
+        self, network: VGG, chain: tuple[Layer, ...], terms: Mapping[str, LayerTerms], size: tuple[int, int]
+    ) -> None:
+        self.network, self.chain, self.terms, self.size = network, chain, terms, size
+        self.plan = FusionPlan(
+            chain,
+            frozenset(terms),
+            network.pooling,
+            network.winograd,
+            conv_masks=self.conv_masks,
+            whole_gradients=any(one.norms is not None for one in terms.values()),
+        )
+        # In the order in which the forward pass computes them.
+        self.parts: tuple[tuple[str, str], ...] = tuple(
+            (kind, layer.name)
+            for layer in chain
+            if (layer_terms := terms.get(layer.name)) is not None
+            for kind, exists in (("style", bool(layer_terms.styles)), ("content", layer_terms.target is not None))
+            if exists
+        )
+
+    def evaluate(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The weighted value of each of ``parts``, and the gradient of their sum, contiguous, in the image's dtype."""
+        activations = Activations()
+        with self._evaluation():
+            self._forward(image, activations)
+            gradient = self._backward(activations)
+            return activations.values, (gradient.to(image.dtype) * self.network.scale.to(image.dtype)).contiguous()
+
+    def _evaluation(self) -> AbstractContextManager[None]:
+        """The context of one evaluation."""
+        return nullcontext()
+
+    def _forward(self, image: Tensor, activations: Activations) -> None:
+        x = self.network.prepare(image)
+        forward = {"conv": self._convolve, "relu": self._relu, "pool": self._pool}
+        for i, layer in enumerate(self.chain):
+            x = forward[layer.kind](i, x, activations)
+            terms = self.terms.get(layer.name)
+            if terms is None:
+                continue
+            if terms.styles and layer.name not in activations.gradients:
+                value, activations.gradients[layer.name] = style_value_and_gradient(x, terms)
+                activations.values.append(value)
+            if terms.target is not None:
+                activations.values.append(content_value(x, terms))
+
+    def _backward(self, activations: Activations) -> Tensor:
+        """The gradient of the network's input."""
+        grad: Tensor | None = None
+        chain = self.chain
+        for i in range(len(chain) - 1, -1, -1):
+            layer = chain[i]
+            # Released here, unless the pool above was the last to read it.
+            x = activations.features.pop(layer.name, None)
+            terms = self.terms.get(layer.name)
+            if x is not None and (terms is not None or self.plan.masks_itself(i)):
+                if grad is None:
+                    grad = torch.zeros_like(x)
+                add_gradient_(grad, x, terms, activations.gradients.pop(layer.name, ()), relu=layer.kind == "relu")
+            assert grad is not None
+            if layer.kind == "pool":
+                grad = self._pool_backward(i, grad, x, activations)
+            elif layer.kind == "conv":
+                grad = self._convolve_backward(i, grad, activations)
+        assert grad is not None
+        return grad
+
+    def _convolve(self, i: int, x: Tensor, activations: Activations) -> Tensor:
+        name = self.chain[i].name
+        x = self.network.convolve(x, name)
+        if name in self.terms:
+            activations.features[name] = x
+        return x
+
+    def _relu(self, i: int, x: Tensor, activations: Activations) -> Tensor:
+        x = F.relu_(x) if self.plan.fuses_relu(i - 1) else F.relu(x)
+        activations.features[self.chain[i].name] = x
+        return x
+
+    def _pool(self, i: int, x: Tensor, activations: Activations) -> Tensor:
+        name, kind = self.chain[i].name, self.network.pooling
+        y: Tensor
+        y, argmax = torch.ops.fastnst.pool(x, kind)
+        if kind == "max":
+            activations.argmax[name] = argmax
+        if self.plan.releases_relu(i):
+            del activations.features[self.chain[i - 1].name]
+        if name in self.terms or kind == "l2":
+            activations.features[name] = y
+        return y
+
+    def _pool_backward(self, i: int, grad: Tensor, y: Tensor | None, activations: Activations) -> Tensor:
+        """The backward of the pool ``i`` with output ``y``, and of the ReLU below where that was released."""
+        below, kind = self.chain[i - 1], self.network.pooling
+        x = activations.features[below.name] if kind == "l2" else None
+        y = y if kind == "l2" else None
+        argmax, size = activations.argmax.pop(self.chain[i].name, None), self._size_of(below)
+        back: Tensor = torch.ops.fastnst.pool_backward(grad, x, y, argmax, kind, *size, self.plan.masks_relu(i))
+        # A gradient of one pixel matches both memory layouts, so that the op may not choose channels_last.
+        return back.contiguous(memory_format=torch.channels_last)
+
+    def _convolve_backward(self, i: int, grad: Tensor, activations: Activations) -> Tensor:
+        """The gradient of the input of the convolution ``i``: the transposed convolution."""
+        return self.network.convolve_backward(grad, self.chain[i].name)
+
+    def _size_of(self, layer: Layer) -> tuple[int, int]:
+        return self.size[0] // layer.stride, self.size[1] // layer.stride

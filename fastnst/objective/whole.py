@@ -1,0 +1,111 @@
+"""The losses of an image and their gradient, with the feature maps of the whole image in memory.
+
+:mod:`fastnst.objective.build` says which layer has which losses, and :mod:`fastnst.objective.engines` computes them.
+Autograd through :meth:`fastnst.network.vgg.VGG.features` gives the same gradient; the tests compare with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fastnst import ops
+from fastnst.config.settings import Settings
+from fastnst.errors import UsageError
+from fastnst.losses.variation import weighted_variation
+from fastnst.network.vgg import VGG
+from fastnst.objective.build import layer_terms
+from fastnst.objective.engines import PlainEngine, choose_engine
+from fastnst.objective.protocol import Losses
+from fastnst.objective.targets import Region, StyleTargets
+
+
+class Objective:
+    """``content_weight * content + style_weight * style + tv_weight * TV`` of one content picture and its styles.
+
+    Args:
+        network: built for at least ``settings.layer_names()``.
+        content: pixels ``[1, 3, H, W]``, RGB, 0..255; every image to evaluate has this size.
+        styles: targets from :func:`fastnst.objective.targets.style_targets`, or one :class:`Region` for each style.
+        settings: the weights, layers, losses and forms; other settings are not read.
+        engine: the class of the engine; None: the one that :func:`choose_engine` names for the network.
+        content_mask: ``[1, 1, H, W]``, factors of the content loss by pixel; None: 1 everywhere.
+
+    Raises:
+        UsageError: the picture is too small for the deepest layer, a form or loss is unknown, a style layer has no
+            target, or a mask is zero everywhere at a layer.
+
+    Example::
+
+        settings = Settings()
+        network = VGG(weights.load(), settings.layer_names())
+        objective = Objective(network, content, style_targets(network, style, settings), settings)
+        losses, gradient = objective.value_and_grad(content.clone())
+    """
+
+    def __init__(
+        self,
+        network: VGG,
+        content: Tensor,
+        styles: StyleTargets | Sequence[Region],
+        settings: Settings,
+        engine: type[PlainEngine] | None = None,
+        content_mask: Tensor | None = None,
+    ) -> None:
+        ops.follow_matmul_precision()  # here and not at each step: a graph of the step could not capture it
+        self.network, self.settings = network, settings
+        self.size = (content.shape[-2], content.shape[-1])
+        self.chain, self.terms = layer_terms(network, self.size, styles, settings, content_mask)
+        content_layers = [name for name, terms in self.terms.items() if terms.content]
+        if content_layers:
+            with torch.no_grad():
+                features = network.features(content.to(network.device), content_layers)
+            self.terms |= {name: replace(self.terms[name], target=features[name]) for name in content_layers}
+        engine_class = engine or choose_engine(network)
+        self.engine = engine_class(network, self.chain, self.terms, self.size)
+        has_variation = settings.tv_weight > 0
+        self.parts = (*self.engine.parts, ("tv", "")) if has_variation else self.engine.parts
+        # A tensor, since a number would be copied to the device at each step.
+        weight = torch.tensor(settings.tv_weight, dtype=content.dtype, device=network.device)
+        self._tv_weight = weight if has_variation else None
+
+    def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
+        """Losses and gradient of an image ``[1, 3, H, W]``, RGB, 0..255, float32 or float64.
+
+        The gradient has the shape, dtype and device of the image. Raises UsageError for an image of another shape.
+        """
+        check_image(image, self.size)
+        values, gradient = self.evaluate(image)
+        return self.losses(values.tolist()), gradient
+
+    @torch.no_grad()
+    def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted value of each of ``parts`` ``[P]``, and the gradient; the image's shape is not checked.
+
+        Everything stays on the device and nothing waits for it, so that a CUDA graph can capture the call.
+        """
+        values, gradient = self.engine.evaluate(image)
+        if self._tv_weight is not None:
+            value, tv_gradient = weighted_variation(image, self.settings.tv_kind, self._tv_weight.to(image.dtype))
+            values.append(value)
+            gradient += tv_gradient
+        return torch.stack(values), gradient
+
+    def losses(self, values: Sequence[float]) -> Losses:
+        """The values of ``parts`` as :class:`Losses`."""
+        named = [(kind, layer, value) for (kind, layer), value in zip(self.parts, values, strict=True)]
+        return Losses(
+            total=sum(values),
+            content={layer: value for kind, layer, value in named if kind == "content"},
+            style={layer: value for kind, layer, value in named if kind == "style"},
+            tv=sum(value for kind, _, value in named if kind == "tv"),
+        )
+
+
+def check_image(image: Tensor, size: tuple[int, int]) -> None:
+    """Raise UsageError for an image of another shape than ``[1, 3, *size]``."""
+    if image.shape != (1, 3, *size):
+        raise UsageError(f"expected an image of shape {(1, 3, *size)} like the content, got {tuple(image.shape)}")

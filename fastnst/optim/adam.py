@@ -1,0 +1,86 @@
+"""Adam for one image. ``torch.optim.Adam`` gives the same image, but constructing it imports PyTorch's compiler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 2**20  # values of an image that are updated at a time, to keep temporaries of large images small
+
+
+class Adam:
+    """Algorithm 1 of Kingma and Ba, "Adam", 2015, for one image.
+
+    Args:
+        image: the tensor that :meth:`step` will update in place; it gives shape, dtype and device of the moments.
+        learning_rate: factor of each step.
+        betas: decay rates of the two moments.
+        epsilon: term added to the denominator.
+        unit: factor of the gradients, a power of two, that keeps their squares in range; it does not change the steps.
+    """
+
+    carried: tuple[str, ...] = ("mean", "square", "count")
+    """The entries of the state that an image of another size can start from: see :func:`resize_state`."""
+
+    def __init__(
+        self,
+        image: Tensor,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        unit: float = 1.0,
+    ) -> None:
+        self.learning_rate, self.betas, self.epsilon, self.unit = learning_rate, betas, epsilon * unit, unit
+        self.mean = torch.zeros_like(image)
+        self.square = torch.zeros_like(image)
+        self.count = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, tensors not copied."""
+        return {"mean": self.mean, "square": self.square, "count": self.count, "learning_rate": self.learning_rate}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy a state or the ``carried`` part of one; an empty one changes nothing."""
+        if "mean" in state:
+            self.mean.copy_(state["mean"])
+            self.square.copy_(state["square"])
+            self.count = state["count"]
+        self.learning_rate = state.get("learning_rate", self.learning_rate)
+
+    def step(self, image: Tensor, gradient: Tensor) -> None:
+        """Update ``image`` in place, given its gradient."""
+        self.count += 1
+        self.update(image, gradient, *self.factors(self.count))
+
+    def factors(self, count: int) -> tuple[float, float]:
+        """The bias-corrected learning rate and the root of the bias of the second moment at step ``count``, from 1."""
+        first, second = self.betas
+        return self.learning_rate / (1 - first**count), math.sqrt(1 - second**count)
+
+    def update(self, image: Tensor, gradient: Tensor, rate: float | Tensor, bias: float | Tensor) -> None:
+        """Take one step with the given :meth:`factors`, numbers or tensors ``[]`` on the device of the image."""
+        first, second = self.betas
+        parts = (x.view(-1).split(CHUNK) for x in (image, gradient.contiguous(), self.mean, self.square))
+        for pixels, grad, mean, square in zip(*parts, strict=True):
+            if self.unit != 1:
+                grad = grad * self.unit
+            mean.lerp_(grad, 1 - first)
+            square.mul_(second).addcmul_(grad, grad, value=1 - second)
+            root = square.sqrt().div_(bias).add_(self.epsilon)
+            pixels.sub_((mean * rate).div_(root))
+
+
+def resize_state(state: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
+    """The ``carried`` state of :class:`Adam` for an image of another size.
+
+    As style-transfer-pytorch does, the first moment is interpolated bicubically, the second bilinearly, which keeps it
+    non-negative.
+    """
+    modes = {"mean": "bicubic", "square": "bilinear"}
+    tensors = {name: F.interpolate(state[name], (height, width), mode=modes[name]) for name in modes if name in state}
+    return {**state, **tensors}

@@ -1,0 +1,129 @@
+"""L-BFGS for one image: one evaluation and one update per step, no line search, the history in one buffer.
+
+Nocedal and Wright, "Numerical Optimization", 2006, algorithm 7.4 (two-loop recursion), with the initial Hessian scaled
+by s.y / y.y (eq. 7.20). As in neural-style, a step has the full length of the direction times the learning rate. An
+update takes as long as reading the history twice (docs/experiments/lbfgs.md). A history in bfloat16 is widened one
+vector at a time; all arithmetic uses the precision of the image.
+
+The first step has no curvature to use. Implementations commonly scale it to a total change of 1, spread over a million
+pixels; the curvature measured from so small a change is a poor estimate, and with bfloat16 features it is lost in
+rounding. Here the mean change of a pixel in the first step is ``FIRST_CHANGE`` gray levels of 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FIRST_CHANGE = 4.0
+# No step changes a pixel by more than this on average: the losses are of fourth order, and where they are nearly linear
+# the direction can be a thousand times too long.
+MOST_CHANGE = 8.0
+# A pair (s, y) is used only if its curvature s.y exceeds this times y.y.
+LEAST_CURVATURE = 1e-10
+
+
+class LBFGS:
+    """L-BFGS for one image.
+
+    Args:
+        image: the tensor that :meth:`step` will update in place; it gives shape, dtype and device of the buffers.
+        learning_rate: factor of each step.
+        history: number of pairs kept; memory is ``2 * history`` images of ``dtype`` and three of the image's.
+        dtype: of the pairs kept; None: the image's.
+    """
+
+    def __init__(
+        self, image: Tensor, learning_rate: float = 1.0, history: int = 20, dtype: torch.dtype | None = None
+    ) -> None:
+        self.learning_rate = learning_rate
+        # s and y: the changes of the image and of the gradient. Not zeroed: rows never written take no memory.
+        self.pairs = image.new_empty(history, 2, image.numel(), dtype=dtype or image.dtype)
+        self.wide = image.new_empty(image.numel() if self.pairs.dtype != image.dtype else 0)
+        self.curvatures: list[float] = [0.0] * history  # s.y
+        self.count = 0  # pairs stored so far; the newest is at (count - 1) % history
+        self.scale = 1.0
+        self.gradient: Tensor | None = None
+        self.direction: Tensor | None = None
+
+    @property
+    def used(self) -> list[int]:
+        """The slots of the pairs in use, newest first."""
+        history = len(self.curvatures)
+        written = [i % history for i in range(self.count - 1, max(self.count - history, 0) - 1, -1)]
+        return [slot for slot in written if self.curvatures[slot] > 0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, tensors not copied; of the history only the pairs in use."""
+        known = {"gradient": self.gradient, "direction": self.direction}
+        return {
+            **{f"pair{slot}": self.pairs[slot] for slot in self.used},
+            **{name: tensor for name, tensor in known.items() if tensor is not None},
+            "curvatures": self.curvatures,
+            "count": self.count,
+            "scale": self.scale,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy a state; an empty one changes nothing."""
+        if "curvatures" not in state:
+            return
+        self.curvatures, self.count, self.scale = list(state["curvatures"]), state["count"], state["scale"]
+        for slot in self.used:
+            self.pairs[slot].copy_(state[f"pair{slot}"])
+        if "gradient" in state:
+            self.gradient = state["gradient"].to(self.pairs.device, copy=True)
+            self.direction = state["direction"].to(self.pairs.device, copy=True)
+
+    @torch.no_grad()
+    def step(self, image: Tensor, gradient: Tensor) -> None:
+        """Update ``image`` in place, given its gradient."""
+        flat = gradient.reshape(-1)
+        if self.gradient is None or self.direction is None:
+            self.gradient, self.direction = flat.clone(), flat.neg()
+            size = flat.abs().mean()
+            factor = torch.where(size > 0, self.learning_rate * FIRST_CHANGE / size, 0.0)
+        else:
+            self._store_pair(flat, self.gradient, self.direction)
+            self.gradient.copy_(flat)
+            self._compute_direction(flat, self.direction)
+            size = self.direction.abs().mean()
+            factor = (MOST_CHANGE / size).clamp_(max=self.learning_rate)
+        image.view(-1).add_(self.direction.mul_(factor))
+
+    def _store_pair(self, flat: Tensor, gradient: Tensor, change: Tensor) -> None:
+        """Store the last change of the image and the change of the gradient that it caused."""
+        slot = self.count % len(self.curvatures)
+        self.pairs[slot, 0].copy_(change)
+        self.pairs[slot, 1].copy_(gradient.neg_().add_(flat))
+        # Computed from the pair as it is stored: rounding must not turn the sign of the curvature.
+        y = gradient.copy_(self.pairs[slot, 1])
+        # The only synchronization with the device in a step: the host decides whether the pair is used.
+        curvature, square = torch.stack((self._vector(slot, 0).dot(y), y.dot(y))).tolist()
+        if curvature > LEAST_CURVATURE * square and square > 0:
+            self.curvatures[slot] = curvature
+            self.scale = curvature / square
+            self.count += 1
+        elif self.count >= len(self.curvatures):
+            # The old pair of this slot is overwritten and the new one is not used.
+            self.curvatures[slot] = 0.0
+
+    def _compute_direction(self, flat: Tensor, direction: Tensor) -> None:
+        """The two-loop recursion: direction = -H gradient."""
+        torch.neg(flat, out=direction)
+        used, alphas = self.used, {}
+        for slot in used:
+            alphas[slot] = self._vector(slot, 0).dot(direction).div_(self.curvatures[slot])
+            direction.addcmul_(self._vector(slot, 1), alphas[slot], value=-1)
+        direction.mul_(self.scale)
+        for slot in reversed(used):
+            beta = self._vector(slot, 1).dot(direction).div_(self.curvatures[slot])
+            direction.addcmul_(self._vector(slot, 0), alphas[slot].sub_(beta))
+
+    def _vector(self, slot: int, which: int) -> Tensor:
+        """s (0) or y (1) of a pair in the image's precision; valid until the next call."""
+        vector = self.pairs[slot, which]
+        return vector if vector.dtype == self.wide.dtype else self.wide.copy_(vector)

@@ -1,0 +1,9 @@
+"""From pictures and settings to a styled picture."""
+
+from __future__ import annotations
+
+from fastnst.run.planning import Plan, plan
+from fastnst.run.result import Result
+from fastnst.run.stylizer import Stylizer, stylize
+
+__all__ = ["Plan", "Result", "Stylizer", "plan", "stylize"]

@@ -1,0 +1,155 @@
+"""The memory that a run needs, counted from its layers and fitted to measured runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fastnst.config.settings import Settings
+from fastnst.files import ASSETS
+from fastnst.network.fusion import FusionPlan
+from fastnst.network.vgg import Layer
+from fastnst.strips.spill import IN_MEMORY
+
+# Workspace of one thread of the Winograd convolution, at most: see csrc/cpu/winograd_impl.h.
+WORKSPACE = 14 * 2**20
+# Images besides the history of L-BFGS: content, style, start, image, last good image, gradient, temporaries.
+IMAGES = {"adam": 10, "lbfgs": 13}
+# With strips, besides the style: content, image, last good image, gradient, moments or temporaries of L-BFGS.
+STRIP_IMAGES = {"adam": 6, "lbfgs": 11}
+CARRIED = 5  # rows of a layer that are kept in addition to its strip
+# Fitted to runs by bench/e2e/plan_fit.py, which writes the file.
+FITTED = json.loads((ASSETS / "plan.json").read_text())
+MODEL: Mapping[str, float] = FITTED["memory"]
+
+
+@dataclass(frozen=True)
+class MemoryTerms:
+    """The terms of the memory model in bytes: ``maps`` and ``images`` have a fitted factor, ``exact`` has none.
+
+    ``direct`` is 1 for PyTorch's convolutions, which have an overhead of their own, and 0 for Winograd.
+    """
+
+    maps: int
+    images: int
+    exact: int
+    direct: int
+
+    def bytes(self, model: Mapping[str, float]) -> int:
+        """The peak of the process: that of the run or, at small sizes, that of reading the weights."""
+        held = model["base"] + model["direct"] * self.direct + self.exact
+        held += model["maps"] * self.maps + model["images"] * self.images
+        return int(max(held, model["loading"]))
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One scale of a run, as the memory model sees it.
+
+    Masks, further styles and their statistics are small and not counted.
+
+    Attributes:
+        chain: the layers of the network.
+        height, width: of the image.
+        dtype: of the features.
+        settings: of the scale; ``convolution`` is resolved, ``"auto"`` counts as ``"direct"``, which needs more.
+    """
+
+    chain: Sequence[Layer]
+    height: int
+    width: int
+    dtype: torch.dtype
+    settings: Settings
+
+    def replace(self, **changes: object) -> Workload:
+        """This workload with other settings."""
+        return dataclasses.replace(self, settings=self.settings.replace(**changes))
+
+    def bytes(self) -> int:
+        """The peak of the process in bytes if images are evaluated whole."""
+        return self.terms().bytes(MODEL)
+
+    def strip_bytes(self, rows: int) -> int:
+        """The peak of the process in bytes with strips of ``rows``."""
+        return self.strip_terms(rows).bytes(MODEL)
+
+    def terms(self) -> MemoryTerms:
+        """The terms if images are evaluated whole."""
+        settings, itemsize = self.settings, self.dtype.itemsize
+        winograd = settings.convolution == "winograd"
+        channels = [3, *(layer.channels for layer in self.chain)]
+        convs = [(c, layer) for c, layer in zip(channels, self.chain, strict=False) if layer.kind == "conv"]
+        exact = sum(9 * c * layer.channels * itemsize for c, layer in convs)
+        if winograd:
+            exact += WORKSPACE * torch.get_num_threads()
+        if settings.optimizer == "lbfgs":
+            pairs = min(_most(settings.history), _most(settings.steps))
+            exact += pairs * (
+                self._image // self._width * 4 if settings.history_dtype == "bfloat16" else 2 * self._image
+            )
+        images = IMAGES[settings.optimizer] + (settings.average > 0)
+        maps = _most_maps(self.chain, self.height, self.width, itemsize, settings)
+        return MemoryTerms(maps, images * self._image, exact, int(not winograd))
+
+    def strip_terms(self, rows: int) -> MemoryTerms:
+        """The terms with strips of ``rows``: see :class:`fastnst.strips.objective.StripObjective`."""
+        settings, whole = self.settings, self.terms()
+        longest = max(self.height, self.width)
+        style = (settings.style_scale if settings.style_size is None else settings.style_size / longest) ** 2
+        images = STRIP_IMAGES[settings.optimizer] + style + (settings.average > 0)
+        exact = whole.exact + int(images * self._image) + 2 * IN_MEMORY
+        maps = _strip_maps(self.chain, rows, self.width, self.dtype.itemsize)
+        return dataclasses.replace(whole, maps=maps, images=0, exact=exact)
+
+    @property
+    def _width(self) -> int:
+        """Bytes of a value of an image."""
+        return 8 if self.dtype == torch.float64 else 4
+
+    @property
+    def _image(self) -> int:
+        """Bytes of an image."""
+        return 3 * self.height * self.width * self._width
+
+
+def _most(counts: int | tuple[int, ...]) -> int:
+    return max(counts) if isinstance(counts, tuple) else counts
+
+
+def _strip_maps(chain: Sequence[Layer], rows: int, width: int, itemsize: int) -> int:
+    """Bytes of a strip's maps: the input of every convolution, and three maps of the largest layer for the backward."""
+    sizes = [layer.channels * (rows // layer.stride + CARRIED) * (width // layer.stride) * itemsize for layer in chain]
+    return sum(size for size, layer in zip(sizes, chain, strict=True) if layer.kind == "relu") + 3 * max(sizes)
+
+
+def _most_maps(chain: Sequence[Layer], height: int, width: int, itemsize: int, settings: Settings) -> int:
+    """Bytes of the maps that exist at once, at most: those that the forward pass keeps, the gradients above and below
+    one layer in the backward pass, and the content targets. See :mod:`fastnst.objective.engines`."""
+    observed, winograd = frozenset(settings.layer_names()), settings.convolution == "winograd"
+    plan = FusionPlan(tuple(chain), observed, settings.pooling, winograd, whole_gradients=settings.normalize_gradients)
+
+    def size(layer: Layer, itemsize: int = itemsize) -> int:
+        return layer.channels * (height // layer.stride) * (width // layer.stride) * itemsize
+
+    recomputes_first = plan.recomputes_first()
+    kept = most = 0
+    below = 3 * height * width * itemsize
+    for i, layer in enumerate(chain):
+        out = size(layer)
+        if plan.releases_relu(i + 1):
+            kept += size(chain[i + 1], 1)
+        elif (layer.name in observed or layer.kind == "relu") and not (recomputes_first and i == 1):
+            kept += out
+        if layer.kind == "conv":
+            above = size(chain[i + 2]) if plan.fuses_pool(i) else out
+            # The first map and its gradient are computed in thirds.
+            sides = above + (2 * below // 3 if recomputes_first and i == 2 else below)
+            most = max(most, kept + (0 if recomputes_first and i == 0 else sides))
+        elif layer.kind == "pool" and plan.is_window(i):
+            most = max(most, kept + out + below)
+        below = out
+    return most + sum(size(layer) for layer in chain if layer.name in dict(settings.content_layers))

@@ -1,0 +1,111 @@
+"""What the runs of a :class:`fastnst.Stylizer` share: the network on its device, sizes, and style targets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastnst import images, process, weights
+from fastnst.config.resolve import choose_convolution, choose_device, choose_precision
+from fastnst.config.settings import Settings
+from fastnst.digests import digest
+from fastnst.distributed import SINGLE, Ranks
+from fastnst.errors import WeightsError
+from fastnst.network.feature_scale import warn_of_scale
+from fastnst.network.vgg import VGG, chain_to
+from fastnst.optim.cuda_graph import StepCapture, choose_backend
+from fastnst.run.sizing import Sizing
+from fastnst.run.target_cache import TargetCache
+
+log = logging.getLogger("fastnst")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What settings become on this machine.
+
+    Attributes:
+        settings: the settings as given.
+        chosen: the settings with ``convolution`` resolved.
+        network: the network on its device.
+        weights_name: the name of its weights.
+        ranks: the processes that share each run.
+        sizing: sizes and strips.
+        capture: captures steps as CUDA graphs.
+        targets: style targets of earlier runs.
+    """
+
+    settings: Settings
+    chosen: Settings
+    network: VGG
+    weights_name: str
+    ranks: Ranks
+    sizing: Sizing
+    capture: StepCapture
+    targets: TargetCache
+
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """The dtype of images under optimization: float32, or float64 with that precision."""
+        return torch.float64 if self.network.dtype == torch.float64 else torch.float32
+
+    def pixels(self, picture: Tensor, height: int, width: int) -> Tensor:
+        """A picture in 0..1 as pixels in 0..255 of a given size, in the image's dtype, on the device."""
+        if picture.shape[-2:] != (height, width):
+            picture = images.resize(picture, height, width)
+        return (picture.to(self.image_dtype) * 255).to(self.network.device)
+
+    def weights_digest(self) -> str:
+        """The SHA-256 of the weights in use, rounded to bfloat16 so that it is the same on every device."""
+        network = self.network
+        convs = [x.bfloat16() for pair in network.convs.values() for x in pair]
+        return digest([*convs, network.mean.float(), network.scale.float()], " ".join(network.convs))
+
+
+def set_up(settings: Settings, ranks: Ranks = SINGLE) -> Setup:
+    """Load the network that the settings name, onto the device that they name.
+
+    Raises UsageError and WeightsError for settings that cannot be met on this machine.
+    """
+    device = choose_device(settings.device)
+    capture = StepCapture(choose_backend(settings.graph, device))
+    process.release_memory()
+    dtype = choose_precision(settings.precision, device)
+    winograd = choose_convolution(settings.convolution, device, dtype)
+    chosen = settings.replace(convolution="winograd" if winograd else "direct")
+    network, name = _load_network(settings, device, dtype, winograd)
+    warn_of_scale(network, settings)
+    sizing = Sizing(network, chosen, ranks)
+    return Setup(settings, chosen, network, name, ranks, sizing, capture, TargetCache())
+
+
+def _load_network(settings: Settings, device: torch.device, dtype: torch.dtype, winograd: bool) -> tuple[VGG, str]:
+    names = settings.layer_names()
+    if settings.weights is None and settings.arch == "vgg16":
+        _check_bundled_serves(names)
+        log.warning("no VGG-16 weights given: using the same layers of the bundled VGG-19 (--weights takes others)")
+    loaded = weights.load(settings.weights, default_arch=settings.arch)
+    network = VGG(
+        loaded,
+        names,
+        pooling=settings.pooling,
+        padding=settings.padding,
+        device=device,
+        dtype=dtype,
+        winograd=winograd,
+    )
+    return network, loaded.name
+
+
+def _check_bundled_serves(names: Sequence[str]) -> None:
+    """Raise WeightsError if the bundled VGG-19 cannot replace VGG-16: the networks differ after conv3_3."""
+    chain = chain_to("vgg16", names)
+    if chain != chain_to("vgg19", names):
+        raise WeightsError(
+            f"layer {chain[-1].name} of VGG-16 has no equal in the bundled VGG-19: give VGG-16 weights "
+            "(--weights vgg16-torchvision or a file), or layers up to relu3_3"
+        )

@@ -1,0 +1,87 @@
+"""The sizes of a run on this machine: each scale, and the rows of strips that fit into memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from fastnst.config.settings import Settings
+from fastnst.distributed import SINGLE, Ranks
+from fastnst.network.vgg import VGG, check_size
+from fastnst.run import memory_limits
+from fastnst.run.memory_model import Workload
+from fastnst.run.scales import shrinks
+from fastnst.strips.layout import receptive_offset
+
+log = logging.getLogger("fastnst")
+
+
+class Sizing:
+    """Checks sizes against network and memory, and chooses the rows of strips.
+
+    Rows that memory chose are recorded by width and height and used again, since other rows round differently.
+
+    Args:
+        network: gives the layers, the dtype and the device.
+        settings: the settings of the run, with ``convolution`` resolved.
+        ranks: the processes that share the run.
+    """
+
+    def __init__(self, network: VGG, settings: Settings, ranks: Ranks = SINGLE) -> None:
+        self.network, self.settings, self.ranks = network, settings, ranks
+        self.recorded: dict[str, int] = dict(settings.tiles) if isinstance(settings.tiles, tuple) else {}
+
+    def check(self, height: int, width: int) -> None:
+        """Raise UsageError if the network is too deep for this size, OutOfMemoryError if memory is too small."""
+        check_size(self.network.chain, height, width)
+        self.rows(height, width, len(shrinks(height, width, self.settings)))
+
+    def rows(self, height: int, width: int, scale: int) -> int | None:
+        """The rows of a strip at this size in scale ``scale``, from 1; None if the image is evaluated whole."""
+        settings, size = self.settings.at(scale), f"{width}x{height}"
+        if not self.by_memory:
+            return memory_limits.choose_rows(self._workload(height, width, settings), self.network.device)
+        recorded = self.recorded.get(size)
+        if recorded is not None and self._fits(recorded, height, width, settings):
+            return recorded
+        tiles = "on" if settings.tiles == "on" or self.ranks_for(height) is not SINGLE else "auto"
+        work = self._workload(height, width, settings.replace(tiles=tiles))
+        found = memory_limits.choose_rows(work, self.network.device)
+        if recorded is not None and found is not None:
+            message = "%s: strips of %d rows do not fit any more; using %d rows, so pixels may differ by rounding"
+            log.warning(message, size, recorded, found)
+        if found is not None:
+            self.recorded[size] = found
+        return found
+
+    def record(self, strips: Mapping[str, int]) -> None:
+        """Use the rows of strips that a checkpoint recorded."""
+        if self.by_memory:
+            self.recorded |= strips
+
+    def with_strips(self, settings: Settings) -> Settings:
+        """The settings with the recorded strips as ``tiles``: they give the same pixels again."""
+        if not (self.by_memory and self.recorded):
+            return settings
+        return settings.replace(tiles=tuple(self.recorded.items()))
+
+    @property
+    def by_memory(self) -> bool:
+        """Whether the rows of strips depend on the free memory."""
+        return self.settings.tiles != "off" and not isinstance(self.settings.tiles, int)
+
+    def ranks_for(self, height: int) -> Ranks:
+        """The ranks that share an image of this height: all, or this one alone if sharing does not pay."""
+        offset = receptive_offset(self.network, self.network.chain)
+        return self.ranks if self.ranks.splits(height, offset) else SINGLE
+
+    def out_of_memory(self, size: tuple[int, int], scale: int) -> memory_limits.OutOfMemoryError:
+        """The error for a run at this size in which an allocation failed."""
+        rows = self.rows(*size, scale)
+        return memory_limits.failed(self._workload(*size, self.settings.at(scale)), self.network.device, rows)
+
+    def _fits(self, rows: int, height: int, width: int, settings: Settings) -> bool:
+        return memory_limits.fits(self._workload(height, width, settings), rows, self.network.device)
+
+    def _workload(self, height: int, width: int, settings: Settings) -> Workload:
+        return Workload(self.network.chain, height, width, self.network.dtype, settings)

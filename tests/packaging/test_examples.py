@@ -1,0 +1,126 @@
+"""The programs of examples/, run with small pictures on the CPU."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+NOTEBOOK = EXAMPLES / "picture.ipynb"
+
+if not EXAMPLES.exists():
+    pytest.skip("needs a checkout", allow_module_level=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with photographs in photos/ and a painting."""
+    from fastnst import images
+
+    monkeypatch.chdir(tmp_path)
+    small = {
+        name: images.load(ROOT / "fastnst" / "assets" / f"demo_{name}.jpg", crop=(64, 80))
+        for name in ("photo", "painting")
+    }
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        images.save(tmp_path / "photos" / name, small["photo"].pixels)
+    images.save(tmp_path / "painting.png", small["painting"].pixels)
+    return tmp_path
+
+
+def run(folder: Path, *words: str) -> str:
+    """Run a Python program in the folder and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_has_a_test() -> None:
+    tested = {"picture.ipynb", "ops_in_training.py", "custom_style_loss.py", "several_gpus.py", "folder_job.py"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")} == tested
+
+
+def test_training_lowers_the_loss(folder: Path) -> None:
+    small = ("photos/a.png", "painting.png", "--size", "64", "--steps", "21")
+    printed = run(folder, str(EXAMPLES / "ops_in_training.py"), *small)
+    losses = [float(line.rpartition(" ")[2]) for line in printed.splitlines()]
+    assert losses[-1] < losses[0]
+    assert (folder / "trained.png").exists()
+
+
+def test_custom_style_loss_runs(folder: Path) -> None:
+    small = ("photos/a.png", "painting.png", "--size", "64", "--steps", "2")
+    assert run(folder, str(EXAMPLES / "custom_style_loss.py"), *small).strip() == "skewed.png"
+    assert (folder / "skewed.png").exists()
+
+
+def test_folder_job_makes_each_picture_once(folder: Path) -> None:
+    (folder / "photos" / "broken.png").write_bytes(b"no picture")
+    job = [str(EXAMPLES / "folder_job.py"), "photos", "painting.png", "--size", "64", "--steps", "2"]
+    done = subprocess.run(
+        [sys.executable, *job], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "broken.png" in done.stderr
+    assert sorted(path.name for path in (folder / "styled").glob("*.png")) == ["a.png", "b.png"]
+    assert not list((folder / "styled").glob("*.ckpt"))
+    (folder / "photos" / "broken.png").unlink()
+    assert run(folder, *job).count("done before") == 2
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_several_gpus_runs_on_the_cpu(folder: Path, ranks: int) -> None:
+    small = ("photos/a.png", "painting.png", "--size", "64", "--steps", "1", "--output", "large.png", "--device", "cpu")
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2") if ranks == 2 else ()
+    assert "large.png" in run(folder, *launch, str(EXAMPLES / "several_gpus.py"), *small)
+    assert (folder / "large.png").exists()
+
+
+def cells() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(NOTEBOOK.read_text())["cells"]
+    return found
+
+
+def test_the_notebook_has_no_outputs() -> None:
+    for cell in cells():
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+
+
+def test_the_notebook_runs_and_shows_its_pictures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTNST_EXAMPLE_SIZE", "64")
+    monkeypatch.setenv("FASTNST_EXAMPLE_STEPS", "2")
+    space: dict[str, Any] = {"__name__": "__main__"}
+    shown = [run_cell("".join(cell["source"]), space) for cell in cells() if cell["cell_type"] == "code"]
+    assert len(shown) == 6
+    pictures = [value._repr_png_() for value in shown if hasattr(value, "image")]
+    assert len(pictures) == 2
+    assert all(png.startswith(b"\x89PNG\r\n") for png in pictures)
+    assert Path("picture.png").exists()
+
+
+def run_cell(source: str, space: dict[str, Any]) -> Any:
+    """Run a cell as a notebook does; returns the value of its last line if that is an expression."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "cell", "exec"), space)
+    if not isinstance(last, ast.Expr):
+        return None
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), space)

@@ -1,0 +1,1 @@
+"""Scripts that make shipped files and check builds; run as ``python -m tools.NAME``."""
