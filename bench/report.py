@@ -29,6 +29,7 @@ TABLES: Mapping[str, Tables] = {
     "parity": parity.tables,
     "plan_check": plan_check.tables,
     "race": race_report.tables,
+    "race_sets": race_report.tables,
     "race_sizes": race_report.tables,
     "ranks": scaling.tables,
     "scaling": scaling_pixels.tables,

@@ -21,6 +21,7 @@ except ImportError as error:
 torch.ops.fastnst.cpu_kernels()  # raises for an invalid FASTNST_CPU here rather than inside a parallel loop
 
 CUDA_REMEDY = "Reinstall fastnst where a CUDA toolkit and a CUDA build of torch are found, with FORCE_CUDA=1"
+"""How to get the CUDA kernels: the end of error messages."""
 
 
 def _load_cuda() -> str | None:

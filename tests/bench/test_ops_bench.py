@@ -27,6 +27,7 @@ def _not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("mode", contests.MODES)
 @pytest.mark.parametrize("op", contests.MAKE)
+@pytest.mark.sweep(5)
 def test_every_contender_agrees_with_float64(op: str, mode: str) -> None:
     found = measure(contests.MAKE[op](mode, 3 if op == "total_variation" else 16, 12), rounds=2)
     assert set(found) == set(contests.NAMES)

@@ -13,6 +13,7 @@ from fastnst.objective.whole import Objective
 
 
 @pytest.mark.parametrize("loss", ["gram", "sliced"])
+@pytest.mark.sweep(2)
 def test_a_gradient_that_is_wrong_is_not_timed(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style_losses, "SIDE", 32)
     style_losses.check(loss)

@@ -276,6 +276,7 @@ def test_a_preset_whose_weights_are_not_available(run: Run, here: Path, content:
 
 
 @pytest.mark.parametrize("size", [1500, 10**5, 10**6])
+@pytest.mark.sweep(3)
 def test_out_of_memory_says_a_size_that_does_fit(
     run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:

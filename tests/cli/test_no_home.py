@@ -39,7 +39,7 @@ sys.exit(main())
     ],
     ids=" ".join,
 )
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(3)
 def test_every_command_works_without_a_home(here: Path, words: tuple[str, ...]) -> None:
     (here / "in").mkdir()
     for name in ("a.png", "b.png", "in/content_1.png", "in/style_1.png"):

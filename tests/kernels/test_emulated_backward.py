@@ -73,7 +73,7 @@ def test_a_layer_of_the_vgg_shapes_equals_float64(
 
 
 @pytest.mark.parametrize("part", range(10))
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(5)
 def test_random_configurations_equal_float64(module: Any, part: int) -> None:
     rng = np.random.default_rng(200 + part)
     for _ in range(20):
@@ -163,6 +163,7 @@ def test_a_value_that_is_not_finite_propagates(
 
 
 @pytest.mark.parametrize("batch", [65535, 65536, 70001])
+@pytest.mark.sweep(3)
 def test_a_batch_may_be_larger_than_the_short_axes_of_a_grid(device: Device, batch: int) -> None:
     by = np.arange(batch, dtype=np.float32).reshape(batch, 1, 1)
     packed = device.output("packed", by.shape, "float32")
@@ -201,6 +202,7 @@ def test_addresses_beyond_two_to_the_31_elements(device: Device, dtype: str, sim
 @pytest.mark.parametrize("dtype", TENSOR_CORES)
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @pytest.mark.parametrize(("channels", "positions"), VGG[:4])
+@pytest.mark.sweep(5)
 def test_traffic_and_products_are_minimal(module: Any, channels: int, positions: int, layout: str, dtype: str) -> None:
     device = Device(module, counting=True)
     rng = np.random.default_rng(5)

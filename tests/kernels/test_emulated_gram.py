@@ -60,7 +60,7 @@ def test_style_loss_of_the_vgg_shapes_equals_float64(
 
 
 @pytest.mark.parametrize("part", range(10))
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(5)
 def test_random_configurations_equal_float64(module: Any, part: int) -> None:
     rng = np.random.default_rng(100 + part)
     for _ in range(35):
@@ -78,6 +78,7 @@ def test_random_configurations_equal_float64(module: Any, part: int) -> None:
 
 @pytest.mark.parametrize(("channels", "positions", "splits"), [(64, 4096, 50), (128, 2560, 20), (24, 1344, 17)])
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "offset"])
+@pytest.mark.sweep(4)
 def test_bits_do_not_depend_on_the_schedule(
     module: Any, channels: int, positions: int, splits: int, layout: str
 ) -> None:
@@ -230,6 +231,7 @@ def products(channels: int, positions: int, dtype: str) -> int:
 @pytest.mark.parametrize("dtype", TENSOR_CORES)
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @vgg
+@pytest.mark.sweep(7)
 def test_traffic_and_products_are_minimal(
     module: Any, channels: int, positions: int, layout: str, dtype: str, bias: bool
 ) -> None:

@@ -185,6 +185,7 @@ def outcomes(module, tmp_path_factory):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.sweep(3)
 def test_kernel_as_it_is_passes(outcomes, driver):
     assert outcomes[driver].result() == "right"
 

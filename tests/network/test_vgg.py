@@ -43,6 +43,7 @@ def test_networks_have_their_number_of_convolutions(arch: str, count: int, last:
 @pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
 @pytest.mark.parametrize("arch", ["vgg16", "vgg19"])
+@pytest.mark.sweep(5)
 def test_features_equal_those_of_ordinary_modules(
     bundled64: Weights, vgg16_64: Weights, arch: str, pooling: str, padding: str
 ) -> None:

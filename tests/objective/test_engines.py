@@ -84,7 +84,7 @@ def test_engines_agree(bundled64: Weights, layers: str, pooling: str, padding: s
 @pytest.mark.parametrize("other", ENGINES)
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (4 * 9, 16)])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
-@pytest.mark.sweep(5)
+@pytest.mark.sweep(7)
 def test_engines_agree_down_to_maps_of_one_pixel(
     bundled64: Weights, pooling: str, size: tuple[int, int], other: type[PlainEngine]
 ) -> None:

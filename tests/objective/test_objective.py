@@ -91,6 +91,7 @@ def as_parts(losses: Losses) -> dict[tuple[str, str], float]:
 @pytest.mark.parametrize("preset", ["default", "johnson", "gatys", "tutorial"])
 @pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
+@pytest.mark.sweep(5)
 def test_gradient_matches_autograd(bundled64: Weights, pooling: str, padding: str, preset: str) -> None:
     layers = {} if preset == "tutorial" else MIDDLE
     check_against_autograd(
@@ -123,6 +124,7 @@ OBSERVED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
 @pytest.mark.parametrize("layers", OBSERVED)
+@pytest.mark.sweep(4)
 def test_gradient_matches_autograd_for_losses(bundled64: Weights, layers: str, pooling: str) -> None:
     check_against_autograd(bundled64, Settings(pooling=pooling, padding="replicate", **OBSERVED[layers]))
     check_against_autograd(bundled64, Settings(pooling=pooling, **OBSERVED[layers]), size=(18, 17))
@@ -147,6 +149,7 @@ def test_gradient_matches_autograd_to_the_deepest_layer_at_odd_and_smallest_size
 @pytest.mark.parametrize("size", [(4, 4), (4, 5), (7, 4), (9, 31), (32, 24)])
 @pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
+@pytest.mark.sweep(4)
 def test_gradient_matches_autograd_at_odd_and_smallest_sizes(
     bundled64: Weights, pooling: str, padding: str, size: tuple[int, int]
 ) -> None:

@@ -22,6 +22,7 @@ def _fresh_compiler() -> Iterator[None]:
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
 @pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+@pytest.mark.sweep(5)
 def test_compiled_equals_eager_with_gradients(case: Case, layout: Callable[[Tensor], Tensor]) -> None:
     t = case.tensors((2, 5, 6, 7), torch.float32)
     t["x"] = layout(t["x"])

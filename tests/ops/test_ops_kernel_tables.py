@@ -28,7 +28,7 @@ def serves(table: str) -> bool:
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(3)
 def test_every_kernel_table_keeps_the_bounds(table: str) -> None:
     if not serves(table):
         pytest.skip(f"this processor has no {table}")

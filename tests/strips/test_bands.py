@@ -99,7 +99,7 @@ def sweep(network: VGG, names: tuple[str, ...], image: Tensor, rows: int, count:
         (641, 200, 4, (*MIXED, "relu4_1"), "l2", "replicate", torch.float64, False),
     ],
 )
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(5)
 def test_bands_give_the_features_and_gradient_of_the_whole_picture(
     bundled64: Weights,
     bundled: Weights,

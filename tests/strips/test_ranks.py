@@ -69,6 +69,7 @@ def test_a_rank_that_hangs_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["late", "gone"])
+@pytest.mark.sweep(2)
 def test_a_rank_that_does_not_send_is_named(tmp_path: Path, what: str) -> None:
     process = torchrun(2, RANK_RUN, what, tmp_path, FASTNST_RANK_TIMEOUT="3")
     process.communicate(timeout=60)
@@ -86,7 +87,7 @@ RUN = (
     "--scales",
     "1",
     "--steps",
-    "8",
+    "4",
     "--precision",
     "float64",
     "--optimizer",
@@ -107,6 +108,7 @@ def pictures(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_a_run_whose_rank_is_killed_resumes_to_the_same_bits(tmp_path: Path, pictures: tuple[Path, Path]) -> None:
     command = ("-m", "fastnst", "stylize", *pictures, *RUN, *SHALLOW)
     finish(torchrun(2, *command, "-o", tmp_path / "whole.tif"))

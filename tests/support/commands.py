@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fastnst.cli import main
@@ -28,6 +30,16 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("FASTNST_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def ended_processes() -> Iterator[None]:
+    """Kill the runs that a failed test has left: they would take time from the others for ever."""
+    yield
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "fastnst" in " ".join(child.cmdline()):
+                child.kill()
 
 
 @pytest.fixture
