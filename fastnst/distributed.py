@@ -172,12 +172,15 @@ SINGLE = Ranks()
 
 
 @contextmanager
-def from_torchrun(device: str = "cpu") -> Iterator[Ranks]:
+def from_torchrun(device: str | torch.device = "cpu") -> Iterator[Ranks]:
     """A context with the ranks that ``torchrun`` started, or with a single process without it.
+
+    Args:
+        device: of the run, as in the setting of this name.
 
     Raises UsageError for an invalid timeout, FastnstError where the ranks cannot connect to each other.
     """
-    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    count, rank, device = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")), str(device)
     if count == 1:
         yield SINGLE
         return

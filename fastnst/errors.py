@@ -7,7 +7,16 @@ from collections.abc import Iterable
 
 
 class FastnstError(Exception):
-    """Base class of the errors of fastnst."""
+    """Base class of the errors of fastnst.
+
+    Example:
+        >>> import fastnst
+        >>> try:
+        ...     fastnst.Settings.from_preset("gatis")
+        ... except fastnst.FastnstError as error:
+        ...     print(error)
+        unknown preset 'gatis', did you mean gatys? (known: default, gatys, johnson, tutorial, crowson, spst)
+    """
 
     exit_code = 1
 

@@ -9,14 +9,11 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastnst.config.presets import Layers
 from fastnst.config.ranges import CHOICES, MAX_ENTRIES, RANGES, SIDE, SIZE, STARTS, TILES, Range
 from fastnst.errors import UsageError, nearest, shown
-
-if TYPE_CHECKING:
-    from fastnst.config.settings import Settings
 
 
 def check_number(name: str, value: object, allowed: Range) -> Any:
@@ -51,41 +48,41 @@ def check_setting(name: str, value: object) -> Any:
     return _CHECKS[name](name, value)
 
 
-def check_together(settings: Settings) -> None:
+def check_together(values: Mapping[str, Any]) -> None:
     """Check settings whose values depend on each other."""
-    if settings.size is not None and settings.crop is not None:
-        raise UsageError(f"size {settings.size} and crop {settings.crop}: give one of the two")
-    if settings.style_size is not None and settings.style_scale != 1:
+    if values["size"] is not None and values["crop"] is not None:
+        raise UsageError(f"size {values['size']} and crop {values['crop']}: give one of the two")
+    if values["style_size"] is not None and values["style_scale"] != 1:
         raise UsageError(
-            f"style_size {settings.style_size} and style_scale {settings.style_scale:g}: give one of the two"
+            f"style_size {values['style_size']} and style_scale {values['style_scale']:g}: give one of the two"
         )
-    _check_scales(settings)
-    if settings.style_weights and not sum(settings.style_weights) > 0:
-        raise UsageError(f"style_weights {settings.style_weights}: expected at least one above zero")
-    if settings.keep_color == "luminance" and settings.match_color != "none":
+    _check_scales(values)
+    if values["style_weights"] and not sum(values["style_weights"]) > 0:
+        raise UsageError(f"style_weights {values['style_weights']}: expected at least one above zero")
+    if values["keep_color"] == "luminance" and values["match_color"] != "none":
         raise UsageError(
-            f"keep_color 'luminance' leaves no colors for match_color {settings.match_color!r}: give one of the two"
+            f"keep_color 'luminance' leaves no colors for match_color {values['match_color']!r}: give one of the two"
         )
-    content = settings.content_weight * sum(weight for _, weight in settings.content_layers)
-    style = settings.style_weight * sum(weight for _, weight in settings.style_layers)
+    content = values["content_weight"] * sum(weight for _, weight in values["content_layers"])
+    style = values["style_weight"] * sum(weight for _, weight in values["style_layers"])
     if content == 0 and style == 0:
         raise UsageError("content and style weights are all zero: there is nothing to optimize")
 
 
-def _check_scales(settings: Settings) -> None:
-    scales = settings.scales
+def _check_scales(values: Mapping[str, Any]) -> None:
+    scales = values["scales"]
     if isinstance(scales, tuple):
         sides = ",".join(map(str, scales))
         if any(a >= b for a, b in itertools.pairwise(scales)):
             raise UsageError(f"scales {sides}: expected increasing sides, the last of them the size of the result")
-        if scales[-1] != (settings.size or settings.crop):
+        if scales[-1] != (values["size"] or values["crop"]):
             raise UsageError(
                 f"scales {sides}: expected the last to be the size or crop, which is "
-                f"{settings.size or settings.crop or 'that of the content'}"
+                f"{values['size'] or values['crop'] or 'that of the content'}"
             )
     count = len(scales) if isinstance(scales, tuple) else scales if isinstance(scales, int) else math.inf
     for name in ("steps", "history"):
-        counts = getattr(settings, name)
+        counts = values[name]
         if isinstance(counts, tuple) and len(counts) > count:
             raise UsageError(f"{name} {','.join(map(str, counts))}: {len(counts)} numbers for {count} scales")
 

@@ -16,10 +16,12 @@ from typing import Any
 
 from fastnst import __version__
 from fastnst.config.settings import Settings, file_settings
-from fastnst.config.toml import FILES, VERSION
 from fastnst.digests import sha256
 
 log = logging.getLogger("fastnst")
+
+VERSION = "fastnst"  # key of the version of fastnst that wrote a file
+FILES = "files"  # key of the files that a picture was made from
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,14 @@ CHOICES: Mapping[str, Sequence[str]] = {
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of numbers from ``least`` to ``most``; ``open`` names the ends that do not belong to it."""
+    """An interval of numbers from ``least`` to ``most``; ``open`` names the ends that do not belong to it.
+
+    Example:
+        >>> str(Range(2, 100))
+        'a whole number of at least 2 and at most 100'
+        >>> 1 in Range(2, 100)
+        False
+    """
 
     least: float
     most: float

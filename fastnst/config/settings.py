@@ -188,7 +188,7 @@ class Settings:
             value = getattr(self, field.name)
             if value is not None or not allows_none(field.name):
                 object.__setattr__(self, field.name, check_setting(field.name, value))
-        check_together(self)
+        check_together(vars(self))
 
     def layer_names(self) -> tuple[str, ...]:
         """The layers of the content and style losses, each once."""

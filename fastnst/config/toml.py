@@ -20,6 +20,7 @@ from typing import Any
 
 from fastnst import __version__
 from fastnst.config.presets import PRESETS
+from fastnst.config.provenance import FILES, VERSION, locate
 from fastnst.config.settings import Settings
 from fastnst.errors import FastnstError, UsageError, nearest, shown
 from fastnst.files import replacing
@@ -30,8 +31,6 @@ else:
     import tomli as tomllib
 
 SUFFIX = ".toml"
-VERSION = "fastnst"  # key of the version of fastnst that wrote a file
-FILES = "files"  # key of the files that a picture was made from
 MAX_BYTES = 1_000_000
 """Largest settings file that is read."""
 _KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
@@ -158,7 +157,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _read_picture(path: Path, preset: str) -> StoredSettings:
     from fastnst import images
-    from fastnst.config.provenance import locate
 
     values = images.read_settings(path)
     if values is None:

@@ -30,7 +30,15 @@ log = logging.getLogger("fastnst")
 
 @dataclass(frozen=True)
 class PairProgress:
-    """The pair in progress: ``number``, counted from 1, of ``count`` pairs to make."""
+    """The pair in progress: ``number``, counted from 1, of ``count`` pairs to make.
+
+    Example:
+        >>> from pathlib import Path
+        >>> pair = Pair(Path("content_1.jpg"), Path("style_2.jpg"), Path("styled/gen_0"))
+        >>> progress = PairProgress(pair, number=1, count=4)
+        >>> f"{progress.number}/{progress.count} {progress.pair.name}"
+        '1/4 content_1 + style_2'
+    """
 
     pair: Pair
     number: int

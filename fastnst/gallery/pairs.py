@@ -31,7 +31,13 @@ _UNSUPPORTED = (
 
 @dataclass(frozen=True)
 class Pair:
-    """A content, a style, and the folder of their result."""
+    """A content, a style, and the folder of their result.
+
+    Example:
+        >>> pair = Pair(Path("content_1.jpg"), Path("style_2.jpg"), Path("styled/gen_0"))
+        >>> pair.name, pair.key
+        ('content_1 + style_2', ('content_1.jpg', 'style_2.jpg'))
+    """
 
     content: Path
     style: Path
@@ -49,7 +55,18 @@ class Pair:
 
 
 def find(directory: Path) -> tuple[list[Path], list[Path]]:
-    """The pictures ``content_*`` and ``style_*`` of a folder in natural order. Raises ImageError if there are none."""
+    """The pictures ``content_*`` and ``style_*`` of a folder in natural order. Raises ImageError if there are none.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from fastnst import images
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("content_1", "content_2", "style_1"):
+        ...         _ = images.save(f"{folder}/{name}.png", torch.rand(3, 32, 32))
+        ...     contents, styles = find(Path(folder))
+        >>> [path.name for path in contents], [path.name for path in styles]
+        (['content_1.png', 'content_2.png'], ['style_1.png'])
+    """
     try:
         named = [path for path in directory.iterdir() if path.name.lower().startswith(("content_", "style_"))]
         names = sorted((path for path in named if path.suffix.lower() in SUFFIXES), key=natural)
@@ -72,7 +89,13 @@ def find(directory: Path) -> tuple[list[Path], list[Path]]:
 
 
 def pair_up(contents: Sequence[Path], styles: Sequence[Path], pairing: str, seed: int) -> list[tuple[Path, Path]]:
-    """The pairs in the order in which they are made; for ``pairing`` see :func:`fastnst.gallery.run`."""
+    """The pairs in the order in which they are made; for ``pairing`` see :func:`fastnst.gallery.run`.
+
+    Example:
+        >>> contents, styles = [Path("content_1.png"), Path("content_2.png")], [Path("style_1.png")]
+        >>> [content.name for content, _ in pair_up(contents, styles, "product", seed=0)]
+        ['content_1.png', 'content_2.png']
+    """
     if pairing not in PAIRINGS:
         raise UsageError(f"unknown pairing {pairing!r}{nearest(pairing, PAIRINGS)} (known: {', '.join(PAIRINGS)})")
     if pairing == "product":

@@ -32,6 +32,18 @@ class Report:
         failed: for each failed pair the reason.
         sheet: the contact sheet; None if no pair is finished.
         stopped: ``"interrupt"`` after Ctrl-C, else None.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from fastnst import Settings, gallery, images
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("content_1", "style_1"):
+        ...         _ = images.save(f"{folder}/{name}.png", torch.rand(3, 64, 64))
+        ...     settings = Settings.from_preset(size=64, steps=1, scales=1)
+        ...     report = gallery.run(folder, Path(folder) / "styled", settings)
+        >>> len(report.made), report.failed, report.sheet.name
+        (1, {}, 'sheet.jpg')
     """
 
     made: list[PairResult] = field(default_factory=list)

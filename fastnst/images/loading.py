@@ -36,6 +36,12 @@ class Picture:
         pixels: float32 ``[1, 3, H, W]``, RGB, sRGB, 0..1, on the CPU.
         alpha: float32 ``[1, 1, H, W]``, 0..1, for :func:`save`; None if the image is opaque.
         path: the file that the image was read from, if any.
+
+    Example:
+        >>> import torch
+        >>> picture = Picture(torch.rand(1, 3, 48, 64))
+        >>> picture.size
+        (48, 64)
     """
 
     pixels: Tensor

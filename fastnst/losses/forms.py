@@ -32,6 +32,11 @@ class StyleForm:
     Attributes:
         gram: ``gram(C, N)`` is the scale of the Gram matrix.
         loss: ``loss(C)`` is the factor of the sum of squared differences.
+
+    Example:
+        >>> form = style_form("gatys")
+        >>> form.gram(64, 100), form.loss(2)
+        (0.01, 0.0625)
     """
 
     gram: Callable[[int, int], float]

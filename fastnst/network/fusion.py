@@ -9,10 +9,8 @@ use this plan.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fastnst.network.vgg import Layer
+from fastnst.network.layer import Layer
 
 TILE_ROWS = 4
 """Rows of one tile of fastnst's convolutions. A strip that begins at a multiple of this has the tiles of the whole map,

@@ -7,7 +7,6 @@ and E. Layers are named as in Gatys et al.: ``conv1_1``, ``relu1_1``, ..., ``poo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from fastnst import ops
 from fastnst.config.layer_names import BLOCKS, CHANNELS, layer_names
 from fastnst.errors import UsageError, WeightsError, nearest
 from fastnst.network.fusion import FusionPlan
+from fastnst.network.layer import Layer
 from fastnst.ops.conv3x3 import conv3x3_backward
 from fastnst.weights import Weights
 
@@ -24,23 +24,6 @@ POOLINGS = ops.reference.POOLS
 PADDINGS = ("zeros", "replicate", "replicate_first")
 """How a convolution's input is padded: with zeros, with the nearest pixel, or with the nearest pixel at the first
 convolution and zeros at all others (``"replicate_first"``), as in style-transfer-pytorch."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer.
-
-    Attributes:
-        name: as ``conv1_1``, ``relu1_1`` or ``pool1``.
-        kind: ``"conv"``, ``"relu"`` or ``"pool"``.
-        channels: of its output.
-        stride: pixels of the image from one position of its output to the next.
-    """
-
-    name: str
-    kind: str
-    channels: int
-    stride: int
 
 
 def layers(arch: str) -> tuple[Layer, ...]:

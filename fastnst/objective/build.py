@@ -9,7 +9,8 @@ from torch import Tensor
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
 from fastnst.losses.forms import content_form, style_form
-from fastnst.network.vgg import VGG, Layer, check_size
+from fastnst.network.layer import Layer
+from fastnst.network.vgg import VGG, check_size
 from fastnst.objective.targets import (
     Region,
     StyleTargets,

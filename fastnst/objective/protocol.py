@@ -11,7 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Losses:
-    """The weighted parts of a loss; ``total`` is the sum of all parts."""
+    """The weighted parts of a loss; ``total`` is the sum of all parts.
+
+    Example:
+        >>> losses = Losses(total=3.0, content={"relu4_2": 1.0}, style={"relu1_1": 1.5}, tv=0.5)
+        >>> losses.style["relu1_1"]
+        1.5
+    """
 
     total: float
     content: Mapping[str, float] = field(default_factory=dict)

@@ -31,6 +31,12 @@ class Region:
         targets: from :func:`style_targets`.
         mask: ``[1, 1, H, W]`` of the image's size, in 0..1, where values in between are soft edges; None: everywhere.
         weight: factor of the region's loss, in addition to the mask's mean.
+
+    Example:
+        >>> import torch
+        >>> region = Region({"relu1_1": (torch.eye(64)[None],)}, mask=torch.ones(1, 1, 48, 64), weight=2.0)
+        >>> region.weight
+        2.0
     """
 
     targets: StyleTargets
@@ -49,6 +55,14 @@ def style_targets(network: VGG, style: Tensor, settings: Settings, mask: Tensor 
 
     Raises:
         UsageError: the picture is too small for the deepest layer, or the mask is zero everywhere at a layer.
+
+    Example:
+        >>> import torch, fastnst
+        >>> settings = fastnst.Settings()
+        >>> network = fastnst.VGG(fastnst.weights.load(), settings.layer_names())
+        >>> targets = style_targets(network, torch.rand(1, 3, 32, 32) * 255, settings)
+        >>> targets["relu1_1"][0].shape
+        torch.Size([1, 64, 64])
     """
     loss, names = chosen_style_loss(settings), styled_layers(settings)
     targets: dict[str, Target] = {}
@@ -68,6 +82,14 @@ def blend(targets: Sequence[StyleTargets], weights: Sequence[float], settings: S
 
     For Gram matrices this is their weighted mean: the weighted sum of the losses to several matrices differs from the
     loss to their mean by a constant. A step therefore costs the same for any number of styles.
+
+    Example:
+        >>> import torch, fastnst
+        >>> settings = fastnst.Settings()
+        >>> network = fastnst.VGG(fastnst.weights.load(), settings.layer_names())
+        >>> first, second = (style_targets(network, torch.rand(1, 3, 32, 32) * 255, settings) for _ in range(2))
+        >>> blend([first, second], [0.25, 0.75], settings)["relu1_1"][0].shape
+        torch.Size([1, 64, 64])
     """
     loss = chosen_style_loss(settings) or StyleLoss()
     if len(targets) == 1:

@@ -49,6 +49,12 @@ def follow_matmul_precision() -> None:
 
     "highest" is 3xTF32, whose error is that of float32; "high" and "medium" are plain TF32. Compiled code keeps the
     precision that was set before it ran.
+
+    Example:
+        >>> torch.set_float32_matmul_precision("high")
+        >>> follow_matmul_precision()
+        >>> torch.set_float32_matmul_precision("highest")
+        >>> follow_matmul_precision()
     """
     global _followed
     if cuda_error is not None or torch.compiler.is_compiling():

@@ -28,6 +28,15 @@ class Step:
         memory: bytes held by the process; on CUDA, the peak of the device.
         retries: how often the step was shortened before it was accepted.
         steps_before: number of steps of the scales before this one.
+
+    Example:
+        >>> import torch, fastnst
+        >>> def watch(step):
+        ...     print(f"{step.step}/{step.steps}", tuple(step.image.shape))
+        >>> photo, painting = torch.rand(3, 64, 64), torch.rand(3, 64, 64)
+        >>> _ = fastnst.stylize(photo, painting, size=64, steps=2, scales=1, callback=watch)
+        1/2 (1, 3, 64, 64)
+        2/2 (1, 3, 64, 64)
     """
 
     scale: int

@@ -12,7 +12,7 @@ import torch
 from fastnst.config.settings import Settings
 from fastnst.files import ASSETS
 from fastnst.network.fusion import FusionPlan
-from fastnst.network.vgg import Layer
+from fastnst.network.layer import Layer
 from fastnst.strips.spill import IN_MEMORY
 
 # Workspace of one thread of the Winograd convolution, at most: see csrc/cpu/winograd_impl.h.

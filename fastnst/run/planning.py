@@ -61,6 +61,12 @@ class Plan:
         available: memory that the device has available for the process; None if unknown.
         seconds: least, expected and most seconds, from loaded pictures to the result.
         remedies: command-line options, each of which makes a run fit that does not.
+
+    Example:
+        >>> import torch, fastnst
+        >>> found = fastnst.plan(torch.rand(3, 64, 64), torch.rand(3, 64, 64), size=64, scales=1)
+        >>> sorted(found.to_dict())[:3]
+        ['available', 'bytes', 'convolution']
     """
 
     scales: tuple[Scale, ...]

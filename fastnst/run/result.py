@@ -35,6 +35,15 @@ class Result:
         stopped: None, or why the run ended early: ``"callback"``, ``"interrupt"``, or ``"stalled"`` if no step reduced
             the loss any more.
         inputs: the files that the picture was made from: ``content``, ``style``, and settings that name a file.
+
+    Example:
+        >>> import tempfile, torch, fastnst
+        >>> result = fastnst.stylize(torch.rand(3, 64, 64), torch.rand(3, 64, 64), size=64, steps=2, scales=1)
+        >>> len(result.trace[0]), result.stopped
+        (2, None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result.save(f"{folder}/out.png").name
+        'out.png'
     """
 
     image: Tensor

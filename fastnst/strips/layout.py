@@ -8,7 +8,8 @@ fastnst's convolutions strips and bands begin at multiples of ``TILE_ROWS``.
 from __future__ import annotations
 
 from fastnst.network.fusion import TILE_ROWS, FusionPlan
-from fastnst.network.vgg import VGG, Layer
+from fastnst.network.layer import Layer
+from fastnst.network.vgg import VGG
 
 
 class StripLayout:

@@ -32,7 +32,8 @@ from torch import Tensor
 from fastnst import process
 from fastnst.distributed import SINGLE, Ranks
 from fastnst.network.fusion import FusionPlan
-from fastnst.network.vgg import VGG, Layer
+from fastnst.network.layer import Layer
+from fastnst.network.vgg import VGG
 from fastnst.strips.halo import Halo
 from fastnst.strips.layout import StripLayout, receptive_offset
 from fastnst.strips.spill import SpillBuffer

@@ -35,6 +35,12 @@ class Weights:
         name: of the weights.
         license: of the weights.
         source: the address or file that they come from.
+
+    Example:
+        >>> import fastnst
+        >>> bundled = fastnst.weights.load()
+        >>> bundled.arch, bundled.convs["conv1_1"][0].shape
+        ('vgg19', torch.Size([64, 3, 3, 3]))
     """
 
     arch: str

@@ -41,6 +41,11 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
     Raises:
         UsageError: an unknown name.
         WeightsError: no network, an interrupted download or a wrong SHA-256.
+
+    Example:
+        >>> from fastnst import weights
+        >>> weights.fetch("vgg19").name  # bundled: nothing is downloaded
+        'vgg19.safetensors'
     """
     entry = find(name)
     if entry.bundled or entry.cached:

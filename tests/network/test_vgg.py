@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastnst.errors import UsageError, WeightsError
 from fastnst.network import vgg
+from fastnst.network.layer import Layer
 from fastnst.network.vgg import VGG
 from fastnst.weights import Weights
 
@@ -185,7 +186,7 @@ def test_convolutions_fused_with_their_pool_give_the_same_bits(
     calls: list[str] = []
     fused = VGG._convolve_and_pool
 
-    def counted(self: VGG, x: torch.Tensor, layer: vgg.Layer) -> torch.Tensor:
+    def counted(self: VGG, x: torch.Tensor, layer: Layer) -> torch.Tensor:
         calls.append(layer.name)
         return fused(self, x, layer)
 

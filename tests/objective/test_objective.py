@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
-from fastnst.network.vgg import VGG, Layer
+from fastnst.network.layer import Layer
+from fastnst.network.vgg import VGG
 from fastnst.objective.protocol import Losses
 from fastnst.objective.targets import style_targets
 from fastnst.objective.whole import Objective

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -92,8 +93,10 @@ def test_no_two_modules_import_each_other() -> None:
 
     graph: dict[str, set[str]] = {}
     for path in sources("fastnst"):
-        top = ast.parse(path.read_text(encoding="utf-8")).body
-        found = [node for node in top if isinstance(node, ast.ImportFrom) and node.module]
+        nodes = ast.walk(
+            ast.parse(path.read_text(encoding="utf-8"))
+        )  # also inside functions, and those for types alone
+        found = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
         graph[name(path)] = {f"{node.module}.{alias.name}" for node in found for alias in node.names} | {
             str(node.module) for node in found
         }
@@ -171,3 +174,39 @@ def test_a_picture_passes_through_ten_modules() -> None:
     assert child.stdout.strip() in (ROOT / "docs" / "explanation" / "design.md").read_text(encoding="utf-8")
     # In once and out once: the result alone is entered twice, when it is made and when it is saved.
     assert sorted(stops) == sorted([*set(stops), "run.result"])
+
+
+# Names of the private language that the package once had, and the words that stand for them now.
+REPLACED = {
+    r"Settings\.of\b": "Settings.from_preset",
+    r"\.but\(": ".replace(",
+    r"\bTap\b": "LayerTerms",
+    r"\b(Pull|Slope)\b": "FeatureGradient, ScaledFeatureGradient",
+    r"\b(lay_on|look_at_\w+)\b": "add_gradient_, style_value_and_gradient, content_value",
+    r"\b(Walk|turn_back)\b": "Stepper, backtrack",
+    r"\b(Shelf|Cuts|Edge)\b": "SpillBuffer, StripLayout, Halo",
+    r"\b(Keeper|Capturer)\b": "CheckpointWriter, StepCapture",
+    r"\btapped\b": "layer_backward_, layer terms",
+    r"\blet go\b": "released",
+    r"\b(the|its|a) way (up|down)\b": "forward pass, backward pass",
+    r"\blooked at\b": "observed, evaluated",
+    r"(?<!-)\b[Cc]olour": "color",
+    r"\b(normalis|optimis|minimis|initialis|recognis)(e|ed|es|ing|ation)\b": "American spelling, as in PyTorch",
+}
+
+
+@pytest.mark.parametrize("pattern", REPLACED)
+def test_replaced_words_do_not_come_back(pattern: str) -> None:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=False).stdout.split()
+    if not listed:
+        pytest.skip("needs the git checkout")
+    kinds = (".py", ".md", ".cpp", ".h", ".cu", ".cuh", ".toml")
+    paths = [ROOT / name for name in listed if name.endswith(kinds) and Path(name) != Path(__file__).relative_to(ROOT)]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]} (say: {REPLACED[pattern]})"
+        for path in paths
+        if path.exists()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+    assert found == []

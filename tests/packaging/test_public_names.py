@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +54,34 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_star_import_gives_the_public_names(tmp_path: Path) -> None:
     assert in_a_new_process("from fastnst import *; print(stylize.__module__)", tmp_path) == "fastnst.run.stylizer"
+
+
+PUBLIC = (
+    "fastnst",
+    "fastnst.config",
+    "fastnst.gallery",
+    "fastnst.images",
+    "fastnst.losses",
+    "fastnst.losses.style",
+    "fastnst.network",
+    "fastnst.objective",
+    "fastnst.ops",
+    "fastnst.optim",
+    "fastnst.weights",
+)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_function_and_class_has_an_example(module: str) -> None:
+    """In its docstring, where `make docs-check` runs it; the kinds of errors share that of their base class."""
+    loaded = importlib.import_module(module)
+    found = {name: getattr(loaded, name) for name in loaded.__all__}
+    bare = [
+        name
+        for name, value in found.items()
+        if (inspect.isclass(value) or inspect.isfunction(value))
+        and not (inspect.isclass(value) and issubclass(value, fastnst.FastnstError))
+        and not {">>>", "::"} & set((inspect.getdoc(value) or "").split())
+        and "::" not in (inspect.getdoc(value) or "")
+    ]
+    assert bare == []

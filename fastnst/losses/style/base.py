@@ -23,7 +23,13 @@ CHUNK = 2**22  # values of a feature map that are copied at a time, so that a la
 
 
 class StyleLoss:
-    """The base of :class:`MomentLoss` and :class:`FeatureLoss`; custom losses derive from one of these two."""
+    """The base of :class:`MomentLoss` and :class:`FeatureLoss`; custom losses derive from one of these two.
+
+    Example:
+        >>> from fastnst.losses.style import style_loss
+        >>> isinstance(style_loss("sliced"), StyleLoss)
+        True
+    """
 
     def blend(self, targets: Sequence[Target], weights: Sequence[float]) -> Target:
         """Return one target for several styles, whose ``weights`` sum to 1: the weighted mean of each tensor."""
@@ -91,6 +97,11 @@ class FeatureGradient:
         matrix: ``[1, C, C]``, symmetric, float32 or float64; None for zero.
         shift: ``[1, C]`` of the same dtype; None for zero.
         direct: shape and dtype of F; None for zero.
+
+    Example:
+        >>> gradient = FeatureGradient(matrix=torch.eye(8)[None])
+        >>> gradient.shift is None
+        True
     """
 
     matrix: Tensor | None = None
@@ -112,6 +123,13 @@ def measure(loss: StyleLoss, x: Tensor, weight: Tensor | None = None) -> Target:
     Raises:
         UsageError: ``loss`` is neither a :class:`MomentLoss` nor a :class:`FeatureLoss`.
         TypeError, ValueError: features or weight of the wrong type, shape, dtype or device.
+
+    Example:
+        >>> import torch
+        >>> from fastnst.losses.style import style_loss
+        >>> (mean, deviation) = measure(style_loss("mean_std"), torch.rand(1, 8, 10, 10))
+        >>> mean.shape
+        torch.Size([1, 8])
     """
     weight = _checked(x, weight)
     with recording(False), torch.autocast(x.device.type, enabled=False):
@@ -138,6 +156,14 @@ def value_and_gradient(
         UsageError: ``loss`` is neither a :class:`MomentLoss` nor a :class:`FeatureLoss`, or its value is not
             scalar or not differentiable.
         TypeError, ValueError: features or weight of the wrong type, shape, dtype or device.
+
+    Example:
+        >>> import torch
+        >>> from fastnst.losses.style import style_loss
+        >>> loss, x = style_loss("covariance"), torch.rand(1, 8, 10, 10)
+        >>> value, gradient = value_and_gradient(loss, x, measure(loss, torch.rand(1, 8, 12, 12)))
+        >>> value.shape, gradient.matrix.shape
+        (torch.Size([]), torch.Size([1, 8, 8]))
     """
     weight = _checked(x, weight)
     with torch.autocast(x.device.type, enabled=False):

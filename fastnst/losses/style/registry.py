@@ -70,6 +70,18 @@ def register(name: str, loss: StyleLoss | type[StyleLoss]) -> None:
 
     Raises:
         UsageError: an invalid name or loss.
+
+    Example:
+        >>> from fastnst.losses.style import MomentLoss
+        >>> class Mean(MomentLoss):
+        ...     def target(self, mean, moment):
+        ...         return (mean,)
+        ...
+        ...     def loss(self, mean, moment, target):
+        ...         return (mean - target[0]).square().mean()
+        >>> register("mean_of_channels", Mean)
+        >>> "mean_of_channels" in style_losses()
+        True
     """
     if not name.isidentifier():
         raise UsageError(f"style loss {name!r}: expected a name of letters, digits and underscores")
@@ -79,7 +91,12 @@ def register(name: str, loss: StyleLoss | type[StyleLoss]) -> None:
 
 
 def style_losses() -> tuple[str, ...]:
-    """Return the names of all style losses, ``"gram"`` first, without loading entry points."""
+    """Return the names of all style losses, ``"gram"`` first, without loading entry points.
+
+    Example:
+        >>> style_losses()[:3]
+        ('gram', 'mean_std', 'covariance')
+    """
     offered = importlib.metadata.entry_points(group=GROUP)
     return tuple(dict.fromkeys((GRAM, *BUILT_IN, *_registered, *sorted(entry.name for entry in offered))))
 

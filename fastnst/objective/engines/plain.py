@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst.network.fusion import FusionPlan
-from fastnst.network.vgg import VGG, Layer
+from fastnst.network.layer import Layer
+from fastnst.network.vgg import VGG
 from fastnst.objective.terms import (
     LayerTerms,
     ScaledFeatureGradient,

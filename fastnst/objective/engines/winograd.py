@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fastnst.network.fusion import TILE_ROWS
-from fastnst.network.vgg import VGG, Layer
+from fastnst.network.layer import Layer
+from fastnst.network.vgg import VGG
 from fastnst.objective.arena import Arena
 from fastnst.objective.engines.plain import Activations, PlainEngine
 from fastnst.objective.terms import LayerTerms, add_gradient_
