@@ -14,6 +14,7 @@ from fastnst.errors import UsageError
 
 _SWITCH = ""  # instead of a metavar: an option --name and its opposite --no-name
 
+# The settings that have an option, by group of the help, with the metavar of each.
 _RESULT = {
     "size": "N",
     "crop": "N",
@@ -64,7 +65,6 @@ _MACHINE = {
     "memory": "SIZE",
     "graph": "WHEN",
 }
-"""The settings that have an option, by group, with the metavar of each."""
 
 
 class Parser(argparse.ArgumentParser):

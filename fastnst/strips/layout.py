@@ -2,7 +2,8 @@
 
 A 3 x 3 window reads one row beyond the row that it computes, so a layer's strip ends one row before the strip of its
 input; pools halve row numbers. A band ends at every layer where the next band begins, one row after its input. With
-fastnst's convolutions strips and bands begin at multiples of ``TILE_ROWS``.
+fastnst's convolutions strips and bands begin at multiples of ``TILE_ROWS``, so a layer may end up to that many rows
+before its input.
 """
 
 from __future__ import annotations
