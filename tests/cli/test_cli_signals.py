@@ -59,6 +59,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize(
     ("number", "by"), [(signal.SIGINT, ""), (signal.SIGTERM, " by SIGTERM"), (signal.SIGHUP, " by SIGHUP")]
 )
+@pytest.mark.sweep(3)
 def test_a_signal_saves_the_result_so_far(
     here: Path, content: Path, style: Path, number: signal.Signals, by: str
 ) -> None:

@@ -99,6 +99,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[
         ("mumble", "message"),
     ],
 )
+@pytest.mark.sweep(3)
 def test_the_harness_finds(name: str, kind: str, trials: dict[str, list[harness.Outcome]]) -> None:
     usual = "refused" if name == "mumble" else "loaded"
     assert [outcome.kind for outcome in trials[name]] == [usual, kind, usual]

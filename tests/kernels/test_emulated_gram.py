@@ -78,7 +78,7 @@ def test_random_configurations_equal_float64(module: Any, part: int) -> None:
 
 @pytest.mark.parametrize(("channels", "positions", "splits"), [(64, 4096, 50), (128, 2560, 20), (24, 1344, 17)])
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "offset"])
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(5)
 def test_bits_do_not_depend_on_the_schedule(
     module: Any, channels: int, positions: int, splits: int, layout: str
 ) -> None:

@@ -156,6 +156,7 @@ def test_modules_move_to_a_dtype(dtype: torch.dtype, bound: float) -> None:
 
 
 @pytest.mark.parametrize("form", STYLE)
+@pytest.mark.sweep(4)
 def test_one_compiled_style_loss_works_for_every_size(form: str) -> None:
     module = GramLoss(features(1, 4, 6, 6), form)
     torch.compiler.reset()

@@ -76,7 +76,7 @@ def check_equal(given: Weights, settings: Settings, other: type[PlainEngine], si
 @pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
 @pytest.mark.parametrize("layers", OBSERVED)
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(7)
 def test_engines_agree(bundled64: Weights, layers: str, pooling: str, padding: str, other: type[PlainEngine]) -> None:
     check_equal(bundled64, Settings(pooling=pooling, padding=padding, **OBSERVED[layers]), other)
 

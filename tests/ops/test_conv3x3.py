@@ -196,6 +196,7 @@ def test_derivative_of_the_backward_with_mask_and_argmax() -> None:
 
 
 @every_dtype
+@pytest.mark.sweep(4)
 def test_opcheck(dtype: torch.dtype) -> None:
     x, weight, bias, grad = inputs((1, 5, 6, 7, 8), dtype)
     x.requires_grad_()

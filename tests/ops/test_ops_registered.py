@@ -64,6 +64,7 @@ NAMES = tuple(arguments(features(SHAPE), False))
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("dtype", "wanted"), [(torch.float32, False), *((dtype, True) for dtype in DTYPES)], ids=str)
+@pytest.mark.sweep(3)
 def test_opcheck(name: str, wanted: bool, dtype: torch.dtype) -> None:
     x = features(SHAPE).to(dtype)
     torch.library.opcheck(getattr(torch.ops.fastnst, name), arguments(x, wanted)[name])
@@ -73,6 +74,7 @@ def test_opcheck(name: str, wanted: bool, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     "layout", [channels_last, cropped_channels_last, reversed_axes], ids=lambda layout: layout.__name__
 )
+@pytest.mark.sweep(3)
 def test_opcheck_of_layouts(name: str, layout: Callable[[Tensor], Tensor]) -> None:
     x = layout(features(SHAPE).float())
     torch.library.opcheck(getattr(torch.ops.fastnst, name), arguments(x, False)[name])

@@ -189,6 +189,7 @@ def child(*arguments: object) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize(
     ("moment", "at", "optimizer"), [("step", STEPS + 2, "adam"), ("step", 2, "lbfgs"), ("write", 5, "lbfgs")]
 )
+@pytest.mark.sweep(3)
 def test_a_killed_run_resumes_bit_for_bit(moment: str, at: int, optimizer: str, file: Path) -> None:
     """``write``: killed after writing the new file, before it replaces the old one."""
     process = child(moment, optimizer, file, at, STEPS)

