@@ -12,6 +12,9 @@ import pytest
 # Read by OpenMP when torch is loaded: beside another busy process, threads that spin take its time and lose their own.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Here, so that each process reads the weights once and not once for each folder; it imports torch.
+from support.networks import bundled, bundled64, vgg16, vgg16_64, weights_read_once  # noqa: F401
+
 NOTES = pytest.StashKey[dict[str, list[str]]]()
 
 

@@ -56,8 +56,11 @@ def load_settings(path: str | os.PathLike[str]) -> Settings:
         FastnstError: the file cannot be read.
 
     Example:
-        >>> settings = fastnst.load_settings("out.png")  # doctest: +SKIP
-        >>> fastnst.stylize("other.jpg", "painting.jpg", settings=settings)  # doctest: +SKIP
+        >>> import tempfile, fastnst
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = fastnst.save_settings(f"{folder}/run.toml", fastnst.Settings.from_preset("johnson", steps=7))
+        ...     fastnst.load_settings(path).steps
+        7
     """
     return read_stored(path).settings
 
@@ -76,8 +79,10 @@ def save_settings(path: str | os.PathLike[str], settings: Settings, *, force: bo
         FastnstError: the file cannot be written.
 
     Example:
-        >>> fastnst.save_settings("run.toml", fastnst.Settings.from_preset("johnson"))  # doctest: +SKIP
-        PosixPath('run.toml')
+        >>> import tempfile, fastnst
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fastnst.save_settings(f"{folder}/run.toml", fastnst.Settings.from_preset("johnson")).name
+        'run.toml'
     """
     path = Path(path)
     if path.suffix.lower() != SUFFIX:

@@ -30,17 +30,10 @@ class PairResult:
         kept: whether the pair was finished before this run.
 
     Example:
-        >>> import tempfile, torch
-        >>> from pathlib import Path
-        >>> from fastnst import Settings, gallery, images
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("content_1", "style_1"):
-        ...         _ = images.save(f"{folder}/{name}.png", torch.rand(3, 64, 64))
-        ...     settings = Settings.from_preset(size=64, steps=1, scales=1)
-        ...     report = gallery.run(folder, Path(folder) / "styled", settings)
-        >>> (result,) = report.made
-        >>> result.picture.name, result.kept
-        ('gen_1.jpg', False)
+        >>> pair = Pair(Path("content_1.jpg"), Path("style_1.jpg"), Path("styled/gen_0"))
+        >>> result = PairResult(pair, pair.folder / "gen_100.jpg", record={}, kept=False)
+        >>> result.picture.name
+        'gen_100.jpg'
     """
 
     pair: Pair

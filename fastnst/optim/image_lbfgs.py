@@ -57,10 +57,14 @@ class ImageLBFGS(torch.optim.Optimizer):
             raise ValueError(f"ImageLBFGS: expected history_size of at least 1, got {history_size}")
         self._cores: dict[Tensor, ConditionedLBFGS] = {}
         super().__init__(params, {"lr": lr, "history_size": history_size, "history_dtype": history_dtype})
-        for group in self.param_groups:
-            for image in group["params"]:
-                if image.dim() != 4:
-                    raise ValueError(f"ImageLBFGS: expected images of shape (B, C, H, W), got {tuple(image.shape)}")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in :meth:`torch.optim.Optimizer.add_param_group`. Raises ValueError for another shape than an image's."""
+        super().add_param_group(param_group)
+        for image in self.param_groups[-1]["params"]:
+            if image.dim() != 4:
+                del self.param_groups[-1]
+                raise ValueError(f"ImageLBFGS: expected images of shape (B, C, H, W), got {tuple(image.shape)}")
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -97,6 +101,19 @@ class ImageLBFGS(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in :meth:`torch.optim.Optimizer.load_state_dict`."""
         super().load_state_dict(state_dict)
+        self._restore()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.state_dict()  # the state of each image: what a copy or a pickle is restored from
+        found: dict[str, Any] = super().__getstate__()
+        return found
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if any(self.state.values()):
+            self._restore()
+
+    def _restore(self) -> None:
         self._cores = {}
         for group in self.param_groups:
             for image in group["params"]:

@@ -64,8 +64,9 @@ class SceneRun:
         if self.saved.finished:
             self._restore_finished()
         else:
-            scales = range(self.saved.scale, len(self.sizes) + 1)
-            all(self._try_scale(scale) for scale in scales)  # until one ends the run
+            for scale in range(self.saved.scale, len(self.sizes) + 1):
+                if not self._try_scale(scale):
+                    break
             self._write_finished()
         return self._finish()
 

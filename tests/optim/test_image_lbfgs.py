@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 
 import pytest
@@ -81,3 +82,22 @@ def test_images_without_a_gradient_are_unchanged() -> None:
 def test_invalid_arguments_are_named(shape: tuple[int, ...], options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=f"^ImageLBFGS: {message}"):
         ImageLBFGS([torch.zeros(shape, requires_grad=True)], **options)  # type: ignore[arg-type]
+
+
+def test_a_copy_takes_the_same_steps() -> None:
+    image = noise().requires_grad_()
+    optimizer = ImageLBFGS([image], history_size=3)
+    train(optimizer, image, 5)
+    copied = copy.deepcopy(optimizer)
+    (other,) = copied.param_groups[0]["params"]
+    assert other is not image
+    train(optimizer, image, 3)
+    train(copied, other, 3)
+    assert torch.equal(image, other)
+
+
+def test_a_group_that_is_added_is_checked_as_well() -> None:
+    optimizer = ImageLBFGS([torch.zeros(1, 3, 8, 8, requires_grad=True)])
+    with pytest.raises(ValueError, match=r"got \(3, 8, 8\)"):
+        optimizer.add_param_group({"params": [torch.zeros(3, 8, 8, requires_grad=True)]})
+    assert len(optimizer.param_groups) == 1
