@@ -87,7 +87,7 @@ docs: $(VENV)/.docs
 
 docs-check: docs
 	$(BIN)/python docs/check_links.py build/docs --external
-	$(BIN)/python -m pytest --doctest-modules --ignore=fastnst/__main__.py fastnst
+	$(BIN)/python -m pytest tests/packaging/test_docstring_examples.py
 
 docs-pictures: $(VENV)/.installed
 	$(BIN)/python -m tools.why_gram
