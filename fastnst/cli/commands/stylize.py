@@ -166,7 +166,8 @@ def _run(request: StylizeRequest, output: Path, file: checkpoint.Checkpoint | No
 def _load(request: StylizeRequest, world: distributed.Ranks) -> tuple[Stylizer, Scene]:
     """The pictures in their size in the run. A large photograph is freed on return."""
     pictures = request.pictures
-    original = images.load(pictures.content or "", max_pixels=request.settings.max_pixels)
+    assert pictures.content is not None  # see PictureFiles.require
+    original = images.load(pictures.content, max_pixels=request.settings.max_pixels)
     stylizer = Stylizer(request.settings, world)
     masks = (pictures.masks, pictures.style_masks, pictures.content_mask)
     return stylizer, stylizer.load_scene(original, pictures.styles, *masks)
