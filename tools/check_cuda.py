@@ -20,8 +20,10 @@ OPS = (
     "layer_backward_",
     "bias_relu_",
     "bias_relu_style_loss",
+    "bias_relu_pool_",
     "pool",
     "pool_backward",
+    "adam_step_",
 )
 # Ops with CPU kernels alone; on CUDA, convolutions are cuDNN's.
 CPU_OPS = ("conv3x3", "conv3x3_out", "conv3x3_pool_out", "conv3x3_backward", "conv3x3_backward_out")

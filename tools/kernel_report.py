@@ -26,21 +26,21 @@ from tools import sass
 SITE = Path(sysconfig.get_path("purelib"))
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
-# Kernels launched with dynamic shared memory, with each (threads, bytes) of their launches. Others are launched with
-# the threads of their launch bounds and without dynamic shared memory.
-DYNAMIC: dict[str, list[tuple[int, int]]] = {"backward_strips": [(128, 32 * 1024), (256, 64 * 1024)]}
+# Kernels launched with dynamic shared memory. All are launched with the threads of their launch bounds.
+DYNAMIC = ("gram_tiles", "backward_tiles")
 
 # Patterns of kernel names with template arguments. On sm_75 tensor cores multiply half only, in the Gram kernel only.
-TENSOR_CORES = r"^(gram_mma|backward_strips)<"
-TENSOR_CORES_SM75 = r"^gram_mma<__half,"
+TENSOR_CORES = r"^(gram_tiles|backward_tiles)<"
+TENSOR_CORES_SM75 = r"^gram_tiles<__half,"
 # Fast paths. Other kernels take one value at a time, for data whose size is not a multiple of 16 bytes.
 FULL = r"(double, 2|float, 4|__\w+, 8)\b"
 WIDE = (
-    r"^(gram_mma|backward_strips|bias_relu_rows)<",
-    rf"^(squared_difference|scaled_difference|pointwise_backward|bias_relu_channels)<{FULL}",
+    r"^(gram_tiles|backward_tiles|bias_relu_rows)<",
+    rf"^(squared_difference|scaled_difference|pointwise_backward|bias_relu_channels|adam_check|adam_update)<{FULL}",
     rf"^(sum_of_variation|gradient_of_variation)<{FULL}",
-    rf"^(pool_channels|pool_backward_channels)<\d, {FULL}",
+    rf"^(pool_channels|bias_relu_pool_channels|pool_backward_channels)<\d, {FULL}",
     r"^pool_rows<.*, true>",
+    r"^bias_relu_pool_rows<.*, true, (true|false)>",
 )
 
 
@@ -177,7 +177,8 @@ def add_occupancy(kernels: list[Kernel]) -> None:
 def launches_of(kernel: Kernel) -> list[tuple[int, int]]:
     if kernel.threads == 0:
         return []
-    return DYNAMIC.get(kernel.name.partition("<")[0], [(kernel.threads, 0)])
+    dynamic = (64 if kernel.architecture < 80 else 96) * 1024  # at most, in csrc/kernels/*_tiles.cuh
+    return [(kernel.threads, dynamic if kernel.name.partition("<")[0] in DYNAMIC else 0)]
 
 
 def defects(kernel: Kernel) -> list[str]:

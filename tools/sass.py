@@ -1,13 +1,18 @@
-"""Machine code as `cuobjdump -sass` prints it: instructions, loops, loads. Used by kernel_report.py."""
+"""Machine code as `cuobjdump -sass` prints it: instructions, loops, loads.
+
+Used by kernel_report.py and by kernel_model, which also reads the control bits of each instruction.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TENSOR = re.compile(r"(H|I|D|B|Q|O|HG|IG|QG|UTCH|UTCQ|UTCO)MMA\b")
 LINE = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);")
+# The upper half of the encoding is in a line of its own after the instruction.
+UPPER = re.compile(r"\s*/\* 0x([0-9a-f]{16}) \*/\s*$")
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,32 @@ class Instruction:
     predicated: bool
     opcode: str
     operands: str
+    control: int = 0
+    """Control bits, from the lowest: stall (4), yield (1), write barrier (3), read barrier (3), awaited barriers (6).
+
+    These are bits 105 to 121 of the encoding: Jia et al. 2018, "Dissecting the NVIDIA Volta GPU Architecture via
+    Microbenchmarking", section 2.1. Zero if the text has no encodings.
+    """
+
+    @property
+    def stall(self) -> int:
+        """Cycles before the warp issues its next instruction."""
+        return max(self.control & 15, 1)
+
+    @property
+    def write_barrier(self) -> int:
+        """The barrier, 0 to 5, that is released when the result is written; 7 for none."""
+        return self.control >> 5 & 7
+
+    @property
+    def read_barrier(self) -> int:
+        """The barrier that is released when the operands are read; 7 for none."""
+        return self.control >> 8 & 7
+
+    @property
+    def waits_for(self) -> list[int]:
+        """The barriers that must be released before this instruction issues."""
+        return [barrier for barrier in range(6) if self.control >> 11 + barrier & 1]
 
     @property
     def tensor(self) -> bool:
@@ -24,8 +55,9 @@ class Instruction:
 
     @property
     def target(self) -> int | None:
-        """The address a branch goes to; None for other instructions, subroutine calls and returns."""
-        if not self.opcode.startswith("BRA"):
+        """The address that a branch or a call goes to; None for other instructions and returns."""
+        # Before sm_90 the compiler also leaves loops by a call that does not return.
+        if not self.opcode.startswith(("BRA", "CALL.REL")):
             return None
         match = re.search(r"0x([0-9a-f]+)\s*$", self.operands.strip())
         return int(match[1], 16) if match else None
@@ -47,18 +79,20 @@ def parse(text: str) -> dict[str, list[Instruction]]:
         elif match := LINE.match(line):
             address, predicate, opcode, operands = match.groups()
             current.append(Instruction(int(address, 16), predicate is not None, opcode, operands))
+        elif current and (match := UPPER.match(line)):
+            current[-1] = replace(current[-1], control=int(match[1], 16) >> 41 & 0x1FFFF)
     return functions
 
 
-def load_widths(instructions: list[Instruction]) -> dict[int, int]:
+def width(opcode: str) -> int:
+    """The bits that a load or store moves for each thread."""
+    sizes = {"256": 256, "128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8": 8}
+    return next((sizes[part] for part in opcode.split(".") if part in sizes), 32)
+
+
+def load_widths(instructions: list[Instruction], opcodes: tuple[str, ...] = ("LDG", "LDGSTS")) -> dict[int, int]:
     """The number of loads from global memory by width in bits, including copies to shared memory."""
-    widths: Counter[int] = Counter()
-    for instruction in instructions:
-        parts = instruction.opcode.split(".")
-        if parts[0] in ("LDG", "LDGSTS"):
-            sizes = {"256": 256, "128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8": 8}
-            widths[next((sizes[part] for part in parts if part in sizes), 32)] += 1
-    return dict(widths)
+    return dict(Counter(width(i.opcode) for i in instructions if i.opcode.split(".")[0] in opcodes))
 
 
 def blocks(instructions: list[Instruction]) -> tuple[list[list[Instruction]], list[list[int]]]:

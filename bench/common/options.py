@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench.common.results import RESULTS
@@ -22,6 +23,19 @@ def parser(doc: str | None, *, threads: bool = False, out: bool = False) -> argp
 def numbers(text: str) -> list[int]:
     """Numbers separated by commas."""
     return [int(number) for number in text.split(",") if number]
+
+
+def some_of(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    """A type of option: words of ``choices`` separated by commas."""
+    allowed = list(choices)
+
+    def words(text: str) -> list[str]:
+        found = [word for word in text.split(",") if word]
+        if not found or not set(found) <= set(allowed):
+            raise argparse.ArgumentTypeError(f"expected some of {','.join(allowed)}, got {text!r}")
+        return found
+
+    return words
 
 
 def plain(options: argparse.Namespace) -> dict[str, object]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 
-from bench.common.machine import ROOT
+import fastnst
 from fastnst import images
 
-PHOTO, PAINTING = (ROOT / "fastnst" / "assets" / f"demo_{name}.jpg" for name in ("photo", "painting"))
+PHOTO, PAINTING = (Path(fastnst.__file__).parent / "assets" / f"demo_{name}.jpg" for name in ("photo", "painting"))
 
 
 def shipped(size: int) -> tuple[Tensor, Tensor]:

@@ -46,11 +46,13 @@ class Card:
         return self.fp32 if precision == "float32" else self.products(precision)
 
 
-# Published: H100 SXM5 and A100 datasheets without sparsity; Ada whitepaper, float32 accumulation.
+# Published: H100 SXM5, A100, H200 and L4 datasheets without sparsity; Ada whitepaper, float32 accumulation.
 CARDS = (
     Card("H100", 3.35e12, 67e12, 495e12, 989e12, 989e12),
     Card("A100-80", 2.039e12, 19.5e12, 156e12, 312e12, 312e12),
     Card("RTX 4090", 1.008e12, 82.6e12, 82.6e12, 165.2e12, 165.2e12),
+    Card("H200", 4.8e12, 67e12, 495e12, 989e12, 989e12),
+    Card("L4", 0.3e12, 30.3e12, 60.5e12, 121e12, 121e12),
 )
 
 
@@ -111,9 +113,9 @@ def positions_of(layer: str, side: int) -> int:
 
 def named(card: str) -> Card | None:
     """The published card whose name is part of the driver's name for it; None for others."""
-    lower = card.lower()
-    words: Mapping[str, Card] = {"h100": CARDS[0], "a100": CARDS[1], "4090": CARDS[2]}
-    return next((found for word, found in words.items() if word in lower), None)
+    words = card.lower().replace("-", " ").split()
+    names: Mapping[str, Card] = dict(zip(("h100", "a100", "4090", "h200", "l4"), CARDS, strict=True))
+    return next((found for name, found in names.items() if name in words), None)
 
 
 def table(side: int, precision: str) -> Table:

@@ -1,32 +1,37 @@
 """Every op and the whole loop on a GPU, checked first and timed second, beside the peaks of the card.
 
     python -m bench.gpu.run [--out bench/gpu/results] [--quick] [--layout channels_last] [--minutes 9.5]
+                            [--precisions bfloat16,float32] [--sides 512,1024] [--layers relu1_1] [--no-compile]
 
 Measures the card's peaks, then the loop (eager, fused, fused in one CUDA graph), then each op forward and backward at
 the five style layers of pictures of 512^2, 1024^2 and 2048^2 in float32 (3xTF32 in fastnst), tf32, half and bfloat16,
 against eager PyTorch, torch.compile and cuBLAS. A wrong result is refused and has no time. Contenders take turns, the
 L2 cache is flushed between them, and medians are printed with minimum and maximum. Problems for which the time is too
-short are listed. Writes JSON, tables and a plot, named after the card, to the folder of results.
+short are listed. The milliseconds per step are printed last. Writes JSON, tables and a plot, named after the card, to
+the folder of results.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from bench.common import results
-from bench.common.contest import Timer, reason
+from bench.common.contest import Clock, Timer, reason
 from bench.common.machine import ROOT, device_machine, slug
-from bench.common.options import parser
+from bench.common.options import numbers, parser, some_of
 from bench.gpu import report
 from bench.gpu.ceilings import measure_card
 from bench.gpu.measure import Row, measure
 from bench.gpu.problems import Problem, matmul_precision
-from bench.gpu.roofline import LAYERS, PRECISIONS, Card, named
+from bench.gpu.roofline import CARDS, LAYERS, PRECISIONS, Card, named
 from bench.gpu.tasks import IMAGE_OPS, TASKS, Task
 from bench.gpu.timing import Budget, EventTimer
 from bench.gpu.whole_loop import LoopRow, race
@@ -49,6 +54,7 @@ class Plan:
     steps: int = 12
     layout: torch.memory_format = torch.channels_last
     tasks: dict[str, Callable[[Problem], Task]] = field(default_factory=lambda: dict(TASKS))
+    compiles: bool = True  # whether torch.compile is measured
 
     def problems(self, device: torch.device) -> Iterator[tuple[str, Problem]]:
         for side in self.sides:
@@ -67,7 +73,10 @@ def measure_ops(plan: Plan, device: torch.device, timer: Timer, card: Card, budg
             continue
         try:
             with matmul_precision(problem.precision):
-                yield from measure(plan.tasks[op](problem), timer, card, plan.repeats)
+                task = plan.tasks[op](problem)
+                if not plan.compiles:
+                    task = replace(task, contenders=tuple(c for c in task.contenders if c.name != "compile"))
+                yield from measure(task, timer, card, plan.repeats)
         except RuntimeError as error:  # such as a card too small for the largest size
             key = (op, problem.layer, problem.side, problem.precision, "all")
             yield Row(*key, None, reason(error), None, None, None, None)
@@ -116,7 +125,7 @@ def run(
     return path
 
 
-def main() -> None:
+def options_parser() -> argparse.ArgumentParser:
     arguments = parser(__doc__)
     arguments.add_argument("--out", type=Path, default=ROOT / "bench" / "gpu" / "results", help="folder of the results")
     arguments.add_argument("--quick", action="store_true", help="512^2 only, few repeats")
@@ -124,17 +133,45 @@ def main() -> None:
         "--layout", default="channels_last", choices=LAYOUTS, help="of features (default: the loop's)"
     )
     arguments.add_argument("--minutes", type=float, default=9.5, help="limit of the run's time (default 9.5)")
-    options = arguments.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit("bench.gpu.run needs a CUDA device and a CUDA build of torch; bench.gpu.roofline runs anywhere")
-    torch._dynamo.config.recompile_limit = 64  # one function is compiled for every dtype and precision
+    arguments.add_argument("--precisions", type=some_of(PRECISIONS), help=f"default: {','.join(PRECISIONS)}")
+    arguments.add_argument("--layers", type=some_of(LAYERS), help=f"default: {','.join(LAYERS)}")
+    arguments.add_argument("--sides", type=numbers, help="sides of the pictures, in this order")
+    arguments.add_argument(
+        "--no-compile", action="store_true", help="leave out torch.compile, which takes long to start"
+    )
+    arguments.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, by the host's clock"
+    )
+    return arguments
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    plan = replace(QUICK if options.quick else Plan(), layout=LAYOUTS[options.layout], compiles=not options.no_compile)
+    if options.precisions:
+        plan = replace(plan, precisions=options.precisions)
+    if options.layers:
+        plan = replace(plan, layers=options.layers)
+    if options.sides:
+        plan = replace(plan, sides=options.sides, loop_sides=options.sides)
+    return plan
+
+
+def main() -> None:
+    options = options_parser().parse_args()
     budget = Budget(60 * options.minutes)
-    device = torch.device("cuda", torch.cuda.current_device())
-    timer = EventTimer(device)
-    plan = QUICK if options.quick else Plan()
-    plan = Plan(**{**vars(plan), "layout": LAYOUTS[options.layout]})
-    card = measure_card(torch.cuda.get_device_name(device), device, timer)
-    print(run(plan, device, timer, card, budget, out=options.out))
+    plan, timer = plan_of(options), cast(Timer, Clock())
+    if options.device == "cpu":
+        device, card = torch.device("cpu"), replace(CARDS[0], name="rehearsal on the CPU")
+    elif not torch.cuda.is_available():
+        sys.exit("bench.gpu.run needs a CUDA device and a CUDA build of torch; bench.gpu.roofline runs anywhere")
+    else:
+        device = torch.device("cuda", torch.cuda.current_device())
+        timer = EventTimer(device)
+        card = measure_card(torch.cuda.get_device_name(device), device, timer)
+    if plan.compiles:
+        torch._dynamo.config.recompile_limit = 64  # one function is compiled for every dtype and precision
+    path = run(plan, device, timer, card, budget, out=options.out)
+    print(f"{path}\n\n{report.loop_table(json.loads(path.read_text())['loop'])}")
 
 
 if __name__ == "__main__":

@@ -14,18 +14,17 @@ a process of its own, and counts how far the resident memory rises above its lev
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import statistics
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 
 from bench.common import contest
 from bench.common.contest import Clock, rounds_within
 from bench.common.machine import headline, machine
+from bench.common.memory import growth as memory_growth
 from bench.common.options import parser
 from bench.common.results import Table
 from bench.common.worker import run_module
@@ -88,24 +87,12 @@ def sweep(channels: Iterable[int], dtype: torch.dtype, seconds: float) -> list[s
     return slower
 
 
-def status(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return 1024 * int(line.split()[1])
-    sys.exit(f"/proc/self/status has no {field}")
-
-
 def growth(contender: str, channels: int, side: int, layout: str, dtype: torch.dtype) -> int:
     """By how many bytes one run raises the peak of the resident memory; for a fresh process."""
     run = FUNCTIONS[contender]
     run(*arguments(8, 64, layout, dtype))  # starts threads, loads code
     given = arguments(channels, side, layout, dtype)
-    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the process still holds would not count as growth
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current level
-    before = status("VmRSS")
-    run(*given)
-    return status("VmHWM") - before
+    return memory_growth(lambda: run(*given))
 
 
 def memory(dtype: torch.dtype) -> Table:

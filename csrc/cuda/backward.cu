@@ -17,7 +17,7 @@ struct Terms {
 void matrix_backward(const char* op, const Tensor& x, const Tensor& matrix, const Terms& terms, Tensor& out) {
   if (x.numel() == 0) return;
   const std::optional<Tensor> weight = contiguous(terms.weight), shift = contiguous(terms.shift);
-  const kernels::Card card{has_tf32()};
+  const kernels::Card card = current_card();
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);
     using A = kernels::ComputeOf<T>;
@@ -41,7 +41,7 @@ void matrix_backward(const char* op, const Tensor& x, const Tensor& matrix, cons
       m = packed;
     }
     task.matrix = data<const A>(m);
-    kernels::launch_backward<T>(map, path, task, plain_tf32(), current_stream(x));
+    kernels::launch_backward<T>(map, path, task, plain_tf32(), card, current_stream(x));
   });
   check_launch(op);
 }

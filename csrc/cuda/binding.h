@@ -100,11 +100,4 @@ inline void check_cuda(const char* op, cudaError_t error) {
 // To be called after every launch, so that a failed launch is an error of this op and not of a later one.
 inline void check_launch(const char* op) { check_cuda(op, cudaGetLastError()); }
 
-// `count` counters, initialized with zero.
-inline Tensor zeroed_counters(const char* op, const Tensor& like, int64_t count) {
-  Tensor counters = workspace(op, like, count, ScalarType::Int);
-  check_cuda(op, cudaMemsetAsync(counters.data_ptr(), 0, static_cast<size_t>(count) * 4, current_stream(like)));
-  return counters;
-}
-
 }  // namespace fastnst::cuda

@@ -14,11 +14,11 @@ Tensor content_loss(const Tensor& x_, const Tensor& target) {
   const Tensor wanted = in_layout_of(target, x);
   Tensor out = allocate(x, {}, accumulate_type(x));
   const Tensor partial = workspace("content_loss", x, kernels::kMaxBlocks, ScalarType::Double);
-  const Tensor counter = zeroed_counters("content_loss", x, 1);
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);
-    kernels::launch_squared_difference<T>(data<const T>(x), data<const T>(wanted), x.numel(), data<double>(partial),
-                                          data<unsigned>(counter), data<kernels::ComputeOf<T>>(out), current_stream(x));
+    const int blocks = kernels::launch_squared_difference<T>(data<const T>(x), data<const T>(wanted), x.numel(),
+                                                             data<double>(partial), current_stream(x));
+    kernels::launch_sum_of_blocks(data<double>(partial), blocks, data<kernels::ComputeOf<T>>(out), current_stream(x));
   });
   check_launch("content_loss");
   return out;

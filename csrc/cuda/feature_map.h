@@ -13,12 +13,12 @@ kernels::FeatureMap<T> feature_map(const char* op, const Tensor& x) {
   return {static_cast<const T*>(f.data), f.batch, f.channels, f.positions, f.stride_b, f.stride_c, f.stride_n};
 }
 
-// Whether the tensor cores of the current device support tf32 and bfloat16.
-inline bool has_tf32() {
-  int device = 0, major = 0;
+inline kernels::Card current_card() {
+  int device = 0, major = 0, multiprocessors = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  return major >= 8;
+  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  return {major >= 8, multiprocessors};
 }
 
 inline std::optional<Tensor> contiguous(const std::optional<Tensor>& x) {

@@ -1,4 +1,4 @@
-// gram, moments, style_loss and bias_relu_style_loss on CUDA, in one pass over the features.
+// gram, moments, style_loss and bias_relu_style_loss on CUDA, in one pass over the features and one over partial sums.
 #include "../kernels/gram.cuh"
 
 #include "bias_relu.h"
@@ -14,16 +14,16 @@ struct Wanted {
 // Fills `out` [B, C, C] with G, or with R = G - target; the positions of x have one stride.
 void sums(const char* op, const Tensor& x, double scale, Tensor& out, const Wanted& wanted) {
   const std::optional<Tensor> weight = contiguous(wanted.weight), target = contiguous(wanted.target);
-  const kernels::Card card{has_tf32()};
+  const kernels::Card card = current_card();
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);
     using A = kernels::ComputeOf<T>;
     const kernels::FeatureMap<T> map = feature_map<T>(op, x);
     const kernels::GramPath path = kernels::gram_path(map, weight.has_value(), card);
-    const kernels::GramPlan plan = kernels::gram_plan(map, path);
+    const kernels::GramPlan plan = kernels::gram_plan(map, path, card);
     const Tensor partial = workspace(op, x, plan.partial_values(), accumulate_type(x));
     const Tensor losses = workspace(op, x, plan.losses(), ScalarType::Double);
-    const Tensor counters = zeroed_counters(op, x, plan.counters());
+    const Tensor counter = workspace(op, x, 1, ScalarType::Int);
     kernels::GramTask<A> task{};
     task.scale = static_cast<A>(scale);
     task.weight = data<const A>(weight);
@@ -33,7 +33,7 @@ void sums(const char* op, const Tensor& x, double scale, Tensor& out, const Want
     task.loss = data<A>(wanted.loss);
     task.partial = data<A>(partial);
     task.losses = data<double>(losses);
-    task.counters = data<unsigned>(counters);
+    task.counter = data<unsigned>(counter);
     kernels::launch_gram<T>(map, path, plan, task, plain_tf32(), current_stream(x), data<const T>(wanted.bias),
                             data<T>(wanted.activated));
   });
@@ -103,7 +103,8 @@ std::tuple<Tensor, Tensor, Tensor> bias_relu_style_loss(const Tensor& x_, const 
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);
     const auto map = feature_map<T>(op, x);
-    fused = kernels::gram_path(map, false, {has_tf32()}) != kernels::GramPath::kSimt && kernels::aligned(y.data_ptr());
+    const kernels::GramPath path = kernels::gram_path(map, false, current_card());
+    fused = kernels::fuses_bias(path, map.channels) && kernels::aligned(y.data_ptr());
   });
   if (fused) {
     wanted.bias = bias;

@@ -1,4 +1,5 @@
-// pool and pool_backward on CUDA: checks, layouts, allocation, launch. The arithmetic is in csrc/kernels/pooling.cuh.
+// pool, bias_relu_pool_ and pool_backward on CUDA: checks, layouts, allocation, launch. The arithmetic is in
+// csrc/kernels/pooling.cuh.
 #include "../kernels/pooling.cuh"
 
 #include <limits>
@@ -49,6 +50,28 @@ std::tuple<Tensor, Tensor> pool(const Tensor& x_, std::string kind) {
   return {y, argmax};
 }
 
+std::tuple<Tensor, Tensor> bias_relu_pool(Tensor x_, const Tensor& bias_, std::string kind, bool keep) {
+  const char* op = "bias_relu_pool_";
+  check_map(op, "x", x_);
+  check_bias(op, x_, bias_);
+  const DeviceGuard guard(x_.get_device_index());
+  const bool last = output_is_channels_last(x_);
+  const Tensor x = laid_out(x_, last), bias = as_contiguous(bias_);
+  const PoolShape shape = shape_for(op, x.size(0), x.size(1), x.size(2), x.size(3));
+  Tensor y = new_map(x, x.size(2) / 2, x.size(3) / 2, x.scalar_type(), last);
+  Tensor argmax = new_argmax(x, kind, last);
+  with_pool(op, kind, [&](auto chosen) {
+    with_cuda_type(x, [&](auto zero) {
+      using T = decltype(zero);
+      kernels::launch_bias_relu_pool<decltype(chosen)::value, T>(
+          data<T>(x), data<T>(bias), data<T>(y), data<uint8_t>(argmax), shape, keep, last, current_stream(x));
+    });
+  });
+  check_launch(op);
+  if (keep && x.data_ptr() != x_.data_ptr()) torch::stable::copy_(x_, x);
+  return {y, argmax};
+}
+
 Tensor pool_backward(const Tensor& grad_, std::optional<Tensor> x, std::optional<Tensor> y,
                      std::optional<Tensor> argmax, std::string kind, int64_t height, int64_t width, bool relu) {
   const char* op = "pool_backward";
@@ -80,5 +103,6 @@ Tensor pool_backward(const Tensor& grad_, std::optional<Tensor> x, std::optional
 
 STABLE_TORCH_LIBRARY_IMPL(fastnst, CUDA, m) {
   m.impl("pool", TORCH_BOX(&fastnst::cuda::pool));
+  m.impl("bias_relu_pool_", TORCH_BOX(&fastnst::cuda::bias_relu_pool));
   m.impl("pool_backward", TORCH_BOX(&fastnst::cuda::pool_backward));
 }

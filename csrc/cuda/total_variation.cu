@@ -28,11 +28,11 @@ Tensor total_variation(const Tensor& x, std::string kind) {
   const DeviceGuard guard(x.get_device_index());
   Tensor out = allocate(x, {}, accumulate_type(x));
   const Tensor partial = workspace("total_variation", x, kernels::kMaxBlocks, ScalarType::Double);
-  const Tensor counter = zeroed_counters("total_variation", x, 1);
   with_cuda_type(x, [&](auto zero) {
     using T = decltype(zero);
-    kernels::launch_total_variation<T>(variation, data<const T>(x), shape(x), strides(x), data<double>(partial),
-                                       data<unsigned>(counter), data<kernels::ComputeOf<T>>(out), current_stream(x));
+    const int blocks = kernels::launch_total_variation<T>(variation, data<const T>(x), shape(x), strides(x),
+                                                          data<double>(partial), current_stream(x));
+    kernels::launch_sum_of_blocks(data<double>(partial), blocks, data<kernels::ComputeOf<T>>(out), current_stream(x));
   });
   check_launch("total_variation");
   return out;

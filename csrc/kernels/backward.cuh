@@ -2,8 +2,8 @@
 // out = mask(F > 0) * (above + factor M F diag(w) + shift + content (F - P)), each term optional.
 #pragma once
 
-#include "backward_mma.cuh"
 #include "backward_simt.cuh"
+#include "backward_tiles.cuh"
 #include "gram.cuh"
 
 namespace fastnst::kernels {
@@ -40,12 +40,9 @@ void launch_symmetrize(const A* d, A* m, int64_t batch, int channels, int padded
 
 enum class BackwardPath { kRows, kChannels, kSimt };
 
-// The widest maps whose strip of positions fits into the shared memory of every supported GPU.
-constexpr int64_t kMaxChannels = 512;
-
 template <typename T>
 BackwardPath backward_path(const FeatureMap<T>& x, const BackwardTask<T>& task, const Card& card) {
-  if (sizeof(T) > 4 || !card.tf32 || x.channels > kMaxChannels) return BackwardPath::kSimt;
+  if (sizeof(T) > 4 || !card.tf32) return BackwardPath::kSimt;
   if (!aligned(task.out) || !aligned(task.above) || !aligned(task.target)) return BackwardPath::kSimt;
   if (sixteen_bytes(x, x.stride_n, x.positions, x.stride_c, x.channels)) return BackwardPath::kRows;
   if (sixteen_bytes(x, x.stride_c, x.channels, x.stride_n, x.positions)) return BackwardPath::kChannels;
@@ -60,16 +57,25 @@ inline int64_t padded_channels(BackwardPath path, int64_t channels) {
 // `task.matrix` is padded to padded_channels; `task.out` has the strides of x. Batch, channels, positions at least 1.
 template <typename T>
 void launch_backward(const FeatureMap<T>& x, BackwardPath path, const BackwardTask<T>& task, bool plain_tf32,
-                     cudaStream_t stream) {
+                     const Card& card, cudaStream_t stream) {
+  const auto start = [&](auto multiply) {
+    constexpr Multiply kMultiply = decltype(multiply)::value;
+    if (path == BackwardPath::kRows)
+      launch_backward_load<T, Load::kRows, kMultiply>(x, task, card.multiprocessors, stream);
+    else
+      launch_backward_load<T, Load::kChannels, kMultiply>(x, task, card.multiprocessors, stream);
+  };
+  if (path == BackwardPath::kSimt) return launch_backward_simt<T>(x, task, stream);
   if constexpr (sizeof(T) == 4) {
-    if (path == BackwardPath::kRows && !plain_tf32) return launch_strips<T, Load::kRows, 3>(x, task, stream);
-    if (path == BackwardPath::kChannels && !plain_tf32) return launch_strips<T, Load::kChannels, 3>(x, task, stream);
+    if (plain_tf32)
+      start(std::integral_constant<Multiply, Multiply::kTf32>{});
+    else
+      start(std::integral_constant<Multiply, Multiply::kTf32x3>{});
+  } else if constexpr (std::is_same<T, __half>::value) {
+    start(std::integral_constant<Multiply, Multiply::kTf32>{});
+  } else if constexpr (sizeof(T) == 2) {
+    start(std::integral_constant<Multiply, Multiply::kNative>{});
   }
-  if constexpr (sizeof(T) <= 4) {
-    if (path == BackwardPath::kRows) return launch_strips<T, Load::kRows, 1>(x, task, stream);
-    if (path == BackwardPath::kChannels) return launch_strips<T, Load::kChannels, 1>(x, task, stream);
-  }
-  launch_backward_simt<T>(x, task, stream);
 }
 
 }  // namespace fastnst::kernels

@@ -24,12 +24,12 @@ struct BackwardTask {
 
 // One value of `out`, given that of factor w M F; the order of the terms is the same on every path.
 template <typename T>
-__device__ __forceinline__ void finish_value(const BackwardTask<T>& task, ComputeOf<T> value, ComputeOf<T> shift, T x,
-                                             T above, T target, T* out) {
+__device__ __forceinline__ void finish_value(const BackwardTask<T>& task, ComputeOf<T> value, ComputeOf<T> shift,
+                                             ComputeOf<T> x, ComputeOf<T> above, ComputeOf<T> target, T* out) {
   value += shift;
-  if (task.above) value += widen(above);
-  if (task.target) value += task.content * (widen(x) - widen(target));
-  narrow(out, !task.relu || widen(x) > 0 ? value : 0);
+  if (task.above) value += above;
+  if (task.target) value += task.content * (x - target);
+  narrow(out, !task.relu || x > 0 ? value : 0);
 }
 
 template <typename T>
@@ -71,9 +71,10 @@ __global__ void __launch_bounds__(kSimtThreads, 1) backward_simt(FeatureMap<T> x
       const int64_t at = image * x.stride_b + c * x.stride_c + n * x.stride_n;
       A value = task.factor * tile.sums[i][j];
       if (task.weight) value *= task.weight[image * x.positions + n];
-      const T here = x.data[at];
+      const A here = widen(x.data[at]);
       finish_value<T>(task, value, task.shift ? task.shift[image * x.channels + c] : A(0), here,
-                      task.above ? task.above[at] : here, task.target ? task.target[at] : here, task.out + at);
+                      task.above ? widen(task.above[at]) : here, task.target ? widen(task.target[at]) : here,
+                      task.out + at);
     }
 }
 

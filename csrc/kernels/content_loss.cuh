@@ -5,11 +5,10 @@
 
 namespace fastnst::kernels {
 
-// out = sum (x - y)^2
+// partial = sum (x - y)^2, by block
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kSumThreads)
-    squared_difference(const T* __restrict__ x, const T* __restrict__ y, int64_t n, double* partial, unsigned* counter,
-                       ComputeOf<T>* out) {
+    squared_difference(const T* __restrict__ x, const T* __restrict__ y, int64_t n, double* partial) {
   using C = ComputeOf<T>;
   using P = Pack<T, kWidth>;
   const int64_t packs = n / kWidth, stride = static_cast<int64_t>(gridDim.x) * kSumThreads;
@@ -32,7 +31,7 @@ __global__ void __launch_bounds__(kSumThreads)
     const C d = widen(x[i]) - widen(y[i]);
     sum += d * d;
   }
-  add_up(sum, partial, counter, out);
+  add_up(sum, partial);
 }
 
 // out = 2 g (x - y)
@@ -58,17 +57,15 @@ __global__ void __launch_bounds__(kSumThreads)
   for (int64_t i = packs * kWidth + first; i < n; i += stride) narrow(out + i, factor * (widen(x[i]) - widen(y[i])));
 }
 
-// `partial` holds kMaxBlocks values; `counter` is zero.
+// `partial` holds kMaxBlocks values; returns how many are written, which launch_sum_of_blocks adds.
 template <typename T>
-inline void launch_squared_difference(const T* x, const T* y, int64_t n, double* partial, unsigned* counter,
-                                      ComputeOf<T>* out, cudaStream_t stream) {
+inline int launch_squared_difference(const T* x, const T* y, int64_t n, double* partial, cudaStream_t stream) {
   constexpr int kFull = kFullWidth<T>;
-  if (aligned(x) && aligned(y)) {
-    launch(squared_difference<T, kFull>, dim3(blocks_for(n, kFull)), kSumThreads, 0, stream, x, y, n, partial, counter,
-           out);
-  } else {
-    launch(squared_difference<T, 1>, dim3(blocks_for(n, 1)), kSumThreads, 0, stream, x, y, n, partial, counter, out);
-  }
+  const bool full = aligned(x) && aligned(y);
+  const int blocks = blocks_for(n, full ? kFull : 1);
+  launch(full ? squared_difference<T, kFull> : squared_difference<T, 1>, dim3(blocks), kSumThreads, 0, stream, x, y, n,
+         partial);
+  return blocks;
 }
 
 template <typename T>

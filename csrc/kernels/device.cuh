@@ -39,6 +39,9 @@ __device__ __forceinline__ void narrow(double* out, double x) { *out = x; }
 __device__ __forceinline__ void narrow(__half* out, float x) { *out = __float2half_rn(x); }
 __device__ __forceinline__ void narrow(__nv_bfloat16* out, float x) { *out = __float2bfloat16_rn(x); }
 
+__device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
+__device__ __forceinline__ double square_root(double x) { return sqrt(x); }
+
 // The type in which features of type T are computed and accumulated.
 template <typename T>
 struct Compute {
@@ -60,6 +63,12 @@ struct alignas(kWidth * sizeof(T)) Pack {
 template <typename T>
 constexpr int kFullWidth = 16 / static_cast<int>(sizeof(T));
 
+// What the choice of kernels depends on.
+struct Card {
+  bool tf32;  // products of tf32 and bfloat16: sm_80 and later
+  int multiprocessors;
+};
+
 // A one-dimensional grid, whose limit is 2^31 - 1 blocks; that of the other dimensions is 65535.
 inline dim3 grid_of(int64_t blocks) {
   if (blocks > 0x7fffffff)
@@ -78,7 +87,7 @@ __device__ inline void end_main_loop() { emulator::end_main_loop(); }
 template <typename... Parameters, typename... Arguments>
 inline void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes, cudaStream_t,
                    Arguments... arguments) {
-  emulator::run(grid, threads, shared_bytes, [=] { kernel(arguments...); });
+  emulator::start(kernel, grid, threads, shared_bytes, arguments...);
 }
 #else
 __device__ __forceinline__ void begin_main_loop() {}

@@ -1,15 +1,10 @@
 // gram, moments and style_loss: selection of the kernel for a feature map, its partition, and the launch.
 #pragma once
 
-#include "gram_mma.cuh"
 #include "gram_simt.cuh"
+#include "gram_tiles.cuh"
 
 namespace fastnst::kernels {
-
-// Capabilities of the device.
-struct Card {
-  bool tf32;  // also bfloat16: sm_80 and later
-};
 
 enum class GramPath { kRows, kChannels, kSimt };
 
@@ -31,71 +26,68 @@ GramPath gram_path(const FeatureMap<T>& x, bool weighted, const Card& card) {
   return GramPath::kSimt;
 }
 
-// `splits` of zero: chosen by the shape.
+// `splits` of zero: as many blocks as the GPU runs at once, unless that leaves a block so few positions that its
+// partial result outweighs them.
 template <typename T>
-GramPlan gram_plan(const FeatureMap<T>& x, GramPath path, int splits = 0) {
+GramPlan gram_plan(const FeatureMap<T>& x, GramPath path, const Card& card, int splits = 0) {
   GramPlan plan{};
   plan.batch = x.batch;
-  const int64_t units = (x.channels + kUnit - 1) / kUnit;
-  const int64_t least =
-      8 * kUnit;  // positions per block at least, so that partial sums are small compared with the features
-  int64_t step;   // granularity of positions per block
-  if (path == GramPath::kSimt) {
-    plan.tiles = static_cast<int>(units * (units + 1) / 2);
-    plan.units = 1;
-    step = kDepth;
-  } else if (one_unit(x.channels)) {
-    plan.tiles = 1;
-    plan.units = 1;
-    step = kSpan * kChunk<T>;
-  } else {
-    const int64_t pairs = (units + 1) / 2;
-    plan.tiles = static_cast<int>(pairs * pairs);
-    plan.units = 3;
-    step = kSpan * kChunk<T>;
-  }
+  plan.channels = x.channels;
+  plan.side = path == GramPath::kSimt || one_unit(x.channels) ? 1 : 2;
+  plan.stages = card.tf32 ? kStages : kStagesTuring;
+  const int64_t off = plan.off_diagonal_tiles() * x.batch, on = plan.rows() * x.batch;
+  // A tile on the diagonal costs a third of one off the diagonal, where both are computed by tensor cores.
+  const int64_t ratio = path == GramPath::kSimt || off == 0 ? 1 : 3;
+  const int64_t step = path == GramPath::kSimt ? kDepth : kStagePanels / (off ? 4 : plan.side) * kChunk<T>;
+  const int64_t least = path == GramPath::kSimt ? 512 / kDepth : 2;  // steps of a block
   const int64_t steps = (x.positions + step - 1) / step;
-  const int64_t most = kMaxGramBlocks / (plan.tiles * (x.batch > 0 ? x.batch : 1));
-  int64_t wanted = x.positions / least;
-  if (wanted > most) wanted = most;
-  if (splits > 0) wanted = splits;
-  if (wanted > steps) wanted = steps;
-  plan.splits = static_cast<int>(wanted < 1 ? 1 : wanted);
+  int64_t wanted = off + on > 0 ? card.multiprocessors * ratio / (ratio * off + on) : 1;
+  if (wanted > steps / least) wanted = steps / least;
+  if (splits > 0) wanted = splits < steps ? splits : steps;
+  const auto fewer = [&] { return off ? (wanted + ratio - 1) / ratio : wanted; };
+  // A block more than the GPU runs at once would double the time.
+  while (splits <= 0 && wanted > 1 && off * wanted + on * fewer() > card.multiprocessors) --wanted;
+  if (wanted < 1) wanted = 1;
+  plan.splits = static_cast<int>(wanted);
+  plan.diagonal_splits = static_cast<int>(fewer());
+  plan.order = path != GramPath::kChannels ? ChannelOrder::kSame
+               : sizeof(T) == 4            ? ChannelOrder::kFours
+                                           : ChannelOrder::kEights;
   return plan;
 }
 
 template <typename T, Load kLoad, Multiply kMultiply>
-void launch_gram_mma(const FeatureMap<T>& x, const GramPlan& plan, const GramTask<float>& task, const T* bias,
-                     T* activated, cudaStream_t stream) {
+void launch_gram_tiles(const FeatureMap<T>& x, const GramPlan& plan, const GramTask<float>& task, const T* bias,
+                       T* activated, cudaStream_t stream) {
   const dim3 grid = grid_of(plan.blocks());
   const auto start = [&](auto kernel) {
-    launch(kernel, grid, kGramThreads, 0, stream, x, plan, task, bias, activated);
+    launch(kernel, grid, kGramThreads, static_cast<size_t>(plan.stages) * kStageBytes, stream, x, plan, task, bias,
+           activated);
   };
-  if (bias) return start(gram_mma<T, kLoad, kMultiply, false, true>);
+  if (bias) return start(gram_tiles<T, kLoad, kMultiply, false, true>);
   if constexpr (sizeof(T) == 4) {
-    if (task.weight) return start(gram_mma<T, kLoad, kMultiply, true, false>);
+    if (task.weight) return start(gram_tiles<T, kLoad, kMultiply, true, false>);
   }
-  start(gram_mma<T, kLoad, kMultiply, false, false>);
+  start(gram_tiles<T, kLoad, kMultiply, false, false>);
 }
 
 template <typename T, Load kLoad>
 void launch_gram_load(const FeatureMap<T>& x, const GramPlan& plan, const GramTask<float>& task, bool plain_tf32,
                       const T* bias, T* activated, cudaStream_t stream) {
   if constexpr (sizeof(T) == 2) {
-    launch_gram_mma<T, kLoad, Multiply::kNative>(x, plan, task, bias, activated, stream);
+    launch_gram_tiles<T, kLoad, Multiply::kNative>(x, plan, task, bias, activated, stream);
   } else if (plain_tf32) {
-    launch_gram_mma<T, kLoad, Multiply::kTf32>(x, plan, task, bias, activated, stream);
+    launch_gram_tiles<T, kLoad, Multiply::kTf32>(x, plan, task, bias, activated, stream);
   } else {
-    launch_gram_mma<T, kLoad, Multiply::kTf32x3>(x, plan, task, bias, activated, stream);
+    launch_gram_tiles<T, kLoad, Multiply::kTf32x3>(x, plan, task, bias, activated, stream);
   }
 }
 
-// Computes G, or R and the loss, or G and the mean. `plan` is gram_plan's for `path` and gives the size of the
-// workspace; its counters are zero. Batch and channels are at least 1. With a bias, which GramPath::kSimt does not
-// support, computes them of y = max(x + bias, 0), which is written to `activated` with the strides of x.
+// The kernel that fills the workspace; gram_finish then adds the splits.
 template <typename T>
-void launch_gram(const FeatureMap<T>& x, GramPath path, const GramPlan& plan, const GramTask<ComputeOf<T>>& task,
-                 bool plain_tf32, cudaStream_t stream, const T* bias = nullptr, T* activated = nullptr) {
+void launch_gram_partial(const FeatureMap<T>& x, GramPath path, const GramPlan& plan,
+                         const GramTask<ComputeOf<T>>& task, bool plain_tf32, cudaStream_t stream, const T* bias,
+                         T* activated) {
   if constexpr (sizeof(T) <= 4) {
     if (path == GramPath::kRows)
       return launch_gram_load<T, Load::kRows>(x, plan, task, plain_tf32, bias, activated, stream);
@@ -103,6 +95,20 @@ void launch_gram(const FeatureMap<T>& x, GramPath path, const GramPlan& plan, co
       return launch_gram_load<T, Load::kChannels>(x, plan, task, plain_tf32, bias, activated, stream);
   }
   launch(gram_simt<T>, grid_of(plan.blocks()), kSimtThreads, 0, stream, x, plan, task);
+}
+
+// Whether bias and ReLU are fused with the Gram matrix: where one tile covers all channels, so that every feature is
+// read by one block.
+inline bool fuses_bias(GramPath path, int64_t channels) { return path != GramPath::kSimt && channels <= 2 * kUnit; }
+
+// Computes G, or R and the loss, or G and the mean. `plan` is gram_plan's for `path` and gives the size of the
+// workspace. Batch and channels are at least 1. With a bias, where fuses_bias allows it, computes them of
+// y = max(x + bias, 0), which is written to `activated` with the strides of x.
+template <typename T>
+void launch_gram(const FeatureMap<T>& x, GramPath path, const GramPlan& plan, const GramTask<ComputeOf<T>>& task,
+                 bool plain_tf32, cudaStream_t stream, const T* bias = nullptr, T* activated = nullptr) {
+  launch_gram_partial<T>(x, path, plan, task, plain_tf32, stream, bias, activated);
+  launch_gram_finish(plan, task, x.positions, stream);
 }
 
 }  // namespace fastnst::kernels

@@ -58,15 +58,12 @@ __global__ void __launch_bounds__(kSimtThreads, 1)
     gram_simt(FeatureMap<T> x, GramPlan plan, GramTask<ComputeOf<T>> task) {
   using A = ComputeOf<T>;
   using Tile = SimtTile<A>;
-  FASTNST_SHARED(A, scratch, kUnit * (kUnit + 1));
-  // The operands share the memory of the finished unit: 2 x 16 rows of 66 are fewer than 64 of 65.
-  A *left = scratch, *right = scratch + kDepth * Tile::kPitch;
+  FASTNST_SHARED(A, left, kDepth * Tile::kPitch);
+  FASTNST_SHARED(A, right, kDepth * Tile::kPitch);
+  reset_counter(task);
   const Place at = place_of_block(plan);
-  int row = 0;
-  while ((row + 1) * (row + 2) / 2 <= at.tile) ++row;
-  const Unit unit{row, at.tile - row * (row + 1) / 2};
-  const bool diagonal = unit.row == unit.column, along_k = x.stride_n < x.stride_c;
-  const int64_t row0 = int64_t{unit.row} * kUnit, column0 = int64_t{unit.column} * kUnit;
+  const bool diagonal = at.row == at.column, along_k = x.stride_n < x.stride_c;
+  const int64_t row0 = int64_t{at.row} * kUnit, column0 = int64_t{at.column} * kUnit;
   const T* base = x.data + at.image * x.stride_b;
   const A* weight = task.weight ? task.weight + at.image * x.positions : nullptr;
   const int64_t steps = (x.positions + kDepth - 1) / kDepth;
@@ -74,7 +71,7 @@ __global__ void __launch_bounds__(kSimtThreads, 1)
   A row_sum = 0;
   begin_main_loop();
 #pragma unroll 1
-  for (int64_t step = at.split; step < steps; step += plan.splits) {
+  for (int64_t step = at.split; step < steps; step += at.splits) {
     const int64_t first = step * kDepth;
     const auto value = [&](int64_t c, int64_t n) -> A {
       return c < x.channels && n < x.positions ? A(widen(base[c * x.stride_c + n * x.stride_n])) : A(0);
@@ -95,16 +92,18 @@ __global__ void __launch_bounds__(kSimtThreads, 1)
     __syncthreads();
   }
   end_main_loop();
-  A* slot = slot_of(task, plan, at, at.split);
-  const int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
+  A* slot = slot_of_block(task, plan);
+  // Products of 16 x 8 in the order of the fragments of mma.sync.
+  const int y = threadIdx.x / 16, column = threadIdx.x % 8, right_half = threadIdx.x / 8 % 2;
 #pragma unroll
   for (int i = 0; i < 4; ++i)
 #pragma unroll
-    for (int j = 0; j < 4; ++j) slot[(ty + 16 * i) * kUnit + tx + 16 * j] = tile.sums[i][j];
-  if (task.mean && threadIdx.x < 2 * kUnit) slot[int64_t{plan.units} * kUnitSize + threadIdx.x] = row_sum;
-  finish_tile<kSimtThreads, false>(
-      task, plan, at, [&](int) { return unit; }, 1, x.channels, x.positions, scratch, [](int i) { return i; },
-      [](int i) { return i; });
+    for (int j = 0; j < 4; ++j) {
+      const int product = diagonal ? i * (i + 1) + 2 * j + right_half : 8 * i + 2 * j + right_half;
+      if (!diagonal || j <= i)
+        slot[product * kProductSize + (y % 8 * 4 + column / 2) * 4 + y / 8 * 2 + column % 2] = tile.sums[i][j];
+    }
+  if (task.mean && diagonal && threadIdx.x < kUnit) slot[plan.slot() - 2 * kUnit + threadIdx.x] = row_sum;
 }
 
 }  // namespace fastnst::kernels

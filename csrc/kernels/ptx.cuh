@@ -60,11 +60,26 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global, boo
 #endif
 }
 
-// Waits for all copies that this thread started; a barrier then makes them visible to others.
+// Ends a group of copies: those that this thread has started since the end of the last group.
+__device__ __forceinline__ void copy_async_commit() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits for all groups of this thread but the `kPending` latest; a barrier then makes their data visible to others.
+template <int kPending>
 __device__ __forceinline__ void copy_async_wait() {
 #if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.wait_all;" ::: "memory");
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 #endif
+}
+
+// x, of which the compiler knows nothing: what is computed from it inside a loop is not kept in registers across the
+// loop.
+__device__ __forceinline__ int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
 }
 
 // The two halves of a and b that `selector` selects, as in __byte_perm.

@@ -1,4 +1,4 @@
-// A sum over a whole grid that does not depend on the order in which blocks finish.
+// A sum over a whole grid in two launches, which does not depend on the order in which blocks finish.
 #pragma once
 
 #include "device.cuh"
@@ -17,21 +17,26 @@ inline int blocks_for(int64_t n, int width) {
   return static_cast<int>(blocks < 1 ? 1 : blocks > kMaxBlocks ? kMaxBlocks : blocks);
 }
 
-// out = the sum of the values of all threads. Each block of kSumThreads writes its sum to `partial`, which has one
-// value per block; the last block to finish, found by `counter` (zero before and after), adds them in the order of
-// blocks.
-template <typename C>
-__device__ __forceinline__ void add_up(double value, double* partial, unsigned* counter, C* out) {
+// Writes the sum of the values of a block's threads to `partial`, which has one value per block of kSumThreads.
+__device__ __forceinline__ void add_up(double value, double* partial) {
   const double sum = block_sum<kSumThreads>(value);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-  if (!last_to_arrive(counter, gridDim.x)) return;
+}
+
+// out = the sum of `count` values, in one block. A second launch, as the order of blocks within one is not known; a
+// counter of finished blocks would need a memset before each launch or be shared by launches on several streams.
+template <typename C>
+__global__ void __launch_bounds__(kSumThreads) sum_of_blocks(const double* __restrict__ partial, int count, C* out) {
   double total = 0;
-  for (unsigned i = threadIdx.x; i < gridDim.x; i += kSumThreads) total += partial[i];
+#pragma unroll kPacksPerThread
+  for (int i = threadIdx.x; i < count; i += kSumThreads) total += partial[i];
   total = block_sum<kSumThreads>(total);
-  if (threadIdx.x == 0) {
-    *out = static_cast<C>(total);
-    *counter = 0;
-  }
+  if (threadIdx.x == 0) *out = static_cast<C>(total);
+}
+
+template <typename C>
+inline void launch_sum_of_blocks(const double* partial, int count, C* out, cudaStream_t stream) {
+  launch(sum_of_blocks<C>, dim3(1), kSumThreads, 0, stream, partial, count, out);
 }
 
 }  // namespace fastnst::kernels

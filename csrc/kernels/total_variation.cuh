@@ -145,8 +145,7 @@ constexpr int kWarpsPerBlock = kSumThreads / kWarp;
 
 template <typename T, int kWidth, int kStep, Variation kind>
 __global__ void __launch_bounds__(kSumThreads, 2)
-    sum_of_variation(const T* __restrict__ x, ImageLines lines, ImageStrides strides, double* partial,
-                     unsigned* counter, ComputeOf<T>* out) {
+    sum_of_variation(const T* __restrict__ x, ImageLines lines, ImageStrides strides, double* partial) {
   using C = ComputeOf<T>;
   constexpr int kAhead = kWidth == 8 ? 2 : 4;  // rows with loads in flight: as many as registers allow
   const int64_t units = units_of<kWidth>(lines), warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
@@ -174,7 +173,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
     }
     end_main_loop();
   }
-  add_up(sum, partial, counter, out);
+  add_up(sum, partial);
 }
 
 // out = g dTV/dx, by gathering: a pixel's two differences, that of its left and that of its upper neighbor.
@@ -292,19 +291,22 @@ inline void with_variation(Variation kind, const F& f) {
   }
 }
 
-// `partial` holds kMaxBlocks values; `counter` is zero.
+// `partial` holds kMaxBlocks values; returns how many are written, which launch_sum_of_blocks adds.
 template <typename T>
-inline void launch_total_variation(Variation kind, const T* x, const ImageShape& shape, const ImageStrides& strides,
-                                   double* partial, unsigned* counter, ComputeOf<T>* out, cudaStream_t stream) {
+inline int launch_total_variation(Variation kind, const T* x, const ImageShape& shape, const ImageStrides& strides,
+                                  double* partial, cudaStream_t stream) {
   ImageLines lines = lines_of(shape, strides);
+  dim3 grid;
   with_packing<T>(lines, in_packs<T>(x, lines, strides), [&](auto packing) {
     using W = decltype(packing);
     choose_rows<W::kWidth>(lines);
+    grid = variation_grid<W::kWidth>(lines);
     with_variation(kind, [&](auto of) {
-      launch(sum_of_variation<T, W::kWidth, W::kStep, decltype(of)::value>, variation_grid<W::kWidth>(lines),
-             kSumThreads, 0, stream, x, lines, strides, partial, counter, out);
+      launch(sum_of_variation<T, W::kWidth, W::kStep, decltype(of)::value>, grid, kSumThreads, 0, stream, x, lines,
+             strides, partial);
     });
   });
+  return static_cast<int>(grid.x);
 }
 
 // `out` has the shape of x and its own strides.

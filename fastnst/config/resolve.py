@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 
 import torch
@@ -25,7 +26,7 @@ def choose_device(name: str | torch.device) -> torch.device:
         if torch.cuda.is_available() and no_kernels is None:
             return torch.device("cuda")
         if torch.cuda.is_available():
-            log.warning("there is a GPU, but no CUDA kernels: %s. %s", no_kernels, ops.CUDA_REMEDY)
+            _warn_without_kernels(str(no_kernels))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -36,6 +37,12 @@ def choose_device(name: str | torch.device) -> torch.device:
     if device.type == "cuda" and no_kernels is not None:
         raise UsageError(f"device {name!r} cannot be used: no CUDA kernels: {no_kernels}. {ops.CUDA_REMEDY}")
     return device
+
+
+@functools.cache
+def _warn_without_kernels(reason: str) -> None:
+    """Once per process: ``auto`` is resolved several times in a run."""
+    log.warning("there is a GPU, but no CUDA kernels: %s. %s", reason, ops.CUDA_REMEDY)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

@@ -1,9 +1,9 @@
 """Which layers are computed together.
 
-A convolution can apply the ReLU and the max pool after it, so that the maps in between are never stored. In the
-backward pass, the step above a ReLU can apply the ReLU's mask. Both are only possible where no loss observes the layers
-in between. The engines, the strips, :meth:`fastnst.network.vgg.VGG.iter_features` and the memory model
-use this plan.
+A convolution can apply the ReLU and the max pool after it, so that the maps in between are never stored; or the pool
+computes the bias and the ReLU before it. In the backward pass, the step above a ReLU can apply the ReLU's mask. All are
+only possible where no loss observes the layers in between. The engines, the strips,
+:meth:`fastnst.network.vgg.VGG.iter_features` and the memory model use this plan.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class FusionPlan:
     def fuses_pool(self, i: int) -> bool:
         """Whether the convolution ``i`` applies the ReLU and the max pool after it."""
         return self.winograd and self.fuses_relu(i) and self.releases_relu(i + 2)
+
+    def pools_relu(self, i: int) -> bool:
+        """Whether the pool after the convolution ``i`` and its ReLU can compute both: no loss observes the ReLU."""
+        return self.fuses_relu(i) and self._is(i + 2, "pool") and not self._observes(i + 1)
 
     def releases_relu(self, i: int) -> bool:
         """Whether ``i`` is a pool that keeps the argmax in place of the ReLU's output below it.

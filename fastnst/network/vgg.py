@@ -15,6 +15,7 @@ from torch import Tensor
 from fastnst import ops
 from fastnst.config.layer_names import BLOCKS, CHANNELS, layer_names
 from fastnst.errors import UsageError, WeightsError, nearest
+from fastnst.network.cudnn import ReluEpilogue
 from fastnst.network.fusion import FusionPlan
 from fastnst.network.layer import Layer
 from fastnst.ops.conv3x3 import conv3x3_backward
@@ -104,6 +105,7 @@ class VGG:
         self.pooling, self.padding = pooling, padding
         self.device, self.dtype = torch.device(device), dtype
         self.winograd = winograd
+        self._relu_epilogue = ReluEpilogue()
         self.convs: Mapping[str, tuple[Tensor, Tensor]] = {
             name: (self._in_memory_order(weights.convs[name][0]), weights.convs[name][1].to(self.device, dtype))
             for name in convolutions(self.chain)
@@ -134,11 +136,27 @@ class VGG:
         weight, offset = self.convs[name]
         if self.winograd:
             return ops.conv3x3(x, weight, offset if bias else None, relu=relu, padding=self.padding_of(name))
-        if self.padding_of(name) == "replicate":
-            y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, offset if bias else None)
-        else:
-            y = F.conv2d(x, weight, offset if bias else None, padding=1)
+        x, padding = self._padded(x, name)
+        y = F.conv2d(x, weight, offset if bias else None, padding=padding)
         return F.relu_(y) if relu else y
+
+    def convolve_relu(self, x: Tensor, name: str) -> Tensor:
+        """The output of the convolution ``name`` with its ReLU: in one op where cuDNN can, for CUDA."""
+        weight, bias = self.convs[name]
+        x, padding = self._padded(x, name)
+
+        def two_ops() -> Tensor:
+            y = F.conv2d(x, weight, padding=padding)
+            torch.ops.fastnst.bias_relu_(y, bias)
+            return y
+
+        return self._relu_epilogue(x, weight, bias, padding, two_ops)
+
+    def _padded(self, x: Tensor, name: str) -> tuple[Tensor, int]:
+        """The input of the convolution ``name``, padded unless with zeros, and the width of the zeros to add."""
+        if self.padding_of(name) == "replicate":
+            return F.pad(x, (1, 1, 1, 1), mode="replicate"), 0
+        return x, 1
 
     def convolve_backward(self, grad: Tensor, name: str, mask: Tensor | None = None) -> Tensor:
         """The gradient of the input of the convolution ``name`` from the gradient of its output, channels_last.
@@ -149,13 +167,12 @@ class VGG:
         if self.winograd:
             height, width = grad.shape[2:]
             return conv3x3_backward(grad, weight, mask=mask, size=(height, width), padding=self.padding_of(name))
-        if self.padding_of(name) == "zeros":
-            below = F.conv_transpose2d(grad, weight, padding=1)
-        else:
-            around = F.conv_transpose2d(grad, weight)
-            b, c, h, w = around.shape
-            inside = around.new_empty((1,)).expand(b, c, h - 2, w - 2)  # the op reads its shape alone
-            below = torch.ops.aten.replication_pad2d_backward(around, inside, [1, 1, 1, 1])
+        padding = int(self.padding_of(name) == "zeros")
+        below = F.conv_transpose2d(grad, weight, padding=padding)
+        if not padding:
+            b, c, h, w = below.shape
+            inside = below.new_empty((1,)).expand(b, c, h - 2, w - 2)  # the op reads its shape alone
+            below = torch.ops.aten.replication_pad2d_backward(below, inside, [1, 1, 1, 1])
             below = below.contiguous(memory_format=torch.channels_last)
         return below if mask is None else torch.ops.aten.threshold_backward(below, mask, 0)
 

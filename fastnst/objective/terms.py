@@ -63,6 +63,11 @@ class LayerTerms:
         term = self.styles[0] if len(self.styles) == 1 else None
         return term if term is not None and term.loss is None and term.weight is None else None
 
+    @property
+    def style_factor(self) -> float:
+        """The factor of the value of :func:`style_value_and_gradient`."""
+        return self.styles[0].factor if len(self.styles) == 1 else 1.0
+
     def rows(self, rows: slice) -> LayerTerms:
         """The terms for some rows of the layer; only the content term depends on them."""
         if self.target is None:
@@ -87,7 +92,10 @@ class ScaledFeatureGradient:
 
 
 def style_value_and_gradient(x: Tensor, terms: LayerTerms) -> tuple[Tensor, list[ScaledFeatureGradient]]:
-    """The sum ``[]`` of the style terms at features ``x [1, C, h, w]``, and the gradient of each."""
+    """The sum ``[]`` of the style terms at features ``x [1, C, h, w]``, and the gradient of each.
+
+    The sum is to be multiplied by ``terms.style_factor``, which its gradients include.
+    """
     values, gradients = [], []
     for term in terms.styles:
         if term.loss is None:
@@ -97,18 +105,20 @@ def style_value_and_gradient(x: Tensor, terms: LayerTerms) -> tuple[Tensor, list
             loss, gradient = value_and_gradient(term.loss, x, term.target, term.weight)
             factor = term.factor
         gradients.append(ScaledFeatureGradient(factor, gradient, term.weight))
-        values.append(term.factor * loss)
-    return values[0] if len(values) == 1 else torch.stack(values).sum(), gradients
+        values.append(loss)
+    if len(values) == 1:
+        return values[0], gradients
+    return torch.stack([term.factor * value for term, value in zip(terms.styles, values, strict=True)]).sum(), gradients
 
 
 def content_value(x: Tensor, terms: LayerTerms) -> Tensor:
-    """The content loss ``[]`` at features ``x [1, C, h, w]``."""
+    """The content loss ``[]`` at features ``x [1, C, h, w]``, to be multiplied by ``terms.content``."""
     assert terms.target is not None
     if terms.content_weight is None:
         loss: Tensor = torch.ops.fastnst.content_loss(x, terms.target)
-        return terms.content * loss
+        return loss
     difference = (x - terms.target).to(terms.content_weight.dtype)
-    return terms.content * (difference.square_() * terms.content_weight).sum()
+    return (difference.square_() * terms.content_weight).sum()
 
 
 def add_gradient_(

@@ -15,12 +15,14 @@ from torch import Tensor
 from fastnst import ops
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
-from fastnst.losses.variation import weighted_variation
+from fastnst.losses.variation import NINE_POINT, weighted_variation
+from fastnst.network.cudnn import timed_algorithms
 from fastnst.network.vgg import VGG
 from fastnst.objective.build import layer_terms
 from fastnst.objective.engines import PlainEngine, choose_engine
 from fastnst.objective.protocol import Losses
 from fastnst.objective.targets import Region, StyleTargets
+from fastnst.ops.dtypes import accumulate_dtype
 
 
 class Objective:
@@ -61,16 +63,21 @@ class Objective:
         self.chain, self.terms = layer_terms(network, self.size, styles, settings, content_mask)
         content_layers = [name for name, terms in self.terms.items() if terms.content]
         if content_layers:
-            with torch.no_grad():
+            with torch.no_grad(), timed_algorithms(network.device):
                 features = network.features(content.to(network.device), content_layers)
             self.terms |= {name: replace(self.terms[name], target=features[name]) for name in content_layers}
         engine_class = engine or choose_engine(network)
         self.engine = engine_class(network, self.chain, self.terms, self.size)
         has_variation = settings.tv_weight > 0
-        self.parts = (*self.engine.parts, ("tv", "")) if has_variation else self.engine.parts
-        # A tensor, since a number would be copied to the device at each step.
+        self.parts, factors = self.engine.parts, self.engine.factors
+        if has_variation:
+            self.parts = (*self.parts, ("tv", ""))
+            factors = (*factors, 1.0 if settings.tv_kind == NINE_POINT else settings.tv_weight)
+        # Tensors, since numbers would be copied to the device at each step.
+        self._factors = torch.tensor(factors, dtype=accumulate_dtype(network.dtype), device=network.device)
         weight = torch.tensor(settings.tv_weight, dtype=content.dtype, device=network.device)
         self._tv_weight = weight if has_variation else None
+        self._evaluated = False
 
     def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
         """Losses and gradient of an image ``[1, 3, H, W]``, RGB, 0..255, float32 or float64.
@@ -87,12 +94,24 @@ class Objective:
 
         Everything stays on the device and nothing waits for it, so that a CUDA graph can capture the call.
         """
-        values, gradient = self.engine.evaluate(image)
-        if self._tv_weight is not None:
-            value, tv_gradient = weighted_variation(image, self.settings.tv_kind, self._tv_weight.to(image.dtype))
+        tv: list[Tensor] = []
+        other = None if self._tv_weight is None else lambda: self._variation(image, tv)
+        with timed_algorithms(self.network.device, not self._evaluated):
+            values, gradient = self.engine.evaluate(image, other)
+        self._evaluated = True
+        return torch.stack([*values, *tv]) * self._factors, gradient
+
+    def _variation(self, image: Tensor, values: list[Tensor]) -> Tensor:
+        """The gradient of the weighted total variation of an image; its value is appended to ``values``."""
+        assert self._tv_weight is not None
+        kind, weight = self.settings.tv_kind, self._tv_weight.to(image.dtype)
+        if kind == NINE_POINT:
+            value, gradient = weighted_variation(image, kind, weight)
             values.append(value)
-            gradient += tv_gradient
-        return torch.stack(values), gradient
+            return gradient
+        values.append(torch.ops.fastnst.total_variation(image, kind))
+        found: Tensor = torch.ops.fastnst.total_variation_backward(weight, image, kind)
+        return found
 
     def losses(self, values: Sequence[float]) -> Losses:
         """The values of ``parts`` as :class:`Losses`."""

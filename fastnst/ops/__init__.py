@@ -3,8 +3,8 @@
 Features are ``[B, C, ...positions]``. Losses and Gram matrices are float32 whatever the features' precision, also
 inside autocast, and float64 for float64 features. Results are deterministic: the same bits in every run and for any
 number of threads. :func:`kernels` tells which ops have a kernel for a device; the others run
-:mod:`fastnst.ops.reference`, as does forward-mode differentiation and everything inside ``torch.func``. A CUDA tensor
-raises if the build has no CUDA kernels.
+:mod:`fastnst.ops.reference`, as does forward-mode differentiation. Inside ``torch.vmap`` an op runs once, with the
+mapped axis in its batch. A CUDA tensor raises if the build has no CUDA kernels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 
 from fastnst.ops import _library, reference
+from fastnst.ops import adam_step as _adam_step  # noqa: F401  registers the op
 from fastnst.ops._library import CUDA_REMEDY, follow_matmul_precision
 from fastnst.ops.bias_relu import bias_relu_, bias_relu_style_loss
 from fastnst.ops.content_loss import content_loss

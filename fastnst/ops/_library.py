@@ -8,8 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd.forward_ad import _set_fwd_grad_enabled
+from torch.autograd.function import _SingleLevelFunction
 
-from fastnst.ops.autograd_state import any_requires_grad, any_tangent, any_transformed
+from fastnst.ops.autograd_state import any_requires_grad, any_tangent
+from fastnst.ops.batching import batching_rule
 
 try:
     importlib.import_module("fastnst._C")
@@ -77,6 +81,7 @@ def define(
     reference: Callable[..., Any],
     fake: Callable[..., Any],
     *,
+    batching: str = "",
     save: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
 ) -> None:
@@ -84,9 +89,10 @@ def define(
 
     Args:
         name: the op's name in its schema.
-        reference: the op in plain PyTorch, for devices without a kernel, forward-mode differentiation and the
-            transforms of ``torch.func``.
+        reference: the op in plain PyTorch, for devices without a kernel and forward-mode differentiation.
         fake: outputs of the right shape, dtype and layout, without values.
+        batching: what ``torch.vmap`` does with each parameter, see :mod:`fastnst.ops.batching`; by default the op runs
+            for each slice.
         save: ``save(ctx, inputs, output)`` keeps what ``backward`` needs.
         backward: ``backward(ctx, *grads)`` returns the gradients of the inputs. An op without ``save`` and
             ``backward`` raises when it is differentiated.
@@ -94,13 +100,14 @@ def define(
     _library.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fastnst::{name}", fake)
     op = getattr(torch.ops.fastnst, name).default
+    torch.library.register_vmap(f"fastnst::{name}", batching_rule(op, batching), lib=_library)
 
     def below(keyset: Any, args: tuple[Any, ...]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
     if save is None or backward is None:
-        kernel = _without_derivative(name, below)
+        kernel = _without_derivative(op, below)
     else:
         kernel = _with_derivative(name, reference, below, save, backward)
     _library.impl(name, kernel, "Autograd", with_keyset=True)
@@ -109,11 +116,14 @@ def define(
 def _with_derivative(
     name: str, reference: Kernel, below: Kernel, save: Callable[..., None], backward: Kernel
 ) -> Kernel:
-    class Differentiable(torch.autograd.Function):
+    # Of one level: inside torch.func this kernel runs once for each level of differentiation, and `below` leads to the
+    # next. An ordinary Function would differentiate all levels by itself.
+    class Differentiable(_SingleLevelFunction):
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
             *inputs, keyset = args
-            output = below(keyset, tuple(inputs))
+            with torch.enable_grad(), _set_fwd_grad_enabled(True):  # a Function disables them, also for outer levels
+                output = below(keyset, tuple(inputs))
             save(ctx, tuple(inputs), output)
             return output
 
@@ -125,21 +135,25 @@ def _with_derivative(
     Differentiable.__name__ = Differentiable.__qualname__ = name
 
     def kernel(keyset: Any, *args: Any) -> Any:
-        if any_tangent(args) or any_transformed(args):
+        if any_tangent(args):
             return reference(*args)  # PyTorch differentiates the operations that the reference consists of
         if any_requires_grad(args):
-            return Differentiable.apply(*args, keyset)  # type: ignore[no-untyped-call]
+            with enable_single_level_autograd_function():
+                return Differentiable.apply(*args, keyset)  # type: ignore[attr-defined]
         return below(keyset, args)
 
     return kernel
 
 
-def _without_derivative(name: str, below: Kernel) -> Kernel:
+def _without_derivative(op: Any, below: Kernel) -> Kernel:
+    name, parameters = op._schema.name.removeprefix("fastnst::"), [each.name for each in op._schema.arguments]
+
     def kernel(keyset: Any, *args: Any) -> Any:
-        if any_tangent(args):
-            raise RuntimeError(f"{name}: has no derivative in reverse or forward mode; pass x.detach()")
-        if any_requires_grad(args):
-            raise RuntimeError(f"{name}: has no derivative; call it under torch.no_grad()")
+        for parameter, value in zip(parameters, args, strict=True):
+            tangent = any_tangent((value,))
+            if tangent or any_requires_grad((value,)):
+                what = "has a tangent" if tangent else "requires a gradient"
+                raise RuntimeError(f"{name}: has no derivative, but {parameter} {what}; pass {parameter}.detach()")
         return below(keyset, args)
 
     return kernel

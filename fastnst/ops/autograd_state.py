@@ -14,11 +14,6 @@ def is_transformed(x: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
-def any_transformed(args: tuple[Any, ...]) -> bool:
-    """Whether any tensor among ``args`` is a wrapper of ``torch.func`` or ``vmap``."""
-    return any(is_transformed(x) for x in _tensors(args))
-
-
 def any_tangent(args: tuple[Any, ...]) -> bool:
     """Whether any tensor among ``args`` is a dual tensor of forward-mode differentiation."""
     return any(forward_ad.unpack_dual(x).tangent is not None for x in _tensors(args))

@@ -110,5 +110,5 @@ def _two_ops(x: Tensor, bias: Tensor, target: Tensor, scale: float) -> tuple[Ten
     return y, loss, residual
 
 
-_library.define("bias_relu_", reference.bias_relu_, _fake)
-_library.define("bias_relu_style_loss", _two_ops, _fake_with_loss)
+_library.define("bias_relu_", reference.bias_relu_, _fake, batching="mw")
+_library.define("bias_relu_style_loss", _two_ops, _fake_with_loss, batching="mws-")

@@ -97,8 +97,6 @@ def position_weight(op: str, x: Tensor, weight: Tensor | None) -> Tensor | None:
     check_tensor(op, "weight", weight, " or None")
     if weight.is_complex():
         raise TypeError(f"{op}: expected weight of a real dtype, got {weight.dtype}")
-    if weight.requires_grad:
-        raise ValueError(f"{op}: weight has no derivative here; pass weight.detach()")
     check_device(op, "weight", weight, x)
     full = (x.shape[0], *x.shape[2:])
     if not _broadcasts(weight.shape, full):

@@ -82,6 +82,7 @@ _library.define(
     "content_loss_backward",
     reference.content_loss_backward,
     _fake_backward,
+    batching="gmm",
     save=_save_backward,
     backward=_double_backward,
 )

@@ -66,8 +66,6 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: str) -> None
             continue
         check_dtype_like(op, name, other, x)
         check_device(op, name, other, x)
-        if torch.is_grad_enabled() and other.requires_grad:
-            raise RuntimeError(f"{op}: {name} has no derivative here; pass {name}.detach(), or use torch.conv2d")
     check_choice(op, "padding", padding, PADDINGS)
 
 
@@ -113,8 +111,16 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, padding: s
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, weight, _, relu, ctx.padding = inputs
+    _refuse(ctx, "weight", "bias")
     ctx.size = (x.shape[2], x.shape[3])
     ctx.save_for_backward(weight, output if relu else None)
+
+
+def _refuse(ctx: Any, *names: str) -> None:
+    """Raise if a parameter after the first requires a gradient, which this op does not compute."""
+    for name, wanted in zip(names, ctx.needs_input_grad[1:], strict=False):
+        if wanted:
+            raise RuntimeError(f"conv3x3: {name} has no derivative here; pass {name}.detach(), or use torch.conv2d")
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -132,6 +138,7 @@ def _fake_backward(
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _refuse(ctx, "weight")
     _, weight, mask, argmax, _, _, ctx.border = inputs
     ctx.save_for_backward(weight, mask, argmax)
 
@@ -153,10 +160,15 @@ def _fake_in_place(*args: Any) -> None:
     return None
 
 
-_library.define("conv3x3", reference.conv3x3, _fake, save=_save, backward=_backward)
+_library.define("conv3x3", reference.conv3x3, _fake, batching="mww--", save=_save, backward=_backward)
 _library.define("conv3x3_out", reference.conv3x3_out, _fake_in_place)
 _library.define("conv3x3_pool_out", reference.conv3x3_pool_out, _fake_in_place)
 _library.define("conv3x3_backward_out", reference.conv3x3_backward_out, _fake_in_place)
 _library.define(
-    "conv3x3_backward", reference.conv3x3_backward, _fake_backward, save=_save_backward, backward=_double_backward
+    "conv3x3_backward",
+    reference.conv3x3_backward,
+    _fake_backward,
+    batching="mwmm---",
+    save=_save_backward,
+    backward=_double_backward,
 )

@@ -22,11 +22,11 @@ def gram(x: Tensor, weight: Tensor | None = None, scale: float = 1.0) -> Tensor:
     Args:
         x: features F ``[B, C, ...positions]``, float32, float64, bfloat16 or float16; contiguous and channels_last
             are not copied.
-        weight: one value per position, broadcastable to ``[B, ...positions]``, of a real dtype; not differentiable.
+        weight: one value per position, broadcastable to ``[B, ...positions]``, of a real dtype. Differentiable.
         scale: a factor such as ``1 / (C * N)`` for N positions.
 
     Returns:
-        ``[B, C, C]``, float32, or float64 for float64 features. Differentiable twice with respect to ``x``.
+        ``[B, C, C]``, float32, or float64 for float64 features. Differentiable twice.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype or device.
@@ -54,9 +54,20 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(x, weight)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     x, weight = ctx.saved_tensors
-    return torch.ops.fastnst.gram_backward(grad, x, weight, ctx.scale, None), None, None
+    by_x = torch.ops.fastnst.gram_backward(grad, x, weight, ctx.scale, None) if ctx.needs_input_grad[0] else None
+    return by_x, by_weight(grad, x, x, ctx.scale / 2) if ctx.needs_input_grad[1] else None, None
+
+
+def by_weight(grad: Tensor, x: Tensor, other: Tensor, scale: float) -> Tensor:
+    """The quadratic form ``scale * H_n^T (D + D^T) F_n`` of each position n, with D for ``grad`` and H for ``other``.
+
+    For a Gram matrix, ``H = F`` and half the scale give the derivative with respect to the weight.
+    """
+    dtype = accumulate_dtype(x.dtype)
+    pull: Tensor = torch.ops.fastnst.gram_backward(grad, x.to(dtype), None, scale, None)
+    return (other.to(dtype) * pull).sum(1).reshape(x.shape[0], x.shape[2:].numel())
 
 
 def _fake_backward(grad: Tensor, x: Tensor, weight: Tensor | None, scale: float, shift: Tensor | None) -> Tensor:
@@ -69,10 +80,10 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(grad, x, weight)
 
 
-def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, Tensor | None]:
+def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
     """For ``s (D + D^T) F W + shift`` and a cotangent H: ``s (H W F^T + F W H^T)`` for D, ``s (D + D^T) H W`` for F."""
     grad, x, weight = ctx.saved_tensors
-    by_grad = by_x = by_shift = None
+    by_grad = by_x = by_w = by_shift = None
     with torch.autocast(x.device.type, enabled=False):
         cotangent = reference.matrix(h)
         if ctx.needs_input_grad[0]:
@@ -80,12 +91,19 @@ def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, Tensor | None,
             by_grad = ctx.scale * (m + m.mT)
         if ctx.needs_input_grad[1]:
             by_x = torch.ops.fastnst.gram_backward(grad, h, weight, ctx.scale, None)
+        if ctx.needs_input_grad[2]:
+            by_w = by_weight(grad, x, h, ctx.scale)
         if ctx.shifted and ctx.needs_input_grad[4]:
             by_shift = cotangent.sum(2)
-    return by_grad, by_x, None, None, by_shift
+    return by_grad, by_x, by_w, None, by_shift
 
 
-_library.define("gram", reference.gram, _fake, save=_save, backward=_backward)
+_library.define("gram", reference.gram, _fake, batching="ms-", save=_save, backward=_backward)
 _library.define(
-    "gram_backward", reference.gram_backward, _fake_backward, save=_save_backward, backward=_double_backward
+    "gram_backward",
+    reference.gram_backward,
+    _fake_backward,
+    batching="sms-s",
+    save=_save_backward,
+    backward=_double_backward,
 )

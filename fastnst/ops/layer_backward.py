@@ -101,4 +101,4 @@ def _fake(
     return None
 
 
-_library.define("layer_backward_", reference.layer_backward_, _fake)
+_library.define("layer_backward_", reference.layer_backward_, _fake, batching="mmss-m--")

@@ -57,4 +57,4 @@ def _backward(ctx: Any, grad_mean: Tensor, grad_gram: Tensor) -> tuple[Tensor, N
     return torch.ops.fastnst.gram_backward(grad_gram, x, None, ctx.scale, shift), None
 
 
-_library.define("moments", reference.moments, _fake, save=_save, backward=_backward)
+_library.define("moments", reference.moments, _fake, batching="m-", save=_save, backward=_backward)

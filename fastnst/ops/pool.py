@@ -84,6 +84,17 @@ def _fake(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     return _empty(x, height, width, x.dtype), _empty(x, height, width, torch.uint8) if kind == "max" else none
 
 
+def _fake_after_bias(x: Tensor, bias: Tensor, kind: str, keep: bool) -> tuple[Tensor, Tensor]:
+    return _fake(x, kind)
+
+
+def _two_ops(x: Tensor, bias: Tensor, kind: str, keep: bool) -> tuple[Tensor, Tensor]:
+    """For devices without the fused kernel, where ``pool`` may still have one."""
+    torch.ops.fastnst.bias_relu_(x, bias)
+    y, argmax = torch.ops.fastnst.pool(x, kind)
+    return y, argmax
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, ctx.kind = inputs
     y, argmax = output
@@ -136,7 +147,13 @@ def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
     return by_grad, by_x, by_y, None, None, None, None, None
 
 
-_library.define("pool", reference.pool, _fake, save=_save, backward=_backward)
+_library.define("bias_relu_pool_", _two_ops, _fake_after_bias, batching="mw--")
+_library.define("pool", reference.pool, _fake, batching="m-", save=_save, backward=_backward)
 _library.define(
-    "pool_backward", reference.pool_backward, _fake_backward, save=_save_backward, backward=_double_backward
+    "pool_backward",
+    reference.pool_backward,
+    _fake_backward,
+    batching="mmmm----",
+    save=_save_backward,
+    backward=_double_backward,
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastnst.ops import _library, reference
 from fastnst.ops.checks import batch_matrix, check_features, check_scale, position_weight
 from fastnst.ops.dtypes import accumulate_dtype
+from fastnst.ops.gram import by_weight
 
 
 def style_loss(x: Tensor, target: Tensor, weight: Tensor | None = None, scale: float = 1.0) -> Tensor:
@@ -23,7 +24,7 @@ def style_loss(x: Tensor, target: Tensor, weight: Tensor | None = None, scale: f
         x: features F ``[B, C, ...positions]``, float32, float64, bfloat16 or float16; contiguous and channels_last
             are not copied.
         target: Gram matrices A, ``[B, C, C]`` or ``[C, C]``, of a floating-point dtype. Differentiable.
-        weight: one value per position, broadcastable to ``[B, ...positions]``, of a real dtype; not differentiable.
+        weight: one value per position, broadcastable to ``[B, ...positions]``, of a real dtype. Differentiable.
         scale: factor of the Gram matrix, the one that ``target`` was computed with.
 
     Returns:
@@ -87,9 +88,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.set_materialize_grads(False)
 
 
-def _backward(
-    ctx: Any, grad_loss: Tensor | None, grad_residual: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, None, None]:
+def _backward(ctx: Any, grad_loss: Tensor | None, grad_residual: Tensor | None) -> tuple[Tensor | None, ...]:
     x, weight, residual = ctx.saved_tensors
     by_gram = grad_residual
     if grad_loss is not None:
@@ -98,7 +97,8 @@ def _backward(
     if by_gram is None:
         return None, None, None, None
     by_x = torch.ops.fastnst.gram_backward(by_gram, x, weight, ctx.scale, None) if ctx.needs_input_grad[0] else None
-    return by_x, -by_gram if ctx.needs_input_grad[1] else None, None, None
+    by_target = -by_gram if ctx.needs_input_grad[1] else None
+    return by_x, by_target, by_weight(by_gram, x, x, ctx.scale / 2) if ctx.needs_input_grad[2] else None, None
 
 
-_library.define("style_loss", reference.style_loss, _fake, save=_save, backward=_backward)
+_library.define("style_loss", reference.style_loss, _fake, batching="mss-", save=_save, backward=_backward)

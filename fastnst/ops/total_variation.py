@@ -73,15 +73,10 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor, Tensor, None]:
-    """By autograd of the reference: second derivatives of the total variation have no kernel."""
+    """The backward is linear in ``grad``; second derivatives of the total variation have no kernel."""
     grad, x = ctx.saved_tensors
-    x = x if x.requires_grad else x.detach().requires_grad_()
-    with torch.enable_grad():
-        value = reference.total_variation(x, ctx.kind)
-        (first,) = torch.autograd.grad(value, x, create_graph=True)
-        along = (first.to(grad.dtype) * h.to(grad.dtype)).sum()
-        (second,) = torch.autograd.grad(along, x, create_graph=True, allow_unused=True, materialize_grads=True)
-    return along.reshape(grad.shape), (grad * second.to(grad.dtype)).to(x.dtype), None
+    along, second = reference.total_variation_along(x, h, ctx.kind)
+    return along.reshape(grad.shape), (grad * second).to(x.dtype), None
 
 
 _library.define("total_variation", reference.total_variation, _fake, save=_save, backward=_backward)
@@ -89,6 +84,7 @@ _library.define(
     "total_variation_backward",
     reference.total_variation_backward,
     _fake_backward,
+    batching="gm-",
     save=_save_backward,
     backward=_double_backward,
 )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 2**20  # values of an image that are updated at a time, to keep temporaries of large images small
+from fastnst.ops import reference
 
 
 class Adam:
@@ -62,17 +62,14 @@ class Adam:
         first, second = self.betas
         return self.learning_rate / (1 - first**count), math.sqrt(1 - second**count)
 
+    @property
+    def constants(self) -> tuple[float, float, float, float]:
+        """The decay rates of the moments, epsilon for gradients times ``unit``, and ``unit``."""
+        return (*self.betas, self.epsilon, self.unit)
+
     def update(self, image: Tensor, gradient: Tensor, rate: float | Tensor, bias: float | Tensor) -> None:
         """Take one step with the given :meth:`factors`, numbers or tensors ``[]`` on the device of the image."""
-        first, second = self.betas
-        parts = (x.view(-1).split(CHUNK) for x in (image, gradient.contiguous(), self.mean, self.square))
-        for pixels, grad, mean, square in zip(*parts, strict=True):
-            if self.unit != 1:
-                grad = grad * self.unit
-            mean.lerp_(grad, 1 - first)
-            square.mul_(second).addcmul_(grad, grad, value=1 - second)
-            root = square.sqrt().div_(bias).add_(self.epsilon)
-            pixels.sub_((mean * rate).div_(root))
+        reference.adam_update(image, gradient, (self.mean, self.square), (rate, bias), self.constants)
 
 
 def resize_state(state: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fastnst.config.settings import Settings
 from fastnst.objective.protocol import Losses, ValueAndGrad
-from fastnst.optim.adam import CHUNK, Adam
+from fastnst.ops.reference import CHUNK
+from fastnst.optim.adam import Adam
 from fastnst.optim.conditioning import ConditionedLBFGS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastnst.errors import UsageError
+from fastnst.network.cudnn import timed_algorithms
 from fastnst.network.vgg import check_size
 from fastnst.objective.targets import Region, StyleTargets, blend, style_targets
 from fastnst.run.scales import style_at
@@ -33,7 +34,10 @@ def regions(
     """
     settings = setup.settings
     sizes = [style_at(style.picture.size, size, shrink, settings) for style in styles]
-    targets = [_style_targets(setup, *one, scale) for one in zip(styles, sizes, strict=True)]
+    targets = []
+    for one in zip(styles, sizes, strict=True):
+        with timed_algorithms(setup.network.device, one[1] == size):  # other sizes are convolved only once
+            targets.append(_style_targets(setup, *one, scale))
     if all(style.mask is None for style in styles):
         return (Region(blend(targets, shares, settings)),)
     masks = [mask_values(style.mask, size) for style in styles]

@@ -139,7 +139,8 @@ class StripObjective:
         for statistics in result.statistics:
             statistics.add(x, rows)
         if terms.content:
-            result.content += content_value(x, self._content_terms(terms, name, rows)).double()
+            value = content_value(x, self._content_terms(terms, name, rows))
+            result.content += (terms.content * value).double()
 
     def _finish(self, results: Mapping[str, LayerResult], variation: Tensor) -> None:
         """Sum over all ranks, and compute the values and gradients of the styles."""

@@ -153,6 +153,35 @@ def test_problems_beyond_the_time_limit_are_left_out_and_listed(
     assert f"Left out, for lack of time: {', '.join(dropped)}" in capsys.readouterr().out
 
 
+def test_torch_compile_can_be_left_out(tmp_path: Path) -> None:
+    plan = tiny(ops=("pool",), loop_sides=(), compiles=False)
+    path = bench.run(plan, CPU, CountingTimer(), CARD, Budget(600), out=tmp_path, log=lambda line: None)
+    assert {row["contender"] for row in json.loads(path.read_text())["ops"]} == {"eager", "fastnst"}
+
+
+def test_options_choose_what_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "--precisions",
+        "bfloat16,tf32",
+        "--sides",
+        "256,512",
+        "--layers",
+        "relu4_1",
+        "--no-compile",
+        "--minutes",
+        "2",
+    ]
+    options = bench.options_parser().parse_args(words)
+    plan = bench.plan_of(options)
+    assert (list(plan.precisions), list(plan.layers), plan.compiles) == (["bfloat16", "tf32"], ["relu4_1"], False)
+    assert list(plan.sides) == list(plan.loop_sides) == [256, 512]
+    assert options.minutes == 2
+    assert bench.plan_of(bench.options_parser().parse_args([])) == bench.Plan()
+    with pytest.raises(SystemExit):
+        bench.options_parser().parse_args(["--precisions", "bf16"])
+    assert "expected some of float32,tf32,half,bfloat16, got 'bf16'" in capsys.readouterr().err
+
+
 def test_a_size_that_fails_is_a_row_and_not_the_end(tmp_path: Path) -> None:
     def fail(problem: Problem) -> Task:
         raise torch.OutOfMemoryError("the card is too small")

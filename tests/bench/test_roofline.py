@@ -20,7 +20,7 @@ EXPECTED = {
 def test_predictions_of_the_style_loss(layer: str) -> None:
     channels, n = roofline.LAYERS[layer][0], roofline.positions_of(layer, 1024)
     got = []
-    for card in roofline.CARDS:
+    for card in roofline.CARDS[:3]:
         forward, backward = roofline.eager_style(card, channels, n, "float32")
         fused = [roofline.fused(op, card, channels, n, "tf32") for op in ("style_loss", "style_loss backward")]
         got.append(tuple(round(1e6 * s) for s in (fused[0], forward, fused[1], backward)))
@@ -36,14 +36,22 @@ def test_half_features_move_half_the_bytes_and_multiply_at_the_rate_of_their_kin
 
 
 def test_float32_by_tensor_cores_is_three_products_unless_the_ordinary_units_are_faster() -> None:
-    h100, _, rtx4090 = roofline.CARDS
+    h100, _, rtx4090 = roofline.CARDS[:3]
     assert h100.products("float32") == h100.tf32 / 3
     assert rtx4090.products("float32") == rtx4090.fp32
 
 
 @pytest.mark.parametrize(
     ("driver_name", "name"),
-    [("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA GeForce RTX 4090", "RTX 4090"), ("Tesla T4", None)],
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA A100-SXM4-80GB", "A100-80"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", None),
+        ("Tesla T4", None),
+    ],
 )
 def test_published_peaks_are_found_by_the_drivers_name(driver_name: str, name: str | None) -> None:
     card = roofline.named(driver_name)

@@ -47,6 +47,7 @@ class Buffer {
     if (sizeof(T) != item_) throw std::invalid_argument(name_ + ": the kernel takes values of another width");
     return reinterpret_cast<T*>(first_);
   }
+  uintptr_t address() const { return reinterpret_cast<uintptr_t>(first_); }
   Dtype dtype() const { return dtype_; }
   const std::vector<int64_t>& shape() const { return shape_; }
   const std::vector<int64_t>& strides() const { return strides_; }

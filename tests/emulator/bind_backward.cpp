@@ -31,7 +31,7 @@ py::dict plan_of(const Buffer& x, const Buffer& out, bool tf32, bool simt) {
     using T = decltype(zero);
     const auto map = feature_map<T>(x);
     const auto task = task_of<T>(1, 0, false, nullptr, nullptr, nullptr, nullptr, out);
-    const BackwardPath path = simt ? BackwardPath::kSimt : backward_path(map, task, Card{tf32});
+    const BackwardPath path = simt ? BackwardPath::kSimt : backward_path(map, task, Card{tf32, 132});
     result = py::dict("path"_a = path == BackwardPath::kRows       ? "rows"
                                  : path == BackwardPath::kChannels ? "channels"
                                                                    : "simt",
@@ -43,15 +43,16 @@ py::dict plan_of(const Buffer& x, const Buffer& out, bool tf32, bool simt) {
 // `above` may be `out` itself, for an update in place.
 void run_backward(const Buffer& x, const Buffer& matrix, const Buffer& out, double factor, double content, bool relu,
                   const Buffer* weight, const Buffer* shift, const Buffer* above, const Buffer* target, bool tf32,
-                  bool simt, bool plain) {
+                  bool simt, bool plain, int multiprocessors) {
   with_type(x, [&](auto zero) {
     using T = decltype(zero);
     const auto map = feature_map<T>(x);
     auto task = task_of<T>(factor, content, relu, weight, shift, above, target, out);
-    const BackwardPath path = simt ? BackwardPath::kSimt : backward_path(map, task, Card{tf32});
+    const Card card{tf32, multiprocessors};
+    const BackwardPath path = simt ? BackwardPath::kSimt : backward_path(map, task, card);
     task.matrix = matrix.data<ComputeOf<T>>();
     task.padded = padded_channels(path, map.channels);
-    launch_backward<T>(map, path, task, plain, nullptr);
+    launch_backward<T>(map, path, task, plain, card, nullptr);
   });
 }
 
@@ -73,6 +74,6 @@ void bind_backward(py::module_& m) {
   m.def("backward", &run_backward, py::arg("x"), py::arg("matrix"), py::arg("out"), py::arg("factor") = 1.0,
         py::arg("content") = 0.0, py::arg("relu") = false, py::arg("weight") = nullptr, py::arg("shift") = nullptr,
         py::arg("above") = nullptr, py::arg("target") = nullptr, py::arg("tf32") = true, py::arg("simt") = false,
-        py::arg("plain") = false);
+        py::arg("plain") = false, py::arg("multiprocessors") = 132);
   m.def("symmetrize", &run_symmetrize);
 }

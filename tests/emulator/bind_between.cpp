@@ -47,6 +47,17 @@ void run_pool(const std::string& kind, const Buffer& x, const Buffer& y, const B
   });
 }
 
+void run_bias_relu_pool(const std::string& kind, const Buffer& x, const Buffer& bias, const Buffer& y,
+                        const Buffer* argmax, bool keep, bool channels_last) {
+  with_pool(kind, [&](auto chosen) {
+    with_type(x, [&](auto zero) {
+      using T = decltype(zero);
+      launch_bias_relu_pool<decltype(chosen)::value, T>(x.data<T>(), bias.data<T>(), y.data<T>(), data<uint8_t>(argmax),
+                                                        pool_shape(x), keep, channels_last, nullptr);
+    });
+  });
+}
+
 void run_pool_backward(const std::string& kind, const Buffer& grad, const Buffer* x, const Buffer* y,
                        const Buffer* argmax, const Buffer& out, bool relu, bool channels_last) {
   with_pool(kind, [&](auto chosen) {
@@ -66,6 +77,8 @@ void bind_between(py::module_& m) {
   m.def("bias_relu_channels", &run_bias_relu_channels);
   m.def("bias_relu_rows", &run_bias_relu_rows);
   m.def("pool", &run_pool, py::arg("kind"), py::arg("x"), py::arg("y"), py::arg("argmax"), py::arg("channels_last"));
+  m.def("bias_relu_pool", &run_bias_relu_pool, py::arg("kind"), py::arg("x"), py::arg("bias"), py::arg("y"),
+        py::arg("argmax"), py::arg("keep"), py::arg("channels_last"));
   m.def("pool_backward", &run_pool_backward, py::arg("kind"), py::arg("grad"), py::arg("x"), py::arg("y"),
         py::arg("argmax"), py::arg("out"), py::arg("relu"), py::arg("channels_last"));
 }

@@ -76,7 +76,8 @@ __global__ void publish(float* partial, unsigned* counter, float* out, int how) 
 __global__ void pending_copy(const float* in, float* out, bool wait, bool barrier) {
   FASTNST_SHARED(uint4, tile, 32);
   copy_async(tile + threadIdx.x, in + 4 * threadIdx.x, true);
-  if (wait) copy_async_wait();
+  copy_async_commit();
+  if (wait) copy_async_wait<0>();
   if (barrier) __syncthreads();
   out[threadIdx.x] = reinterpret_cast<const float*>(tile)[4 * (31 - threadIdx.x)];
 }

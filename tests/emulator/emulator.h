@@ -87,6 +87,27 @@ void run(dim3 grid, int threads, size_t shared_bytes, const Body& body) {
   run(grid, threads, shared_bytes, [](const void* p) { (*static_cast<const Body*>(p))(); }, &body, sizeof(Body));
 }
 
+// A launch, with the values of the kernel's parameters. Where `redirect` is set, it gets launches instead of `run`:
+// tests/kernels/ptx executes what nvcc makes of the kernel.
+struct KernelLaunch {
+  const void* kernel;
+  dim3 grid;
+  int threads;
+  size_t shared_bytes, count;
+  const void* const* values;
+  const size_t* sizes;
+};
+extern void (*redirect)(const KernelLaunch&);
+
+template <typename... Parameters>
+void start(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes,
+           const std::common_type_t<Parameters>&... arguments) {
+  if (!redirect) return run(grid, threads, shared_bytes, [=] { kernel(arguments...); });
+  const void* const values[] = {&arguments...};
+  const size_t sizes[] = {sizeof(arguments)...};
+  redirect({reinterpret_cast<const void*>(kernel), grid, threads, shared_bytes, sizeof...(arguments), values, sizes});
+}
+
 void begin_main_loop();
 void end_main_loop();
 
@@ -186,7 +207,13 @@ void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void copy_async(void* shared, const void* global, bool valid);
-void copy_async_wait();
+void copy_async_commit();
+void copy_async_wait(int pending);
+template <int kPending>
+inline void copy_async_wait() {
+  copy_async_wait(kPending);
+}
+inline int opaque(int x) { return x; }
 inline uint32_t byte_permute(uint32_t a, uint32_t b, uint32_t selector) { return __byte_perm(a, b, selector); }
 
 }  // namespace fastnst::kernels

@@ -13,6 +13,7 @@
 namespace emulator {
 
 State state;
+void (*redirect)(const KernelLaunch&) = nullptr;
 Indices indices;
 
 namespace {
@@ -180,6 +181,7 @@ void run_block(uint32_t serial) {
     fiber.fence_epoch = 0;
     fiber.acquiring = 0;
     fiber.copies.clear();
+    fiber.group = 0;
     fiber.events.clear();
     // Stacks a multiple of 128 KiB apart would share cache sets.
     fiber.context = make_context(fiber.stack + kStack - thread % 32 * 1088 - 64, fiber_main);
@@ -261,6 +263,10 @@ void run(dim3 grid, int threads, size_t shared_bytes, void (*call)(const void*),
     throw Violation("launch: a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " +
                     std::to_string(grid.z) + " blocks");
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
+  if (state.recording) {
+    state.launches.push_back({kernel_name(body, body_bytes, nullptr), grid, threads, shared_bytes});
+    return;
+  }
   if (blocks > 1u << 30) throw Violation("launch: too many blocks to emulate");
   if (state.next_block + blocks > kLastBlock) throw Violation("launch: out of block numbers; start a new process");
   kernel = call;

@@ -285,7 +285,7 @@ using namespace emulator;
 void copy_async(void* shared, const void* global, bool valid) {
   const void* pc = __builtin_return_address(0);
   const Unwatched unwatched;
-  PendingCopy copy{reinterpret_cast<uintptr_t>(shared), {}};
+  PendingCopy copy{reinterpret_cast<uintptr_t>(shared), state.current->group, {}};
   Region region;
   if (!find_shared(copy.to, 16, &region)) fail(pc, "copy_async out of bounds of shared memory");
   if (copy.to % 16 != 0) fail_at(region, copy.to, 16, true, pc, "misaligned");
@@ -301,14 +301,22 @@ void copy_async(void* shared, const void* global, bool valid) {
   state.current->copies.push_back(copy);
 }
 
-void copy_async_wait() {
+void copy_async_commit() { ++state.current->group; }
+
+void copy_async_wait(int pending) {
   const Unwatched unwatched;
-  for (const PendingCopy& copy : state.current->copies) {
+  Fiber& self = *state.current;
+  std::vector<PendingCopy> later;
+  for (const PendingCopy& copy : self.copies) {
+    if (copy.group >= self.group - pending) {
+      later.push_back(copy);
+      continue;
+    }
     Region region;
     find_shared(copy.to, 16, &region);
     write_without_record(region, copy);
   }
-  state.current->copies.clear();
+  self.copies.swap(later);
 }
 
 }  // namespace fastnst::kernels

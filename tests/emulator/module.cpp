@@ -2,6 +2,7 @@
 #include "bind.h"
 #include "counters.h"
 #include "runtime.h"
+#include "symbols.h"
 
 // One per bind_*.cpp; CMake writes the list.
 #define FASTNST_BINDING(name) void name(py::module_&);
@@ -30,6 +31,45 @@ py::dict counters() {
                   "mma"_a = py::dict("tf32"_a = c.mma[0], "bf16"_a = c.mma[1], "f16"_a = c.mma[2]),
                   "mma_main"_a = c.mma_main, "block_read_bytes"_a = c.block_read_bytes,
                   "main_loop"_a = part(c.main_loop), "elsewhere"_a = part(c.elsewhere));
+}
+
+// What Python calls with each launch: the mangled name, grid, threads, bytes of shared memory and parameters.
+py::object& receiver() {
+  static auto* held = new py::object;  // never destroyed, because Python is gone when static objects are
+  return *held;
+}
+
+void redirect_launches(const py::object& to) {
+  receiver() = to;
+  redirect = nullptr;
+  if (to.is_none()) return;
+  redirect = [](const KernelLaunch& launch) {
+    py::list parameters;
+    for (size_t i = 0; i < launch.count; ++i)
+      parameters.append(py::bytes(static_cast<const char*>(launch.values[i]), launch.sizes[i]));
+    receiver()(symbol_of(launch.kernel), py::make_tuple(launch.grid.x, launch.grid.y, launch.grid.z), launch.threads,
+               launch.shared_bytes, parameters);
+  };
+}
+
+// Name, address, bytes, bytes of a granule, whether kernels may write, address of the cells or zero.
+py::list list_regions() {
+  py::list result;
+  for (const Region& region : regions())
+    result.append(py::make_tuple(region.name, region.base, region.bytes, 1 << region.shift, region.writable,
+                                 reinterpret_cast<uintptr_t>(region.cells)));
+  return result;
+}
+
+// What was launched while recording was on, and forgets it.
+py::list launches() {
+  using py::operator""_a;
+  py::list result;
+  for (const Launch& l : state.launches)
+    result.append(py::dict("kernel"_a = l.kernel, "grid"_a = py::make_tuple(l.grid.x, l.grid.y, l.grid.z),
+                           "threads"_a = l.threads, "shared"_a = l.shared_bytes));
+  state.launches.clear();
+  return result;
 }
 
 }  // namespace
@@ -62,11 +102,16 @@ PYBIND11_MODULE(fastnst_emulator, m) {
       .def("poke", &Buffer::poke)
       .def("peek", &Buffer::peek)
       .def("initialize", &Buffer::initialize)
+      .def_property_readonly("address", [](const Buffer& b) { return b.address(); })
       .def("read_bytes", [](const Buffer& b) { return b.touched(1); })
       .def("written_bytes", [](const Buffer& b) { return b.touched(2); });
   m.def("set_seed", [](uint64_t seed) { state.seed = seed; });
   m.def("set_counting", [](bool counting) { state.counting = counting; });
   m.def("counters", &counters);
+  m.def("redirect", &redirect_launches);
+  m.def("regions", &list_regions);
+  m.def("set_recording", [](bool recording) { state.recording = recording; });
+  m.def("launches", &launches);
 #define FASTNST_BINDING(name) name(m);
 #include "bindings.inc"
 #undef FASTNST_BINDING

@@ -53,6 +53,7 @@ struct Event {
 
 struct PendingCopy {
   uintptr_t to;
+  int group;
   uint8_t data[16];
 };
 
@@ -67,6 +68,7 @@ struct Fiber {
   const void* waits_at = nullptr;
   uint64_t result = 0;
   std::vector<PendingCopy> copies;
+  int group = 0;  // of copies: the number of groups ended so far
   std::vector<Event> events;
 };
 
@@ -81,6 +83,14 @@ struct Warp {
   float* d[kLanes];
   const uint32_t* a[kLanes];
   const uint32_t* b[kLanes];
+};
+
+// A launch that was recorded instead of run.
+struct Launch {
+  std::string kernel;
+  dim3 grid;
+  int threads;
+  size_t shared_bytes;
 };
 
 struct State {
@@ -101,6 +111,8 @@ struct State {
   std::vector<uint16_t> order;  // thread ids, as this block schedules them
   std::vector<uint16_t> ready;  // the next to run is at the back
   std::string violation;
+  bool recording = false;  // whether run() records a launch instead of running it
+  std::vector<Launch> launches;
 };
 extern State state __attribute__((visibility("hidden")));
 

@@ -44,6 +44,11 @@ std::string function_name(const void* pc) {
   return name;
 }
 
+std::string symbol_of(const void* function) {
+  Dl_info info;
+  return dladdr(function, &info) && info.dli_sname && info.dli_saddr == function ? info.dli_sname : "";
+}
+
 std::string kernel_name(const void* body, size_t bytes, const void* pc) {
   const std::string here = function_name(pc);
   for (size_t at = 0; at + sizeof(void*) <= bytes; at += sizeof(void*)) {

@@ -124,6 +124,7 @@ class Device:
 
     def __init__(self, module: Any, seed: int = 0, counting: bool = False) -> None:
         self.module = module
+        self.counting = counting
         module.set_seed(seed)
         module.set_counting(counting)
 

@@ -43,6 +43,7 @@ class GramLaunch:
 
     path: str
     splits: int
+    counted: dict[str, Any]  # of the first kernel, if the device counts
     out: np.ndarray
     loss: float | None
     mean: np.ndarray | None
@@ -67,14 +68,14 @@ def gram(
     batch, channels, _ = x.shape
     exact, emulator = compute_dtype(dtype), device.module
     features = device.input("x", x, dtype, layout=layout)
-    choice = {key: how[key] for key in ("tf32", "simt", "splits") if key in how}
+    choice = {key: how[key] for key in ("tf32", "simt", "splits", "multiprocessors") if key in how}
     plan = emulator.gram_plan(features.buffer, weighted=weight is not None, **choice)
     held = {
         "x": features,
         "out": device.output("out", (batch, channels, channels), exact),
         "partial": device.workspace("partial", plan["partial"], exact),
         "losses": device.workspace("losses", plan["losses"], "float64"),
-        "counters": device.zeros("counters", plan["counters"]),
+        "counter": device.zeros("counter", 1),
     }
     if weight is not None:
         held["weight"] = device.input("weight", weight, exact)
@@ -86,10 +87,16 @@ def gram(
     if bias is not None:
         held["bias"] = device.input("bias", bias, dtype)
         held["activated"] = device.output("activated", x.shape, dtype, strides=features.strides)
-    emulator.gram(scale=scale, **{name: array.buffer for name, array in held.items()}, **how)
+    held["counter"].buffer.fill(np.int32(77).tobytes())  # any value: the kernels reset it
+    passed = {name: array.buffer for name, array in held.items()}
+    emulator.gram(scale=scale, **passed, **how, only="partial")
+    counted = device.counters if device.counting else {}
+    held["partial"].buffer.initialize()  # the next launch may read it through any cache
+    emulator.gram(scale=scale, **passed, **how, only="finish")
     return GramLaunch(
         plan["path"],
         plan["splits"],
+        counted,
         held["out"].numpy(),
         float(held["loss"].numpy()[0]) if target is not None else None,
         held["mean"].numpy() if mean else None,

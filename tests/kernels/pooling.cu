@@ -4,18 +4,19 @@
 namespace fastnst::kernels {
 namespace {
 
-// Taking their addresses instantiates both launches, and so every kernel.
+// Taking their addresses instantiates the launches, and so every kernel.
 template <Pool kKind, typename T>
-struct Both {
+struct Launches {
   decltype(&launch_pool<kKind, T>) forward = &launch_pool<kKind, T>;
+  decltype(&launch_bias_relu_pool<kKind, T>) after_bias = &launch_bias_relu_pool<kKind, T>;
   decltype(&launch_pool_backward<kKind, T>) backward = &launch_pool_backward<kKind, T>;
 };
 
 template <typename T>
 struct EveryKind {
-  Both<Pool::kMax, T> max;
-  Both<Pool::kAverage, T> average;
-  Both<Pool::kL2, T> l2;
+  Launches<Pool::kMax, T> max;
+  Launches<Pool::kAverage, T> average;
+  Launches<Pool::kL2, T> l2;
 };
 
 }  // namespace

@@ -91,6 +91,7 @@ def test_random_configurations_equal_float64(module: Any, part: int) -> None:
             terms,
             layout=layout,
             tf32=bool(rng.random() < 0.8),
+            multiprocessors=int(rng.choice([1, 132])),  # blocks of eight or four warps
         )
 
 
@@ -101,17 +102,27 @@ def test_bits_do_not_depend_on_the_schedule(module: Any, layout: str, dtype: str
     x, by = features(rng, (1, 72, 128), dtype), matrix(rng, 1, 72)
     above = rounded(rng.standard_normal(x.shape), dtype)
     launched = [
-        backward(Device(module, seed=seed), x, by, dtype, layout=layout, above=above, relu=True).out
+        backward(
+            Device(module, seed=seed),
+            x,
+            by,
+            dtype,
+            layout=layout,
+            above=above,
+            relu=True,
+            multiprocessors=1 + 131 * seed,
+        ).out
         for seed in range(4)
-    ]
+    ]  # on blocks of eight warps, where the dtype has them, and of four
     assert all(np.array_equal(other, launched[0]) for other in launched[1:])
 
 
-def test_more_channels_than_a_strip_holds_use_ordinary_multiply_adds(device: Device) -> None:
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_any_number_of_channels_runs_on_tensor_cores(device: Device, layout: str) -> None:
     rng = np.random.default_rng(2)
-    x = features(rng, (1, 528, 16), "bfloat16")
-    assert check(device, x, "bfloat16", rng, {"relu"}).path == "simt"
-    assert check(device, x[:, :512], "bfloat16", rng, {"relu"}).path == "rows"
+    x = features(rng, (1, 1040, 16), "bfloat16")
+    got = check(device, x, "bfloat16", rng, {"relu", "above"}, layout=layout)
+    assert got.path == {"nchw": "rows", "channels_last": "channels"}[layout]
 
 
 def test_plain_tf32_is_available(device: Device) -> None:
@@ -214,7 +225,9 @@ def test_traffic_and_products_are_minimal(module: Any, channels: int, positions:
     assert got.path == {"nchw": "rows", "channels_last": "channels"}[layout]
     counted = device.counters
     full = channels // 16 * (positions // 8) * (channels // 8)
-    assert counted["mma"]["tf32"] == full * (3 if dtype == "float32" else 1)
+    # Bfloat16 is multiplied by the two parts of M, sixteen channels at a time.
+    kind, count = {"float32": ("tf32", 3 * full), "float16": ("tf32", full), "bfloat16": ("bf16", full)}[dtype]
+    assert counted["mma"][kind] == sum(counted["mma"].values()) == count
     main, rest = counted["main_loop"], counted["elsewhere"]
     assert main["reads"]["widest"] == rest["reads"]["widest"] == rest["writes"]["widest"] == 16
     assert sector_efficiency(main["reads"]) >= 0.95
@@ -227,5 +240,8 @@ def test_traffic_and_products_are_minimal(module: Any, channels: int, positions:
     read = sum(buffer.read_bytes() for buffer in distinct.values())
     assert read <= 1.15 * (3 * features_bytes + 4 * channels**2)
     assert sum(buffer.written_bytes() for buffer in distinct.values()) == features_bytes
-    # Once per block as well, except the matrix.
-    assert counted["block_read_bytes"] - counted["blocks"] * 4 * channels**2 <= 1.15 * 3 * features_bytes
+    # Once per block as well, except F, which the tiles of all channels of the sum need, and the matrix.
+    wide, tall = (64, 128) if channels == 64 else (128, 64)
+    assert counted["blocks"] == -(-positions // tall) * (channels // wide)
+    across, strips = channels // wide, counted["blocks"] // (channels // wide)
+    assert counted["block_read_bytes"] <= 1.15 * ((2 + across) * features_bytes + strips * 4 * channels**2)

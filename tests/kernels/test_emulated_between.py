@@ -185,6 +185,63 @@ def test_pool_backward_equals_float64(
     assert_close(buffers["out"].numpy(), exact, dtype)
 
 
+def run_bias_relu_pool(
+    device: Device, x: np.ndarray, bias: np.ndarray, kind: str, dtype: str, layout: str, keep: bool
+) -> dict[str, Array]:
+    """The buffers by name; without `keep` x is an input, which the kernel must not write."""
+    buffers = {
+        "x": (device.in_place if keep else device.input)("x", x, dtype, layout=layout),
+        "bias": device.input("bias", bias, dtype),
+        "y": device.output("y", pooled_shape(x.shape), dtype, layout=layout),
+    }
+    if kind == "max":
+        buffers["argmax"] = device.output("argmax", pooled_shape(x.shape), "uint8", layout=layout)
+    given = (buffers["x"], buffers["bias"], buffers["y"], buffers.get("argmax"))
+    device.call("bias_relu_pool", kind, *given, keep, is_last(layout))
+    return buffers
+
+
+@every_dtype
+@every_kind
+@every_layout
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 8, 9, 21)])
+def test_bias_relu_and_pool_equal_float64(
+    device: Device, shape: tuple[int, ...], keep: bool, layout: str, kind: str, dtype: str
+) -> None:
+    x, bias = noise(shape, 10, dtype), noise(shape[1:2], 11, dtype)
+    activated = rounded(np.maximum(rounded(x + bias[:, None, None], dtype), 0), dtype).astype(np.float64)
+    found = run_bias_relu_pool(device, x, bias, kind, dtype, layout, keep)
+    assert_close(found["x"].numpy(), activated if keep else x, dtype)
+    assert_close(found["y"].numpy(), exact_pool(activated, kind), dtype)
+    if kind == "max":
+        np.testing.assert_array_equal(found["argmax"].numpy(), exact_argmax(activated))
+
+
+@every_dtype
+@every_kind
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_one_op_for_bias_relu_and_pool_has_the_bits_of_two(device: Device, layout: str, kind: str, dtype: str) -> None:
+    x, bias = noise((2, 24, 7, 16), 12, dtype), noise((24,), 13, dtype)
+    activated = run_bias_relu(device, x.reshape(2, 24, -1), bias, dtype, layout)
+    y, argmax, _ = run_pool(device, activated.numpy().astype(np.float64).reshape(x.shape), kind, dtype, layout)
+    found = run_bias_relu_pool(device, x, bias, kind, dtype, layout, True)
+    assert found["x"].raw().tobytes() == activated.raw().tobytes()
+    assert found["y"].raw().tobytes() == y.raw().tobytes()
+    assert argmax is None or found["argmax"].raw().tobytes() == argmax.raw().tobytes()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_bias_relu_and_pool_keep_nan_and_mark_windows_without_a_positive_value(
+    device: Device, layout: str, keep: bool
+) -> None:
+    x = np.array([[1, np.nan, -2, -2, -0.5, 2], [3, 2, -2, -9, 0, 2]], np.float64).reshape(1, 1, 2, 6)
+    found = run_bias_relu_pool(device, x, np.array([0.5]), "max", "float32", layout, keep)
+    np.testing.assert_array_equal(found["y"].numpy().ravel(), np.float32([np.nan, 0, 2.5]))
+    assert found["argmax"].numpy().ravel().tolist() == [1 + 4, 0 + 4, 1]
+
+
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 def test_any_schedule_gives_the_same_bits(module: Any, layout: str) -> None:
     x = noise((2, 16, 13, 24), 6, "float32")
@@ -196,6 +253,9 @@ def test_any_schedule_gives_the_same_bits(module: Any, layout: str) -> None:
             y, argmax, _ = run_pool(device, x, kind, "float32", layout)
             buffers += [y, *([argmax] if argmax else [])]
             buffers.append(run_pool_backward(device, x, kind, "float32", layout, kind == "max")[0]["out"])
+            for keep in (False, True):
+                bias = noise((16,), 7, "float32")
+                buffers += run_bias_relu_pool(device, x, bias, kind, "float32", layout, keep).values()
         runs.append([buffer.raw().tobytes() for buffer in buffers])
     assert runs[0] == runs[1] == runs[2]
 
@@ -245,3 +305,18 @@ def test_pool_backward_reads_and_writes_each_value_once(module: Any, layout: str
     buffers, _ = run_pool_backward(device, x, kind, dtype, layout, kind == "max")
     assert_efficient(device, list(buffers.values()), sum(map(size_of, buffers.values())))
     assert device.counters["main_loop"]["writes"]["widest"] == 16
+
+
+@every_dtype
+@every_kind
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_bias_relu_and_pool_write_the_map_only_to_keep_it(
+    module: Any, layout: str, keep: bool, kind: str, dtype: str
+) -> None:
+    device = Device(module, counting=True)
+    x, bias = noise((1, 64, 16, 32), 8, dtype), noise((64,), 9, dtype)
+    found = run_bias_relu_pool(device, x, bias, kind, dtype, layout, keep)
+    del found["bias"]  # few bytes, which every block reads
+    assert_efficient(device, list(found.values()), sum(map(size_of, found.values())) + keep * size_of(found["x"]))
+    assert device.counters["main_loop"]["reads"]["widest"] == 16

@@ -3,14 +3,14 @@
 
 namespace fastnst::kernels {
 
-template void launch_total_variation<float>(Variation, const float*, const ImageShape&, const ImageStrides&, double*,
-                                            unsigned*, float*, cudaStream_t);
-template void launch_total_variation<double>(Variation, const double*, const ImageShape&, const ImageStrides&, double*,
-                                             unsigned*, double*, cudaStream_t);
-template void launch_total_variation<__half>(Variation, const __half*, const ImageShape&, const ImageStrides&, double*,
-                                             unsigned*, float*, cudaStream_t);
-template void launch_total_variation<__nv_bfloat16>(Variation, const __nv_bfloat16*, const ImageShape&,
-                                                    const ImageStrides&, double*, unsigned*, float*, cudaStream_t);
+template int launch_total_variation<float>(Variation, const float*, const ImageShape&, const ImageStrides&, double*,
+                                           cudaStream_t);
+template int launch_total_variation<double>(Variation, const double*, const ImageShape&, const ImageStrides&, double*,
+                                            cudaStream_t);
+template int launch_total_variation<__half>(Variation, const __half*, const ImageShape&, const ImageStrides&, double*,
+                                            cudaStream_t);
+template int launch_total_variation<__nv_bfloat16>(Variation, const __nv_bfloat16*, const ImageShape&,
+                                                   const ImageStrides&, double*, cudaStream_t);
 
 template void launch_total_variation_backward<float>(Variation, const float*, const float*, float*, const ImageShape&,
                                                      const ImageStrides&, const ImageStrides&, cudaStream_t);

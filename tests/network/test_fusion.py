@@ -134,3 +134,17 @@ def test_every_relus_mask_is_applied_once() -> None:
                     assert not given.is_window(i + 2)
                     assert given.fuses_relu(i)
                     assert given.releases_relu(i + 2)
+
+
+@pytest.mark.parametrize("pooling", ["max", "average", "l2"])
+def test_a_pool_computes_the_relu_below_it_unless_a_loss_observes_that(pooling: str) -> None:
+    """conv1_2 and conv2_2 are below pools; conv1_1 and conv2_1 are not."""
+
+    def found(*observed: str) -> set[str]:
+        made = plan("relu3_1", *observed, pooling=pooling, winograd=False)
+        return {layer.name for i, layer in enumerate(made.chain) if made.pools_relu(i)}
+
+    assert found() == {"conv1_2", "conv2_2"}
+    assert found("relu1_1", "pool1") == {"conv1_2", "conv2_2"}
+    assert found("relu1_2") == {"conv2_2"}
+    assert found("conv2_2") == {"conv1_2"}

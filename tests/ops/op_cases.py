@@ -254,6 +254,30 @@ def _pool_case(kind: str) -> Case:
     )
 
 
+def _bias_relu_pool_case(kind: str, keep: bool) -> Case:
+    """With ``keep`` the activated map is an output too."""
+
+    def call(t: Tensors) -> tuple[Tensor, ...]:
+        x = t["x"].clone()
+        y, _ = torch.ops.fastnst.bias_relu_pool_(x, t["bias"], kind, keep)
+        return (x, y) if keep else (y,)
+
+    def exact(t: Tensors) -> tuple[Tensor, ...]:
+        activated = exact_bias_relu(t)
+        return (activated, exact_pool(activated, kind)) if keep else (exact_pool(activated, kind),)
+
+    return Case(
+        f"bias_relu_pool_ {kind}{' keep' if keep else ''}",
+        lambda shape: {"x": eighths(noise(shape)), "bias": eighths(noise(shape[1:2], 2))},
+        call,
+        exact,
+        (),
+        image=True,
+        copies=1,
+        lower=True,
+    )
+
+
 CASES = (
     _gram_case(False),
     _gram_case(True),
@@ -299,6 +323,7 @@ CASES = (
         lower=True,
     ),
     *(_pool_case(kind) for kind in ("max", "average", "l2")),
+    *(_bias_relu_pool_case(*given) for given in (("max", False), ("max", True), ("average", True), ("l2", True))),
 )
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
 

@@ -53,9 +53,9 @@ def test_requiring_a_gradient_is_an_error(leaf: str) -> None:
     t = {"x": noise(SHAPE), "bias": noise(SHAPE[1:2], 2)}
     t[leaf].requires_grad_()
     target = torch.zeros(19, 19, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match=r"bias_relu_: has no derivative; call it under torch.no_grad\(\)"):
+    with pytest.raises(RuntimeError, match=f"bias_relu_: has no derivative, but {leaf} requires a gradient"):
         ops.bias_relu_(t["x"], t["bias"])
-    with pytest.raises(RuntimeError, match=r"bias_relu_style_loss: has no derivative; call it under torch.no_grad"):
+    with pytest.raises(RuntimeError, match=f"bias_relu_style_loss: has no derivative, but {leaf} requires"):
         ops.bias_relu_style_loss(t["x"], t["bias"], target)
     with torch.no_grad():
         assert torch.equal(ops.bias_relu_style_loss(t["x"], t["bias"], target)[0], ops.bias_relu_(t["x"], t["bias"]))

@@ -270,6 +270,19 @@ def test_invalid_arguments_are_errors(change: dict[str, Any], kind: type[Excepti
         ops.conv3x3(**{**GOOD, **change})
 
 
+@pytest.mark.parametrize("place", [1, 2], ids=["weight", "bias"])
+def test_a_gradient_of_the_weights_is_refused_also_by_the_raw_ops(place: int) -> None:
+    given = [torch.ones(1, 2, 4, 4), torch.ones(4, 2, 3, 3), torch.ones(4)]
+    given[place].requires_grad_()
+    with pytest.raises(RuntimeError, match=f"conv3x3: {('weight', 'bias')[place - 1]} has no derivative here; pass"):
+        torch.ops.fastnst.conv3x3(*given, False, "zeros")
+    if place == 1:
+        with pytest.raises(RuntimeError, match="conv3x3: weight has no derivative here; pass"):
+            torch.ops.fastnst.conv3x3_backward(torch.ones(1, 4, 4, 4), given[1], None, None, 4, 4, False)
+    with torch.no_grad():
+        torch.ops.fastnst.conv3x3(*given, False, "zeros")
+
+
 def test_the_raw_ops_check_what_would_be_read_or_written_out_of_bounds() -> None:
     x, weight, bias = channels_last(torch.ones(1, 2, 4, 4)), torch.ones(4, 2, 3, 3), torch.ones(4)
     call = torch.ops.fastnst

@@ -25,9 +25,14 @@ def sanitizer() -> str | None:
 
 def test_the_script_runs_every_op(capsys: pytest.CaptureFixture[str]) -> None:
     cuda_every_op.main("cpu")
-    ran = re.fullmatch(r"(\d+) cases ran\n", capsys.readouterr().out)
+    ran = re.fullmatch(r"(\d+) of (\d+) cases ran\n", capsys.readouterr().out)
     assert ran is not None
-    assert int(ran[1]) == len(cuda_every_op.CASES) * 4 * 2 * len(cuda_every_op.SHAPES)
+    assert int(ran[1]) == int(ran[2]) == len(cuda_every_op.CASES) * 4 * 2 * len(cuda_every_op.SHAPES)
+
+
+def test_the_script_stops_when_its_seconds_are_over(capsys: pytest.CaptureFixture[str]) -> None:
+    cuda_every_op.main("cpu", seconds=-1)
+    assert capsys.readouterr().out.startswith("0 of ")
 
 
 @pytest.mark.cuda
@@ -43,5 +48,5 @@ def test_the_sanitizer_finds_nothing(tool: str) -> None:
     command = [found, "--tool", tool, "--error-exitcode", "3", sys.executable, str(SCRIPT)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert "cases ran" in done.stdout
+    assert re.search(r"(\d+) of \1 cases ran", done.stdout)
     assert re.search(r"(ERROR|RACECHECK) SUMMARY: 0 (errors|hazards)", done.stdout), done.stdout[-2000:]

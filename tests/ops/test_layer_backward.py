@@ -109,12 +109,15 @@ def test_the_residual_is_shared_by_the_batch_or_one_each() -> None:
     assert shared.any()
 
 
-def test_requiring_a_gradient_is_an_error() -> None:
-    x = noise((1, 3, 4, 4)).requires_grad_()
-    with pytest.raises(RuntimeError, match=r"layer_backward_: has no derivative; call it under torch.no_grad"):
-        ops.layer_backward_(torch.zeros(1, 3, 4, 4, dtype=torch.float64), x)
+@pytest.mark.parametrize("leaf", ["x", "residual", "weight", "target"])
+def test_requiring_a_gradient_is_an_error(leaf: str) -> None:
+    t = {"x": noise((1, 3, 4, 4)), "target": noise((1, 3, 4, 4), 2)}
+    t |= {"residual": torch.eye(3).double(), "weight": noise((4, 4), 3)}
+    t[leaf].requires_grad_()
+    with pytest.raises(RuntimeError, match=f"layer_backward_: has no derivative, but {leaf} requires a gradient; pass"):
+        ops.layer_backward_(torch.zeros(1, 3, 4, 4, dtype=torch.float64), **t)
     with torch.no_grad():
-        ops.layer_backward_(torch.zeros(1, 3, 4, 4, dtype=torch.float64), x)
+        ops.layer_backward_(torch.zeros(1, 3, 4, 4, dtype=torch.float64), **t)
 
 
 def test_autograd_notices_that_the_gradient_was_overwritten() -> None:

@@ -40,7 +40,7 @@ def arguments(x: Tensor, wanted: bool) -> dict[str, Arguments]:
         return t.detach().requires_grad_(wanted)
 
     g = exact_gram(features(shape, 2)).to(matrix)
-    weight = noise((shape[0], shape[2] * shape[3]), 3).to(matrix)
+    weight = leaf(noise((shape[0], shape[2] * shape[3]), 3).to(matrix))
     target = leaf(features(shape, 4).to(dtype))
     one, shift = leaf(torch.tensor(0.7, dtype=matrix)), leaf(noise(shape[:2], 5).to(matrix))
     y = exact_pool(x.detach().double(), "l2").to(dtype)

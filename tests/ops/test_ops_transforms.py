@@ -20,8 +20,6 @@ SHAPE = (2, 3, 6, 5)
 Function = Callable[[Tensor], tuple[Tensor, ...]]
 
 every_differentiable = pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
-# The warning for the loop that PyTorch runs for an op without a batching rule.
-pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 
 
 def of_input(call: Callable[[Tensors], tuple[Tensor, ...]], t: Tensors, name: str) -> Function:
@@ -87,7 +85,7 @@ def assert_close(got: Any, exact: Any, rtol: float = 1e-11) -> None:
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda f: f.__name__)
 def test_every_transform_equals_that_of_the_definition(case: Case, transform: Callable[..., Any]) -> None:
     t = case.tensors(SHAPE)
-    for name in case.differentiable:
+    for name in (*case.differentiable, *(["weight"] if "weight" in t else [])):
         got = transform(of_input(case.call, t, name), t[name])
         assert_close(got, transform(of_input(case.exact, t, name), t[name]))
 
@@ -139,10 +137,9 @@ def test_every_registered_op_passes_gradcheck_in_both_modes(name: str) -> None:
         return [y for y in pytree.tree_leaves(getattr(torch.ops.fastnst, name)(*full)) if y.is_floating_point()]
 
     leaves = [given[i] for i in argmax]
-    # The second derivative of TV runs autograd, which PyTorch does not support inside vmap.
-    batched = {"check_batched_grad": name != "total_variation_backward", "check_batched_forward_grad": True}
+    batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
     assert torch.autograd.gradcheck(call, leaves, check_forward_ad=True, fast_mode=True, **batched)
-    assert torch.autograd.gradgradcheck(call, leaves, check_fwd_over_rev=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(call, leaves, check_fwd_over_rev=True, check_batched_grad=True, fast_mode=True)
 
 
 def test_the_position_weight_has_a_derivative_in_forward_mode() -> None:
@@ -151,6 +148,56 @@ def test_the_position_weight_has_a_derivative_in_forward_mode() -> None:
         y = ops.gram(x, forward_ad.make_dual(weight, torch.ones_like(weight)))
         found = forward_ad.unpack_dual(y).tangent
     assert_close(found, torch.einsum("bihw,bjhw->bij", x, x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(2, 6, 5), (6, 5), (2, 1, 5), (1,)], ids=str)
+def test_the_derivative_of_a_position_weight_is_a_quadratic_form_of_its_features(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """``dG_ij / dw_n = s F_in F_jn``; a weight that broadcasts gets the sum."""
+    x, weight, d = noise(SHAPE).to(dtype), noise(shape, 2).to(accumulated(dtype)).requires_grad_(), noise((2, 3, 3), 3)
+    exact = 0.3 * torch.einsum("bij,bihw,bjhw->bhw", d, x.double(), x.double())
+    (found,) = torch.autograd.grad(ops.gram(x, weight, 0.3), weight, d.to(weight))
+    assert_close(found, exact.sum_to_size(shape), 1e-11 if dtype == torch.float64 else 1e-5)
+    loss, residual = ops.style_loss_and_residual(x, torch.eye(3), weight, 0.3)
+    exact = 0.6 * torch.einsum("bij,bihw,bjhw->bhw", residual.detach().double(), x.double(), x.double())
+    (found,) = torch.autograd.grad(loss, weight)
+    assert_close(found, exact.sum_to_size(shape), 1e-11 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("transform", ["hessian", "reverse over reverse", "reverse over forward"])
+@every_differentiable
+def test_the_hessian_of_a_small_problem_is_that_of_the_definition(case: Case, transform: str) -> None:
+    t = case.tensors((1, 2, 4, 3))
+
+    def hessian(call: Callable[[Tensors], tuple[Tensor, ...]], name: str) -> Any:
+        f = squared(of_input(call, t, name))
+        if transform == "hessian":
+            return torch.func.hessian(f)(t[name])
+        if transform == "reverse over reverse":
+            return torch.func.jacrev(torch.func.jacrev(f))(t[name])
+        return torch.func.jacrev(torch.func.jacfwd(f))(t[name])
+
+    for name in (*case.differentiable, *(["weight"] if "weight" in t else [])):
+        assert_close(hessian(case.call, name), hessian(case.exact, name))
+
+
+@every_differentiable
+def test_batched_gradients_equal_a_loop(case: Case) -> None:
+    t = case.tensors(SHAPE)
+    names = (*case.differentiable, *(["weight"] if "weight" in t else []))
+
+    def pulled(call: Callable[[Tensors], tuple[Tensor, ...]], batched: bool) -> tuple[Tensor, ...]:
+        leaves = {name: value.detach().requires_grad_(name in names) for name, value in t.items()}
+        outputs, wanted = call(leaves), [leaves[name] for name in names]
+        many = [noise((3, *y.shape), 20 + i) for i, y in enumerate(outputs)]
+        if batched:
+            return torch.autograd.grad(outputs, wanted, many, is_grads_batched=True)
+        each = [torch.autograd.grad(outputs, wanted, [g[k] for g in many], retain_graph=True) for k in range(3)]
+        return tuple(map(torch.stack, zip(*each, strict=True)))
+
+    assert_close(pulled(case.call, True), pulled(case.exact, False))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.differentiable], ids=str)

@@ -133,3 +133,35 @@ def test_kernel_and_reference_agree(
         got = (*ours, torch.ops.fastnst.pool_backward(*given))
         for a, b in zip(got, (*plain, ops.reference.pool_backward(*given)), strict=True):
             torch.testing.assert_close(a, b, rtol=2 * torch.finfo(dtype).eps, atol=1e-7, check_stride=a.numel() > 0)
+
+
+@both_layouts
+@every_kind
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("size", [(6, 8), (7, 9), (5, 1)], ids=str)
+def test_bias_relu_and_pool_are_those_ops_one_after_another(
+    size: tuple[int, int], keep: bool, kind: str, layout: Callable[[Tensor], Tensor]
+) -> None:
+    x, bias = layout(noise((2, 5, *size))), noise((5,), 2)
+    activated = ops.bias_relu_(layout(x.clone()), bias)
+    given = layout(x.clone())
+    found = torch.ops.fastnst.bias_relu_pool_(given, bias, kind, keep)
+    assert not keep or torch.equal(given, activated)
+    for a, b in zip(found, ops.pool_with_argmax(activated, kind), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, check_stride=a.numel() > 0)
+    other = ops.reference.bias_relu_pool_(layout(x.clone()), bias, kind, keep)
+    for a, b in zip(found, other, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@both_layouts
+@pytest.mark.parametrize("keep", [False, True])
+def test_opcheck_of_bias_relu_and_pool(keep: bool, layout: Callable[[Tensor], Tensor]) -> None:
+    x, bias = layout(noise((2, 3, 5, 6))), noise((3,), 2)
+    for kind in ("max", "average"):
+        torch.library.opcheck(torch.ops.fastnst.bias_relu_pool_, (x, bias, kind, keep))
+
+
+def test_bias_relu_and_pool_have_no_derivative() -> None:
+    with pytest.raises(RuntimeError, match="bias_relu_pool_: has no derivative"):
+        torch.ops.fastnst.bias_relu_pool_(noise((1, 2, 4, 4)), torch.ones(2, requires_grad=True), "max", True)

@@ -262,7 +262,9 @@ def test_inline_commands_name_what_exists(page: Path) -> None:
 
 
 def module_file(module: str) -> Path:
-    return ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    """Of a module, or of a package that runs as one."""
+    path = ROOT.joinpath(*module.split("."))
+    return path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def scripts() -> dict[str, set[str]]:

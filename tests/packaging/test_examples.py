@@ -53,6 +53,7 @@ def run(folder: Path, *words: str) -> str:
 
 def test_every_example_has_a_test() -> None:
     tested = {"picture.ipynb", "ops_in_training.py", "custom_style_loss.py", "several_gpus.py", "folder_job.py"}
+    tested.add("train_network.py")
     assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")} == tested
 
 
@@ -62,6 +63,28 @@ def test_training_lowers_the_loss(folder: Path) -> None:
     losses = [float(line.rpartition(" ")[2]) for line in printed.splitlines()]
     assert losses[-1] < losses[0]
     assert (folder / "trained.png").exists()
+
+
+TINY = ("--photos", "photos", "--style", "painting.png", "--paint", "photos/a.png", "--side", "32", "--channels", "4")
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_network_is_trained_saved_and_paints_again(folder: Path, ranks: int) -> None:
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2") if ranks == 2 else ()
+    program = (*launch, str(EXAMPLES / "train_network.py"), *TINY, "--style-size", "48", "--size", "50")
+    printed = run(folder, *program, "--steps", "40", "--rate", "5e-3")
+    values = [float(line.rpartition(" ")[2]) for line in printed.splitlines() if line.startswith("step")]
+    assert values[-1] < values[0]
+    assert (folder / "painter.pt").exists()
+    run(folder, str(EXAMPLES / "train_network.py"), *TINY, "--size", "50", "--trained", "--output", "again.png")
+    from fastnst import images
+
+    first, again, photo = (
+        images.load(folder / name, size=50).pixels for name in ("painted.png", "again.png", "photos/a.png")
+    )
+    assert first.shape == photo.shape
+    assert (first - again).abs().max() <= 1 / 255 + 1e-6
+    assert (first - photo).abs().mean() > 0.005  # it changed the photograph
 
 
 def test_custom_style_loss_runs(folder: Path) -> None:

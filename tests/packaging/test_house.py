@@ -34,8 +34,10 @@ FLOOR = {room: floor for floor, rooms in enumerate(reversed(FLOORS)) for room in
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 300, 50, 7
 # The parameters of these are those of an op's schema, in its order: torch calls them by position.
 OF_A_SCHEMA = {
+    "fastnst/ops/adam_step.py:_fake",
     "fastnst/ops/layer_backward.py:_fake",
     "fastnst/ops/pool.py:_fake_backward",
+    "fastnst/ops/reference/adam.py:adam_step_",
     "fastnst/ops/reference/convolution.py:conv3x3_backward_out",
     "fastnst/ops/reference/feature_losses.py:layer_backward_",
     "fastnst/ops/reference/pooling.py:pool_backward",

@@ -74,7 +74,7 @@ SASS = """
 """
 
 
-def kernel(name="gram_mma<float, 0, 1, false, false>", architecture=90, **changes):
+def kernel(name="gram_tiles<float, 0, 1, false, false>", architecture=90, **changes):
     values = {"registers": 100, "threads": 128, "loads": {128: 4}, "loop": 50, "tensor": 20}
     return kernel_report.Kernel(name, architecture, **(values | changes))
 
@@ -132,10 +132,10 @@ def test_the_sum_after_an_atomic_is_not_the_main_loop():
 
 def test_names_are_short():
     long = (
-        "void fastnst::kernels::gram_mma<float, (fastnst::kernels::Load)0, (fastnst::kernels::Multiply)1, true, false>"
-        "(fastnst::kernels::FeatureMap<float>, fastnst::kernels::GramPlan, float const*)"
+        "void fastnst::kernels::gram_tiles<float, (fastnst::kernels::Load)0, (fastnst::kernels::Multiply)1, true, "
+        "false>(fastnst::kernels::FeatureMap<float>, fastnst::kernels::GramPlan, float const*)"
     )
-    assert kernel_report.short(long) == "gram_mma<float, 0, 1, true, false>"
+    assert kernel_report.short(long) == "gram_tiles<float, 0, 1, true, false>"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_what_turing_lacks_is_no_defect_but_spills_are():
     lacking = {"architecture": 75, "tensor": 0, "loads": {}}
     assert kernel_report.defects(kernel(**lacking)) == []
     assert kernel_report.defects(kernel(**lacking, spills=1)) != []
-    half = kernel("gram_mma<__half, 0, 0, false, false>", **lacking)
+    half = kernel("gram_tiles<__half, 0, 0, false, false>", **lacking)
     assert kernel_report.defects(half) == [
         "no tensor-core instruction in the main loop",
         "no 128-bit load, only {}",

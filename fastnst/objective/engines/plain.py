@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -24,7 +24,7 @@ from fastnst.objective.terms import (
 
 @dataclass
 class Activations:
-    """What the forward pass keeps for the backward pass, by layer, and the values of the losses."""
+    """What the forward pass keeps for the backward pass, by layer, and the values of the losses without factors."""
 
     features: dict[str, Tensor] = field(default_factory=dict)
     argmax: dict[str, Tensor] = field(default_factory=dict)
@@ -62,29 +62,50 @@ class PlainEngine:
             conv_masks=self.conv_masks,
             whole_gradients=any(one.norms is not None for one in terms.values()),
         )
-        # In the order in which the forward pass computes them.
-        self.parts: tuple[tuple[str, str], ...] = tuple(
-            (kind, layer.name)
+        # In the order in which the forward pass computes them: the parts of the loss, and their factors.
+        found = [
+            (kind, layer.name, factor)
             for layer in chain
             if (layer_terms := terms.get(layer.name)) is not None
-            for kind, exists in (("style", bool(layer_terms.styles)), ("content", layer_terms.target is not None))
+            for kind, exists, factor in (
+                ("style", bool(layer_terms.styles), layer_terms.style_factor),
+                ("content", layer_terms.target is not None, layer_terms.content),
+            )
             if exists
-        )
+        ]
+        self.parts: tuple[tuple[str, str], ...] = tuple((kind, name) for kind, name, _ in found)
+        self.factors: tuple[float, ...] = tuple(factor for _, _, factor in found)
 
-    def evaluate(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The weighted value of each of ``parts``, and the gradient of their sum, contiguous, in the image's dtype."""
+    def evaluate(self, image: Tensor, other: Callable[[], Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
+        """The value of each of ``parts`` without its factor, and the gradient of the sum of values times ``factors``.
+
+        Args:
+            image: pixels ``[1, 3, H, W]``.
+            other: called last; it returns a gradient to add, of the image's shape and dtype, which is overwritten.
+
+        Returns:
+            The values, and the gradient, contiguous, in the image's dtype.
+        """
         activations = Activations()
         with self._evaluation():
             self._forward(image, activations)
-            gradient = self._backward(activations)
-            return activations.values, (gradient.to(image.dtype) * self.network.scale.to(image.dtype)).contiguous()
+            return activations.values, self._image_gradient(self._backward(activations), image.dtype, other)
 
     def _evaluation(self) -> AbstractContextManager[None]:
         """The context of one evaluation."""
         return nullcontext()
 
+    def _input(self, image: Tensor) -> Tensor:
+        """The network's input for an image."""
+        return self.network.prepare(image)
+
+    def _image_gradient(self, gradient: Tensor, dtype: torch.dtype, other: Callable[[], Tensor] | None) -> Tensor:
+        """The gradient by the image from the gradient by the network's input, plus that of ``other``."""
+        found = (gradient.to(dtype) * self.network.scale.to(dtype)).contiguous()
+        return found if other is None else found.add_(other())
+
     def _forward(self, image: Tensor, activations: Activations) -> None:
-        x = self.network.prepare(image)
+        x = self._input(image)
         forward = {"conv": self._convolve, "relu": self._relu, "pool": self._pool}
         for i, layer in enumerate(self.chain):
             x = forward[layer.kind](i, x, activations)
@@ -132,8 +153,7 @@ class PlainEngine:
 
     def _pool(self, i: int, x: Tensor, activations: Activations) -> Tensor:
         name, kind = self.chain[i].name, self.network.pooling
-        y: Tensor
-        y, argmax = torch.ops.fastnst.pool(x, kind)
+        y, argmax = self._pooled(i, x)
         if kind == "max":
             activations.argmax[name] = argmax
         if self.plan.releases_relu(i):
@@ -141,6 +161,11 @@ class PlainEngine:
         if name in self.terms or kind == "l2":
             activations.features[name] = y
         return y
+
+    def _pooled(self, i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The output of the pool ``i`` and its argmax."""
+        y, argmax = torch.ops.fastnst.pool(x, self.network.pooling)
+        return y, argmax
 
     def _pool_backward(self, i: int, grad: Tensor, y: Tensor | None, activations: Activations) -> Tensor:
         """The backward of the pool ``i`` with output ``y``, and of the ReLU below where that was released."""

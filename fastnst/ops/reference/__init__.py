@@ -7,6 +7,7 @@ in float64 for float64 features, also inside autocast.
 
 from __future__ import annotations
 
+from fastnst.ops.reference.adam import CHUNK, adam_step_, adam_update
 from fastnst.ops.reference.convolution import (
     conv3x3,
     conv3x3_backward,
@@ -25,14 +26,22 @@ from fastnst.ops.reference.feature_losses import (
     moments,
     style_loss,
 )
-from fastnst.ops.reference.image_variation import total_variation, total_variation_backward
-from fastnst.ops.reference.pooling import L2_EPSILON, POOLS, pick, pool, pool_backward
+from fastnst.ops.reference.image_variation import (
+    total_variation,
+    total_variation_along,
+    total_variation_backward,
+)
+from fastnst.ops.reference.pooling import L2_EPSILON, POOLS, bias_relu_pool_, pick, pool, pool_backward
 from fastnst.ops.reference.tensors import channels_last, matrix, pool_layout
 
 __all__ = [
+    "CHUNK",
     "L2_EPSILON",
     "POOLS",
+    "adam_step_",
+    "adam_update",
     "bias_relu_",
+    "bias_relu_pool_",
     "bias_relu_style_loss",
     "channels_last",
     "content_loss",
@@ -53,5 +62,6 @@ __all__ = [
     "pool_layout",
     "style_loss",
     "total_variation",
+    "total_variation_along",
     "total_variation_backward",
 ]

@@ -21,7 +21,7 @@ double backward_error() {
   task.above = above.data();
   task.relu = true;
   task.out = out.data();
-  launch_strips<float, Load::kRows, 3>(map, task, nullptr);
+  launch_backward_tiles<float, Load::kRows, Multiply::kTf32x3, 4, false>(map, task, nullptr);
   double worst = 0;
   for (int64_t c = 0; c < channels; ++c)
     for (int64_t n = 0; n < positions; ++n) {

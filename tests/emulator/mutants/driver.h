@@ -28,7 +28,7 @@ class Memory {
     Region region;
     region.base = reinterpret_cast<uintptr_t>(values_.data());
     region.bytes = count * sizeof(T);
-    region.shift = sizeof(T) == 8 ? 3 : 2;
+    region.shift = sizeof(T) == 8 ? 3 : sizeof(T) == 1 ? 0 : 2;
     region.writable = kind != kInput;
     region.initialized = kind != kOutput;
     region.cells = kind == kInput ? nullptr : cells_.data();

@@ -17,12 +17,12 @@ double gram_error() {
   const int64_t channels = 72, positions = 660;
   Memory<float> x("x", channels * positions, Memory<float>::kInput);
   const FeatureMap<float> map{x.data(), 1, channels, positions, channels * positions, positions, 1};
-  const GramPlan plan = gram_plan(map, path, 18);  // two groups of splits
+  const GramPlan plan = gram_plan(map, path, Card{true, 132}, 9);
   Memory<float> target("target", channels * channels, Memory<float>::kInput), loss("loss", 1, Memory<float>::kOutput);
   Memory<float> out("out", channels * channels, Memory<float>::kOutput);
   Memory<float> partial("partial", plan.partial_values(), Memory<float>::kOutput);
   Memory<double> losses("losses", plan.losses(), Memory<double>::kOutput);
-  Memory<unsigned> counters("counters", plan.counters(), Memory<unsigned>::kZeros);
+  Memory<unsigned> counter("counter", 1, Memory<unsigned>::kOutput);
   GramTask<float> task{};
   task.scale = 1;
   task.target = target.data();
@@ -30,13 +30,15 @@ double gram_error() {
   task.out = out.data();
   task.partial = partial.data();
   task.losses = losses.data();
-  task.counters = counters.data();
+  task.counter = counter.data();
 #ifdef SIMT
   launch(gram_simt<float>, dim3(static_cast<unsigned>(plan.blocks())), kSimtThreads, 0, nullptr, map, plan, task);
 #else
-  launch(gram_mma<float, Load::kRows, Multiply::kTf32x3, false, false>, dim3(static_cast<unsigned>(plan.blocks())),
-         kGramThreads, 0, nullptr, map, plan, task, static_cast<const float*>(nullptr), static_cast<float*>(nullptr));
+  launch(gram_tiles<float, Load::kRows, Multiply::kTf32x3, false, false>, dim3(static_cast<unsigned>(plan.blocks())),
+         kGramThreads, static_cast<size_t>(plan.stages) * kStageBytes, nullptr, map, plan, task,
+         static_cast<const float*>(nullptr), static_cast<float*>(nullptr));
 #endif
+  launch_gram_finish(plan, task, positions, nullptr);
   double worst = 0, expected_loss = 0;
   for (int64_t i = 0; i < channels; ++i)
     for (int64_t j = 0; j < channels; ++j) {

@@ -1,0 +1,378 @@
+// The backward on tensor cores: M F in tiles of positions by channels.
+//
+// A block copies F and M to shared memory in stages of 32 channels of the sum, of which three are in flight. Its warps
+// then add the other terms and write the tile. Rows of fragments are assigned so that a lane holds 16 bytes of the
+// result: NCHW multiplies F^T by M (a lane's rows are neighboring positions), channels_last M by F (neighboring
+// channels). Pieces of 16 bytes are permuted within a row of shared memory, so that reads in the main loop have no bank
+// conflicts.
+#pragma once
+
+#include "backward_simt.cuh"
+#include "fragments.cuh"
+
+namespace fastnst::kernels {
+
+constexpr int kSumChannels = 32;  // of a stage
+constexpr int kSlots = 4;         // for stages in shared memory
+
+// Blocks per multiprocessor, as its shared memory allows.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
+constexpr int kBackwardBlocks = 1;
+#else
+constexpr int kBackwardBlocks = 2;
+#endif
+
+// The shape of a block's tile, and the places of F and M in a stage.
+template <typename T, Load kLoad, int kWarps, bool kNarrow>
+struct BackwardTile {
+  static constexpr int kWidth = kFullWidth<T>;
+  static constexpr bool kRowwise = kLoad == Load::kRows;
+  // The part of a warp.
+  static constexpr int kMTiles = kRowwise ? kWidth / 2 : 4, kNTiles = 16 / kMTiles;
+  static constexpr int kJobPositions = kRowwise ? 8 * kWidth : 8 * kNTiles;
+  static constexpr int kJobChannels = kRowwise ? 8 * kNTiles : kUnit;
+
+  static constexpr int kChannels = kNarrow ? kUnit : 2 * kUnit;
+  static constexpr int kPositions = kWarps * kUnit * 32 / kChannels;
+  static constexpr int kFeatureBytes = kSumChannels * kPositions * static_cast<int>(sizeof(T));
+  static constexpr int kStageBytes = kFeatureBytes + kChannels * kSumChannels * 4;
+
+  // The offset in values of channel c of the stage at position n; 16 bytes along the inner one are contiguous. Neither
+  // the main loop, whose lanes differ in channels, nor the result, whose lanes differ in positions, has bank conflicts.
+  __device__ static __forceinline__ int place(int c, int n) {
+    if constexpr (kRowwise)
+      return c * kPositions + (n / kWidth ^ (c / 4 % 4 ^ c / 2 % 2 * 2) * 2) * kWidth + n % kWidth;
+    if constexpr (sizeof(T) == 4)
+      return n * kSumChannels + (c / kWidth ^ n / 2 % 4 * 2 ^ n % 2 * 4) * kWidth + c % kWidth;
+    return (n ^ (n / 4 % 2)) * kSumChannels + (c / kWidth ^ n / 2 % 2 * 2) * kWidth + c % kWidth;
+  }
+  // The offset of columns k ... k + 3 of a row of M, k a multiple of 4.
+  __device__ static __forceinline__ int matrix_place(int row, int k) {
+    constexpr int kBit = kRowwise ? 1 : sizeof(T) == 4 ? 4 : 8;  // of the row, in which neighboring lanes differ
+    return row * kSumChannels + (k / 4 ^ row / kBit % 2 * 4) * 4;
+  }
+};
+
+template <typename T>
+__device__ __forceinline__ float element(const uint32_t (&words)[4], int i) {
+  constexpr int kPerWord = 4 / static_cast<int>(sizeof(T));
+  return value_of(static_cast<const T*>(nullptr), words[i / kPerWord], i % kPerWord);
+}
+
+// Four values of M as the sum of two bfloat16 each: the larger parts, then the smaller ones. The larger part is
+// truncated, so that it is finite where the value is, and NaN stays NaN.
+__device__ __forceinline__ uint4 split_bf16(float4 m) {
+  const float values[4] = {m.x, m.y, m.z, m.w};
+  uint32_t low[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    union {
+      __nv_bfloat16 value;
+      unsigned short bits;
+    } rest;
+    narrow(&rest.value, values[i] - __uint_as_float(__float_as_uint(values[i]) & 0xffff0000u));
+    low[i] = rest.bits;
+  }
+  return make_uint4(byte_permute(__float_as_uint(m.x), __float_as_uint(m.y), 0x7632u),
+                    byte_permute(__float_as_uint(m.z), __float_as_uint(m.w), 0x7632u), low[0] | low[1] << 16,
+                    low[2] | low[3] << 16);
+}
+
+// 16 x 8 products of a warp, over the 16 channels of one step. A lane's four channels are 4 t ... 4 t + 3.
+template <typename T, Load kLoad, Multiply kMultiply, typename Tile>
+struct WarpProducts {
+  static constexpr bool kRowwise = Tile::kRowwise;
+  static constexpr int kMTiles = Tile::kMTiles, kNTiles = Tile::kNTiles;
+  static constexpr int kMatrixRows = kRowwise ? kNTiles : 2 * kMTiles, kFeatureRows = kRowwise ? 2 * kMTiles : kNTiles;
+  static constexpr int kSteps = kMultiply == Multiply::kNative ? 1 : 2;  // of the 16 channels
+  float acc[kMTiles * kNTiles][4] = {};
+
+  // The row of M, within the part of a warp, of this lane's row r.
+  __device__ static __forceinline__ int matrix_row(int r, int g) {
+    if (kRowwise) return 8 * r + g;
+    return sizeof(T) == 4 ? 32 * (r / 4) + 4 * g + r % 4 : 8 * g + r;
+  }
+
+  __device__ __forceinline__ void add(const T* features, const float* matrix, int c0, int n0, int k,
+                                      int64_t positions) {
+    const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+    constexpr int kLoads = kRowwise ? 4 : kNTiles;
+    uint32_t f[kLoads][4];
+#pragma unroll
+    for (int r = 0; r < kLoads; ++r) {
+      if constexpr (kRowwise) {
+        unpack(f[r], *reinterpret_cast<const uint4*>(features + Tile::place(k + 4 * t + r, n0 + Tile::kWidth * g)));
+      } else if constexpr (sizeof(T) == 4) {
+        unpack(f[r], *reinterpret_cast<const uint4*>(features + Tile::place(k + 4 * t, n0 + 8 * r + g)));
+      } else {
+        const uint2 v = *reinterpret_cast<const uint2*>(features + Tile::place(k + 4 * t, n0 + 8 * r + g));
+        f[r][0] = v.x;
+        f[r][1] = v.y;
+      }
+    }
+    Operand<kMultiply, kFeatureRows> by_features[kSteps];
+#pragma unroll
+    for (int r = 0; r < kFeatureRows; ++r)
+#pragma unroll
+      for (int e = 0; e < 2 * kSteps; ++e) {
+        if constexpr (kMultiply != Multiply::kNative) {
+          by_features[e / 2].set(r, e % 2, kRowwise ? element<T>(f[e % kLoads], r) : element<T>(f[r % kLoads], e));
+        } else if constexpr (kRowwise) {
+          by_features[0].high[r][e] = byte_permute(f[2 * e][r / 2], f[2 * e + 1][r / 2], r % 2 ? 0x7632u : 0x5410u);
+        } else {
+          by_features[0].high[r][e] = f[r][e];
+        }
+      }
+    // The rows of M are loaded when they are needed, which saves registers.
+    constexpr int kGroup = kRowwise ? 1 : 2, kOthers = kRowwise ? kMTiles : kNTiles;
+#pragma unroll
+    for (int group = 0; group < kMatrixRows / kGroup; ++group) {
+      if (never(positions, group)) break;
+      uint32_t m[kGroup][4];
+#pragma unroll
+      for (int r = 0; r < kGroup; ++r)
+        unpack(m[r], *reinterpret_cast<const uint4*>(
+                         matrix + Tile::matrix_place(c0 + matrix_row(group * kGroup + r, g), k + 4 * t)));
+      // M as the sum of two bfloat16: a row has the larger parts, then the smaller ones. The result is bfloat16 as
+      // well, so sums may stay on the tensor cores.
+      Operand<kMultiply, kGroup> by_matrix[2];
+#pragma unroll
+      for (int r = 0; r < kGroup; ++r)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          if constexpr (kMultiply == Multiply::kNative)
+            by_matrix[e / 2].high[r][e % 2] = m[r][e];
+          else
+            by_matrix[e / 2].set(r, e % 2, __uint_as_float(m[r][e]));
+        }
+      const auto sum_of = [&](int other) -> float (&)[4] {
+        return acc[kRowwise ? other * kNTiles + group : group * kNTiles + other];
+      };
+      if constexpr (kMultiply == Multiply::kNative) {
+        const auto& high = by_features[0].high;
+#pragma unroll
+        for (int part = 1; part >= 0; --part)  // outside, so that consecutive products are independent
+#pragma unroll
+          for (int other = 0; other < kOthers; ++other) {
+            if constexpr (kRowwise)
+              multiply_registers<T, kMultiply>(sum_of(other), high[2 * other], high[2 * other + 1],
+                                               by_matrix[part].high[0]);
+            else
+              multiply_registers<T, kMultiply>(sum_of(other), by_matrix[part].high[0], by_matrix[part].high[1],
+                                               high[other]);
+          }
+      } else {
+#pragma unroll
+        for (int other = 0; other < kOthers; ++other) {
+          if constexpr (kRowwise)
+            multiply_tile<float>(sum_of(other), by_features, other, by_matrix, 0);
+          else
+            multiply_tile<float>(sum_of(other), by_matrix, 0, by_features, other);
+        }
+      }
+    }
+  }
+};
+
+// Bfloat16 is multiplied by M as the sum of two bfloat16, half by M in tf32, float32 as 3xTF32 or tf32.
+template <typename T, Load kLoad, Multiply kMultiply, int kWarps, bool kNarrow>
+__global__ void __launch_bounds__(kWarps* kWarp, kBackwardBlocks)
+    backward_tiles(FeatureMap<T> x, BackwardTask<T> task) {
+  using Tile = BackwardTile<T, kLoad, kWarps, kNarrow>;
+  constexpr int kThreads = kWarps * kWarp, kWidth = Tile::kWidth;
+  constexpr bool kRowwise = Tile::kRowwise;
+  FASTNST_DYNAMIC_SHARED(memory);
+  const auto across = static_cast<unsigned>((x.channels + Tile::kChannels - 1) / Tile::kChannels);
+  const auto strips = static_cast<unsigned>((x.positions + Tile::kPositions - 1) / Tile::kPositions);
+  const int64_t image = blockIdx.x / across / strips;
+  const int64_t first = int64_t{blockIdx.x / across % strips} * Tile::kPositions;
+  const int first_channel = static_cast<int>(blockIdx.x % across) * Tile::kChannels;
+  const int64_t offset = image * x.stride_b;
+  const int stages = static_cast<int>((x.channels + kSumChannels - 1) / kSumChannels);
+  // The stages end with the tile's own channels, so that its F is in shared memory when the result is written.
+  const int own_end = first_channel / kSumChannels + Tile::kChannels / kSumChannels;
+  const int end = own_end < stages ? own_end : stages;
+
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  constexpr int kAcross = Tile::kChannels / Tile::kJobChannels;
+  const int c0 = warp % kAcross * Tile::kJobChannels, n0 = warp / kAcross * Tile::kJobPositions;
+  WarpProducts<T, kLoad, kMultiply, Tile> products;
+
+  // The result of a lane: vectors of 16 bytes, in which value i is from row i of the m-tiles. They are a constant
+  // number of channels or positions from the first one. The stride along a vector is one.
+  constexpr int kVectors = 2 * Tile::kMTiles / kWidth * Tile::kNTiles * 2;
+  const auto further_channel = [](int v) {
+    return kRowwise ? 8 * (v / 2 % Tile::kNTiles) + v % 2 : 32 * (v / 2 / Tile::kNTiles);
+  };
+  const auto further_position = [](int v) { return kRowwise ? 0 : 8 * (v / 2 % Tile::kNTiles) + v % 2; };
+  const int channel = c0 + (kRowwise ? lane % 4 * 2 : lane / 4 * kWidth);
+  const int position = n0 + (kRowwise ? lane / 4 * kWidth : lane % 4 * 2);
+  const auto left_of = [](int64_t n) { return static_cast<int>(n < Tile::kStageBytes ? n : Tile::kStageBytes); };
+  const int channels_left = left_of(x.channels - first_channel), positions_left = left_of(x.positions - first);
+  const auto inside = [&](int v) {
+    return channel + further_channel(v) < channels_left && position + further_position(v) < positions_left;
+  };
+  const int64_t first_at = offset + (first_channel + channel) * (kRowwise ? x.stride_c : 1) +
+                           (first + position) * (kRowwise ? 1 : x.stride_n);
+  const auto at = [&](int v) {
+    const int further = opaque(kRowwise ? further_channel(v) : further_position(v));  // else 16 offsets are kept
+    return first_at + (kRowwise ? further * x.stride_c : further_channel(v) + further * x.stride_n);
+  };
+
+  // The copies of this thread: pieces of 16 bytes of F and of M, which are a constant number of rows apart.
+  constexpr int kInner = (kRowwise ? Tile::kPositions : kSumChannels) / kWidth, kStep = kThreads / kInner;
+  constexpr int kFeaturePieces = Tile::kFeatureBytes / 16 / kThreads;
+  constexpr int kMatrixInner = kSumChannels / 4, kMatrixStep = kThreads / kMatrixInner;
+  constexpr int kMatrixPieces = Tile::kChannels / kMatrixStep;
+  const int inner = static_cast<int>(threadIdx.x) % kInner * kWidth, outer = static_cast<int>(threadIdx.x) / kInner;
+  const T* features = x.data + offset + first * x.stride_n + inner + outer * (kRowwise ? x.stride_c : x.stride_n);
+  const int matrix_row = static_cast<int>(threadIdx.x) / kMatrixInner, matrix_k = threadIdx.x % kMatrixInner * 4;
+  const int matrix_place = Tile::matrix_place(matrix_row, matrix_k);  // rows of other pieces are permuted alike
+  const int matrix_left = left_of(task.padded - first_channel);
+  const float* matrix = task.matrix + (image * task.padded + first_channel + matrix_row) * task.padded + matrix_k;
+  const auto stage_of = [&](int stage) { return memory + stage % kSlots * Tile::kStageBytes; };
+  const auto features_of = [&](int stage) { return reinterpret_cast<T*>(stage_of(stage)); };
+  const auto matrix_of = [&](int stage) { return reinterpret_cast<float*>(stage_of(stage) + Tile::kFeatureBytes); };
+  // The gradient from above follows the stages, in two halves. A thread copies what it uses itself. The first or second
+  // part of a slot, whichever is larger, holds half a tile; it is no longer needed.
+  const auto above_of = [&](int v) {
+    constexpr int kHalf = kVectors / 2;
+    return reinterpret_cast<uint4*>(stage_of(stages + v / kHalf) + (kNarrow ? 0 : Tile::kFeatureBytes)) +
+           v % kHalf * kThreads + threadIdx.x;
+  };
+  const auto copy_above = [&](auto half) {
+#pragma unroll
+    for (int k = 0; k < kVectors / 2; ++k) {
+      const int v = decltype(half)::value * (kVectors / 2) + k;
+      const bool valid = inside(v);
+      copy_async(above_of(v), valid ? task.above + at(v) : x.data, valid);
+    }
+  };
+  // `whole`: all pieces are inside the map, the usual case, which needs no tests.
+  const auto copy_stage = [&](auto whole, int stage, int k0) {
+    constexpr bool kWhole = decltype(whole)::value;
+    const int left = left_of(x.channels - k0);
+    const T* from = features + k0 * (kRowwise ? x.stride_c : 1);
+    T* to = features_of(stage);
+#pragma unroll
+    for (int j = 0; j < kFeaturePieces; ++j) {
+      const int c = kRowwise ? outer + j * kStep : inner, n = kRowwise ? inner : outer + j * kStep;
+      const bool valid = kWhole || (c < left && n < positions_left);
+      copy_async(to + Tile::place(c, n), valid ? from : x.data, valid);
+      from += kStep * (kRowwise ? x.stride_c : x.stride_n);
+    }
+    const float* from_matrix = matrix + k0;
+    float* to_matrix = matrix_of(stage) + matrix_place;
+#pragma unroll
+    for (int j = 0; j < kMatrixPieces; ++j) {
+      const bool valid = kWhole || matrix_row + j * kMatrixStep < matrix_left;
+      copy_async(to_matrix + j * kMatrixStep * kSumChannels, valid ? from_matrix : task.matrix, valid);
+      from_matrix += kMatrixStep * task.padded;
+    }
+  };
+  const auto copy = [&](int stage) {
+    if (stage < stages) {
+      const int k0 = (end + stage - (end + stage < stages ? 0 : stages)) * kSumChannels;
+      if (x.channels - k0 >= kSumChannels && positions_left >= Tile::kPositions && matrix_left >= Tile::kChannels)
+        copy_stage(std::true_type{}, stage, k0);
+      else
+        copy_stage(std::false_type{}, stage, k0);
+    } else if (task.above) {
+      if (stage == stages) copy_above(std::integral_constant<int, 0>{});
+      if (stage == stages + 1) copy_above(std::integral_constant<int, 1>{});
+    }
+    copy_async_commit();
+  };
+
+  begin_main_loop();
+#pragma unroll 1
+  for (int i = 0; i < kSlots - 1; ++i) copy(i);
+#pragma unroll 1
+  for (int stage = 0; stage < stages; ++stage) {
+    copy_async_wait<kSlots - 2>();
+    if constexpr (kMultiply == Multiply::kNative) {
+      float* held = matrix_of(stage) + matrix_place;
+#pragma unroll
+      for (int j = 0; j < kMatrixPieces; ++j) {
+        float* piece = held + j * kMatrixStep * kSumChannels;
+        *reinterpret_cast<uint4*>(piece) = split_bf16(*reinterpret_cast<const float4*>(piece));
+      }
+    }
+    __syncthreads();
+    copy(stage + kSlots - 1);
+#pragma unroll
+    for (int k = 0; k < kSumChannels; k += 16)
+      products.add(features_of(stage), matrix_of(stage), c0, n0, k, x.positions);
+  }
+  end_main_loop();
+
+  copy_async_wait<0>();
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    if (v % 4 == 0 && never(x.positions, v)) break;
+    if (!inside(v)) continue;
+    const int column = v % 2, nt = v / 2 % Tile::kNTiles, group = v / 2 / Tile::kNTiles;
+    const int c = channel + further_channel(v), n = position + further_position(v);
+    float values[kWidth];
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i)
+      values[i] = task.factor * products.acc[(group * kWidth / 2 + i / 2) * Tile::kNTiles + nt][2 * (i % 2) + column];
+    if (task.weight) {
+      const float* weight = task.weight + image * x.positions + first + n;
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) values[i] *= weight[kRowwise ? i : 0];
+    }
+    if (task.shift) {
+      const float* shift = task.shift + image * x.channels + first_channel + c;
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) values[i] += shift[kRowwise ? 0 : i];
+    }
+    if (task.above) {
+      uint32_t above[4];
+      unpack(above, *above_of(v));
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) values[i] += element<T>(above, i);
+    }
+    uint32_t f[4];
+    unpack(f, *reinterpret_cast<const uint4*>(features_of(stages - end + (first_channel + c) / kSumChannels) +
+                                              Tile::place(c % kSumChannels, n)));
+    if (task.target) {
+      uint32_t target[4];
+      unpack(target, *reinterpret_cast<const uint4*>(task.target + at(v)));
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) values[i] += task.content * (element<T>(f, i) - element<T>(target, i));
+    }
+    Pack<T, kWidth> out;
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) narrow(&out.values[i], !task.relu || element<T>(f, i) > 0 ? values[i] : 0.f);
+    *reinterpret_cast<Pack<T, kWidth>*>(task.out + at(v)) = out;
+  }
+}
+
+template <typename T, Load kLoad, Multiply kMultiply, int kWarps, bool kNarrow>
+void launch_backward_tiles(const FeatureMap<T>& x, const BackwardTask<T>& task, cudaStream_t stream) {
+  using Tile = BackwardTile<T, kLoad, kWarps, kNarrow>;
+  const int64_t strips = (x.positions + Tile::kPositions - 1) / Tile::kPositions;
+  const int64_t across = (x.channels + Tile::kChannels - 1) / Tile::kChannels;
+  launch(backward_tiles<T, kLoad, kMultiply, kWarps, kNarrow>, grid_of(x.batch * strips * across), kWarps * kWarp,
+         static_cast<size_t>(kSlots) * Tile::kStageBytes, stream, x, task);
+}
+
+// Eight warps read M half as often as four. Four where tf32 products need the registers, or where eight leave
+// multiprocessors idle.
+template <typename T, Load kLoad, Multiply kMultiply>
+void launch_backward_load(const FeatureMap<T>& x, const BackwardTask<T>& task, int multiprocessors,
+                          cudaStream_t stream) {
+  const bool narrow = x.channels <= kUnit;
+  if constexpr (kMultiply == Multiply::kNative) {
+    const int64_t blocks = x.batch * x.positions * x.channels / (8 * kUnit * 32);
+    if (4 * blocks >= 3 * multiprocessors) {
+      return narrow ? launch_backward_tiles<T, kLoad, kMultiply, 8, true>(x, task, stream)
+                    : launch_backward_tiles<T, kLoad, kMultiply, 8, false>(x, task, stream);
+    }
+  }
+  return narrow ? launch_backward_tiles<T, kLoad, kMultiply, 4, true>(x, task, stream)
+                : launch_backward_tiles<T, kLoad, kMultiply, 4, false>(x, task, stream);
+}
+
+}  // namespace fastnst::kernels

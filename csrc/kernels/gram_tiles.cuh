@@ -1,0 +1,388 @@
+// The Gram matrix on tensor cores: lower triangle only, one tile per block, positions divided among blocks.
+//
+// A block of eight warps copies features to shared memory in stages of 32 KB, of which two are in flight while a third
+// is multiplied. A stage has eight panels of 64 channels by one chunk of positions. Up to 64 channels, every warp
+// multiplies one panel with itself. Above, a tile on the diagonal has two units and the unit between them (20 + 20 + 2
+// x 16 products of 16 x 8): two groups of four warps take two of a stage's four chunks each. A tile off the diagonal
+// has four units; a warp computes 32 x 64 of it, for both chunks of a stage.
+#pragma once
+
+#include "fragments.cuh"
+
+namespace fastnst::kernels {
+
+constexpr int kGramWarps = 8;
+constexpr int kGramThreads = kGramWarps * kWarp;
+constexpr int kStagePanels = 8;
+constexpr int kPanelBytes = 4096;
+constexpr int kStageBytes = kStagePanels * kPanelBytes;
+constexpr int kStages = 3;
+// Whether half precision multiplies two chunks at once, and copies of partial stages are unrolled. For later
+// architectures the compiler then runs out of registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr bool kManyRegisters = false;
+#else
+constexpr bool kManyRegisters = true;
+#endif
+constexpr int kStagesTuring = 2;  // sm_75 has 64 KB of shared memory per block
+
+__host__ __device__ inline bool one_unit(int64_t channels) { return channels <= kUnit; }
+
+// A triangle or rectangle of G for one warp: products of 16 x 8, and the sums over positions of a diagonal unit.
+template <typename T, Load kLoad, Multiply kMultiply, bool kWeighted>
+struct WarpSums {
+  static constexpr int kSteps = 2;  // k-steps per chunk
+  static constexpr int kHalf = 16;
+  float acc[kTriangleProducts][4] = {};
+  float sums[8] = {};
+
+  // The weights of a lane's elements of k-step s.
+  __device__ static __forceinline__ float weight_of(const float* weight, int64_t positions, int64_t start, int s,
+                                                    int i) {
+    if constexpr (!kWeighted) return 1;
+    const int64_t n = start + Rows<T, kLoad, 8>::position_of(threadIdx.x % 4, 2 * s + i);
+    return n < positions ? __ldg(weight + n) : 0.f;
+  }
+
+  template <int kBlocks>
+  __device__ static __forceinline__ void set(Operand<kMultiply, kBlocks>& to, const Rows<T, kLoad, kBlocks>& x, int s,
+                                             int i, float w) {
+#pragma unroll
+    for (int r = 0; r < kBlocks; ++r) {
+      if constexpr (kMultiply == Multiply::kNative) {
+        to.high[r][i] = x.word(r, 2 * s + i);
+      } else {
+        to.set(r, i, kWeighted ? x.value(r, 2 * s + i) * w : x.value(r, 2 * s + i));
+      }
+    }
+  }
+
+  // The lower triangle of a unit, from the panels of kChunks chunks, `step` values apart. The first starts at position
+  // `start`.
+  template <int kChunks>
+  __device__ __forceinline__ void add_triangle(const T* panel, int step, const float* weight, int64_t positions,
+                                               int64_t start, bool with_sums) {
+    Operand<kMultiply, 8> a[kChunks * kSteps], b[kWeighted ? kChunks * kSteps : 1];
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      Rows<T, kLoad, 8> x;
+      x.load(panel + chunk * step, 0);
+      if (with_sums) {
+#pragma unroll
+        for (int r = 0; r < 8; ++r) {
+          float part = 0;
+#pragma unroll
+          for (int e = 0; e < kFullWidth<T>; ++e) part += x.value(r, e);
+          sums[r] += part;
+        }
+      }
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int k = chunk * kSteps + s;
+          set(a[k], x, s, i, 1);
+          if constexpr (kWeighted) set(b[k], x, s, i, weight_of(weight, positions, start + chunk * kChunk<T>, s, i));
+        }
+    }
+#pragma unroll
+    for (int tile = 0; tile < kTriangleProducts; ++tile) {
+      if (tile % 4 == 0 && never(positions, tile)) break;
+      const int i = triangle_product_row(tile), j = tile - i * (i + 1);
+      if constexpr (kWeighted) {
+        multiply_tile<T>(acc[tile], a, i, b, j);
+      } else {
+        multiply_tile<T>(acc[tile], a, i, a, j);
+      }
+    }
+  }
+
+  // 32 rows of one unit, from block `first`, by the 64 columns of another.
+  template <int kChunks>
+  __device__ __forceinline__ void add_half(const T* rows, int first, const T* columns, int step, const float* weight,
+                                           int64_t positions, int64_t start) {
+    Operand<kMultiply, 4> a[kChunks * kSteps];
+    Operand<kMultiply, 8> b[kChunks * kSteps];
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      Rows<T, kLoad, 4> x;
+      Rows<T, kLoad, 8> y;
+      x.load(rows + chunk * step, first);
+      y.load(columns + chunk * step, 0);
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int k = chunk * kSteps + s;
+          set(a[k], x, s, i, weight_of(weight, positions, start + chunk * kChunk<T>, s, i));
+          set(b[k], y, s, i, 1);
+        }
+    }
+#pragma unroll
+    for (int tile = 0; tile < kHalf; ++tile) {
+      if (tile % 4 == 0 && never(positions, tile)) break;
+      multiply_tile<T>(acc[tile], a, tile / 8, b, tile % 8);
+    }
+  }
+
+  // Partial results of a warp in shared memory, which another warp adds to its own.
+  __device__ __forceinline__ void give(float4* to) const {
+#pragma unroll
+    for (int tile = 0; tile < kTriangleProducts; ++tile) to[tile * kWarp + threadIdx.x % kWarp] = values(tile);
+  }
+  __device__ __forceinline__ void take(const float4* from) {
+#pragma unroll
+    for (int tile = 0; tile < kTriangleProducts; ++tile) {
+      const float4 other = from[tile * kWarp + threadIdx.x % kWarp];
+      acc[tile][0] += other.x;
+      acc[tile][1] += other.y;
+      acc[tile][2] += other.z;
+      acc[tile][3] += other.w;
+    }
+  }
+  __device__ __forceinline__ float4 values(int tile) const {
+    return make_float4(acc[tile][0], acc[tile][1], acc[tile][2], acc[tile][3]);
+  }
+
+  // The sum over positions of row 8 r + g.
+  __device__ __forceinline__ float sum_of(int r) const {
+    float sum = sums[r];
+    sum += __shfl_xor_sync(kEveryLane, sum, 1);
+    return sum + __shfl_xor_sync(kEveryLane, sum, 2);
+  }
+};
+
+// The copies of one thread: eight pieces of 16 bytes of every stage. In NCHW they have one position and every `step`-th
+// channel, in channels_last one channel and every `step`-th position. With a bias, the thread replaces its pieces by
+// max(x + bias, 0) and writes them to `activated`.
+template <typename T, Load kLoad, bool kBias>
+struct Pieces {
+  using P = Panel<T, kLoad>;
+  using Values = Pack<T, kFullWidth<T>>;
+  static constexpr bool kRowwise = kLoad == Load::kRows;
+  static constexpr int kCount = kStageBytes / 16 / kGramThreads;
+
+  int log_units, step, channel, position;  // of the first piece, within the stage
+  int first_place;                         // of the first piece
+  int64_t low, high;                       // channels of the map that are channel 0 of the stage, for its two halves
+  int64_t positions;
+  unsigned valid = 0;  // a bit for each piece whose channel exists
+  float shift[kBias ? (kRowwise ? kCount : kFullWidth<T>) : 1];
+
+  // The stage has 1 << log_units units per chunk. Its first two units start at channel row0, others at column0.
+  __device__ __forceinline__ Pieces(const FeatureMap<T>& x, int log_units_, int64_t row0, int64_t column0)
+      : log_units(log_units_), positions(x.positions) {
+    // Consecutive threads copy consecutive pieces of a row of the map. In NCHW every second four take the next channel
+    // instead, because the panels of neighboring chunks would be in the same banks.
+    const int log_row = kRowwise ? 5 - log_units : log_units + (sizeof(T) == 4 ? 4 : 3);
+    const unsigned e = threadIdx.x, row_mask = (1u << log_row) - 1;
+    const int inner = static_cast<int>(kRowwise ? (e & 3) | (e >> 1 & row_mask & ~3u) : e & row_mask) * P::kWidth;
+    const int outer = static_cast<int>(kRowwise ? (e >> 2 & 1) | e >> (log_row + 1) << 1 : e >> log_row);
+    step = kGramThreads >> log_row;
+    channel = kRowwise ? outer : inner;
+    position = kRowwise ? inner : outer;
+    low = row0;
+    high = log_units == 2 ? column0 - 2 * kUnit : row0;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) valid |= (channel_of(i) < x.channels ? 1u : 0u) << i;
+    const int chunk = (position / kChunk<T> << log_units) * P::kValues, n = position % kChunk<T>;
+    first_place = kRowwise ? chunk + channel * kChunk<T> + n  // panels of a chunk are contiguous
+                           : chunk + channel / kUnit * P::kValues + P::place(channel % kUnit, n);
+  }
+
+  // The channel of piece i in the map, and its position relative to the start of the stage.
+  __device__ __forceinline__ int64_t channel_of(int i) const {
+    if (kRowwise) return (i < kCount / 2 ? low : high) + channel + i * step;
+    return (channel < 2 * kUnit ? low : high) + channel;
+  }
+  __device__ __forceinline__ int position_of(int i) const { return kRowwise ? position : position + i * step; }
+
+  __device__ __forceinline__ int64_t offset(const FeatureMap<T>& x, int i, int64_t start) const {
+    return channel_of(i) * x.stride_c + (start + position_of(i)) * x.stride_n;
+  }
+  // The place of piece i. Only `first_place` depends on the thread: the first piece is one of the first `step` channels
+  // or positions.
+  __device__ __forceinline__ int place(int i) const {
+    const int further = i * step;
+    if (kRowwise) return first_place + further * kChunk<T>;
+    return first_place + (further / kChunk<T> << log_units) * P::kValues + further % kChunk<T> * kUnit;
+  }
+  __device__ __forceinline__ bool inside(int i, int left) const { return (valid >> i & 1) && position_of(i) < left; }
+  // The positions of the map from `start`, at most those of a stage.
+  __device__ __forceinline__ int left(int64_t start) const {
+    return static_cast<int>(positions - start < kStageBytes ? positions - start : kStageBytes);
+  }
+
+  __device__ __forceinline__ void load_bias(const T* bias, int64_t channels) {
+#pragma unroll
+    for (int k = 0; k < (kRowwise ? kCount : kFullWidth<T>); ++k) {
+      const int64_t c = kRowwise ? channel_of(k) : channel_of(0) + k;
+      shift[kBias ? k : 0] = c < channels ? widen(bias[c]) : 0.f;
+    }
+  }
+
+  __device__ __forceinline__ void copy(const FeatureMap<T>& x, const T* image, T* stage, int64_t start) const {
+    const int count = left(start);
+    if (valid == (1u << kCount) - 1 && position_of(kCount - 1) < count)
+      copy_pieces<true>(x, image, stage, start, count);
+    else
+      copy_pieces<false>(x, image, stage, start, count);
+  }
+
+  // `kWhole`: all pieces are inside the map, the usual case, which needs no tests.
+  template <bool kWhole>
+  __device__ __forceinline__ void copy_pieces(const FeatureMap<T>& x, const T* image, T* stage, int64_t start,
+                                              int count) const {
+    const T* from = image + offset(x, 0, start);
+    const int64_t stride = step * (kRowwise ? x.stride_c : x.stride_n), jump = (high - low) * x.stride_c;
+#pragma unroll(kWhole || kManyRegisters ? kCount : 1)
+    for (int i = 0; i < kCount; ++i) {
+      if (kRowwise && i == kCount / 2) from += jump;
+      const bool in = kWhole || inside(i, count);
+      copy_async(stage + place(i), in ? from : x.data, in);
+      from += stride;
+    }
+  }
+
+  __device__ __forceinline__ void activate(const FeatureMap<T>& x, T* image, T* stage, int64_t start) const {
+    const int count = left(start);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (i % 2 == 0 && never(positions, i)) break;
+      if (!inside(i, count)) continue;
+      Values* held = reinterpret_cast<Values*>(stage + place(i));
+      Values values = *held;
+#pragma unroll
+      for (int k = 0; k < kFullWidth<T>; ++k) {
+        const float sum = widen(values.values[k]) + shift[kRowwise ? i : k];
+        narrow(&values.values[k], sum <= 0 ? 0.f : sum);  // NaN is kept
+      }
+      *held = values;
+      *reinterpret_cast<Values*>(image + offset(x, i, start)) = values;
+    }
+  }
+};
+
+template <typename T, Load kLoad, Multiply kMultiply, bool kWeighted, bool kBias>
+__global__ void __launch_bounds__(kGramThreads, 1)
+    gram_tiles(FeatureMap<T> x, GramPlan plan, GramTask<float> task, const T* bias, T* activated) {
+  FASTNST_DYNAMIC_SHARED(memory);
+  reset_counter(task);
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const Place at = place_of_block(plan);
+  const bool alone = plan.side == 1, diagonal = at.row == at.column;
+  const int log_units = alone ? 0 : diagonal ? 1 : 2, units = 1 << log_units, chunks = kStagePanels >> log_units;
+  const float* weight = kWeighted ? task.weight + at.image * x.positions : nullptr;
+  const T* image = x.data + at.image * x.stride_b;
+  const int64_t row0 = int64_t{at.row} * plan.side * kUnit, column0 = int64_t{at.column} * plan.side * kUnit;
+  Pieces<T, kLoad, kBias> pieces(x, log_units, row0, column0);
+  if constexpr (kBias) pieces.load_bias(bias, x.channels);
+
+  // What this warp computes: a triangle, or 32 rows from block `first` of a unit by another unit.
+  const bool triangle = alone || (diagonal && warp % 4 < 2);
+  const int first = warp % 2 * 4,
+            row_unit = alone      ? 0
+                       : triangle ? warp % 2
+                       : diagonal ? 1
+                                  : warp % 4 / 2,
+            column_unit = triangle   ? row_unit
+                          : diagonal ? 0
+                                     : 2 + warp / 4;
+  const bool empty = row0 + row_unit * kUnit + (triangle ? 0 : 8 * first) >= x.channels;
+  WarpSums<T, kLoad, kMultiply, kWeighted> sums;
+
+  const int64_t per_stage = int64_t{chunks} * kChunk<T>, stages = (x.positions + per_stage - 1) / per_stage;
+  const auto copy = [&](int64_t stage, int slot) {
+    if (stage < stages) pieces.copy(x, image, reinterpret_cast<T*>(memory + slot * kStageBytes), stage * per_stage);
+    copy_async_commit();
+  };
+  begin_main_loop();
+#pragma unroll 1
+  for (int i = 0; i < plan.stages - 1; ++i) copy(at.split + int64_t{i} * at.splits, i);
+  int slot = 0;
+#pragma unroll 1
+  for (int64_t stage = at.split; stage < stages; stage += at.splits) {
+    if (plan.stages == kStages)
+      copy_async_wait<kStages - 2>();
+    else
+      copy_async_wait<0>();
+    T* here = reinterpret_cast<T*>(memory + slot * kStageBytes);
+    const int64_t start = stage * per_stage;
+    if constexpr (kBias) pieces.activate(x, activated + at.image * x.stride_b, here, start);
+    __syncthreads();
+    const int ahead = plan.stages - 1;
+    copy(stage + int64_t{ahead} * at.splits, slot + ahead < plan.stages ? slot + ahead : slot - 1);
+    slot = slot + 1 < plan.stages ? slot + 1 : 0;
+    if (empty) continue;
+    // The chunks of this warp: one, or two adjacent ones, which half precision multiplies at once.
+    constexpr int kValues = Panel<T, kLoad>::kValues;
+    const int from = alone ? warp : diagonal ? warp / 4 * 2 : 0;
+    const auto add = [&](auto count, int chunk) {
+      constexpr int kChunks = decltype(count)::value;
+      const T* panels = here + chunk * units * kValues;
+      const int64_t position = start + int64_t{chunk} * kChunk<T>;
+      if (position >= x.positions) return;
+      if (triangle) {
+        sums.template add_triangle<kChunks>(panels + row_unit * kValues, units * kValues, weight, x.positions, position,
+                                            task.mean != nullptr);
+      } else {
+        sums.template add_half<kChunks>(panels + row_unit * kValues, first, panels + column_unit * kValues,
+                                        units * kValues, weight, x.positions, position);
+      }
+    };
+    if constexpr (kMultiply == Multiply::kNative && !kBias &&
+                  kManyRegisters) {  // with a bias there are too few registers
+      if (alone && start + int64_t{from} * kChunk<T> < x.positions)
+        sums.template add_triangle<1>(here + from * kValues, 0, weight, x.positions, start, task.mean != nullptr);
+      if (!alone) add(std::integral_constant<int, 2>{}, from);
+    } else {
+#pragma unroll 1
+      for (int chunk = from; chunk < (alone ? from + 1 : from + 2); ++chunk)
+        add(std::integral_constant<int, 1>{}, chunk);
+    }
+  }
+  end_main_loop();
+  copy_async_wait<0>();
+  __syncthreads();
+
+  float* slots = slot_of_block(task, plan);
+  float* scratch = reinterpret_cast<float*>(memory);
+  if (task.mean && diagonal) {
+    if (triangle) {
+#pragma unroll
+      for (int r = 0; r < 8; ++r) {
+        const float sum = sums.sum_of(r);
+        if (lane % 4 == 0) scratch[warp * kUnit + channel_in_unit(plan.order, 8 * r + lane / 4)] = sum;
+      }
+    }
+    __syncthreads();
+    if (threadIdx.x < (alone ? kUnit : 2 * kUnit)) {
+      const int unit = threadIdx.x / kUnit, channel = threadIdx.x % kUnit;
+      float sum = 0;
+      for (int w = unit; w < kGramWarps; w += alone ? 1 : 4) sum += scratch[w * kUnit + channel];
+      slots[plan.slot() - 2 * kUnit + threadIdx.x] = sum;
+    }
+    __syncthreads();
+  }
+
+  // Warps that share an output add their sums in a fixed order, two and two: up to 64 channels all eight, on the
+  // diagonal those of the same place in the two groups.
+  float4* held = reinterpret_cast<float4*>(memory);
+#pragma unroll 1
+  for (int half = kGramWarps / 2; diagonal && half >= (alone ? 1 : kGramWarps / 2); half /= 2) {
+    constexpr int kVectors = kTriangleProducts * kWarp;
+    if (warp >= half && warp < 2 * half) sums.give(held + (warp - half) * kVectors);
+    __syncthreads();
+    if (warp < half) sums.take(held + warp * kVectors);
+    __syncthreads();
+  }
+  if (warp >= (alone ? 1 : diagonal ? kGramWarps / 2 : kGramWarps)) return;
+  const int from = triangle ? 0 : 4 * first;  // of the unit's products
+  float4* to = reinterpret_cast<float4*>(
+      slots + product_in_slot(plan, diagonal, row_unit, diagonal ? column_unit : column_unit - 2, from) * kProductSize);
+#pragma unroll
+  for (int tile = 0; tile < kTriangleProducts; ++tile)
+    if (triangle || tile < WarpSums<T, kLoad, kMultiply, kWeighted>::kHalf) to[tile * kWarp + lane] = sums.values(tile);
+}
+
+}  // namespace fastnst::kernels
