@@ -93,17 +93,15 @@ void bias_relu(const Problem& p, const Buffer<T>& x, const Buffer<T>& bias) {
   kernels::launch_bias_relu_rows<T>(x.get(), bias.get(), 1, channels, p.positions(), p.size(), p.positions(), nullptr);
 }
 
-// The counter of a sum; the kernels leave it at zero.
+// The sums of blocks, which a second launch adds.
 struct SumSpace {
   Buffer<double> partial{kernels::kMaxBlocks};
-  Buffer<unsigned> counter{1};
-  SumSpace() { check(cudaMemsetAsync(counter.get(), 0, sizeof(unsigned)), "memset"); }
 };
 
 template <typename T>
 void content_loss(const Buffer<T>& x, const Buffer<T>& y, const SumSpace& space, const Buffer<float>& out) {
-  kernels::launch_squared_difference<T>(x.get(), y.get(), x.count(), space.partial.get(), space.counter.get(),
-                                        out.get(), nullptr);
+  const int blocks = kernels::launch_squared_difference<T>(x.get(), y.get(), x.count(), space.partial.get(), nullptr);
+  kernels::launch_sum_of_blocks(space.partial.get(), blocks, out.get(), nullptr);
 }
 
 template <typename T>
@@ -136,8 +134,9 @@ inline kernels::ImageStrides image_strides(const Problem& p) {
 
 template <typename T>
 void total_variation(const Problem& p, const Buffer<T>& x, const SumSpace& space, const Buffer<float>& out) {
-  kernels::launch_total_variation<T>(kernels::Variation::kAnisotropic, x.get(), image_shape(p), image_strides(p),
-                                     space.partial.get(), space.counter.get(), out.get(), nullptr);
+  const int blocks = kernels::launch_total_variation<T>(kernels::Variation::kAnisotropic, x.get(), image_shape(p),
+                                                        image_strides(p), space.partial.get(), nullptr);
+  kernels::launch_sum_of_blocks(space.partial.get(), blocks, out.get(), nullptr);
 }
 
 template <typename T>
