@@ -170,6 +170,7 @@ def main() -> None:
         if ranks > 1:
             torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
             train(DistributedDataParallel(painter), loss, photos, options)
+            torch.distributed.barrier()
             torch.distributed.destroy_process_group()
         else:
             train(painter, loss, photos, options)

@@ -122,20 +122,17 @@ __device__ __forceinline__ T block_sum(T value) {
   return total;
 }
 
-// Whether this block is the last of `count` to increment `counter`, which starts at zero. Earlier writes of the other
-// blocks are then visible to all threads of the last block. All threads must call it.
+// Whether this block is the last of `count` to increment `counter`, which starts at zero. What thread 0 of the other
+// blocks wrote before is then visible to all threads of the last block. All threads must call it, once per kernel.
 __device__ __forceinline__ bool last_to_arrive(unsigned* counter, unsigned count) {
   FASTNST_SHARED(int, last, 1);
-  __syncthreads();
   if (threadIdx.x == 0) {
     __threadfence();
     *last = atomicAdd(counter, 1u) == count - 1;
     __threadfence();
   }
   __syncthreads();
-  const bool result = *last != 0;
-  __syncthreads();
-  return result;
+  return *last != 0;
 }
 
 }  // namespace fastnst::kernels

@@ -28,7 +28,6 @@ template <typename T, Load kLoad>
 struct Panel {
   static constexpr int kWidth = kFullWidth<T>;
   static constexpr int kValues = kUnit * kChunk<T>;
-  static constexpr int kPieces = kValues / kWidth;
 
   // The offset, in values, of channel c at position n; c or n is a multiple of 16 bytes, as the layout has it.
   __device__ static __forceinline__ int place(int c, int n) {

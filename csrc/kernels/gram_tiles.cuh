@@ -330,8 +330,8 @@ __global__ void __launch_bounds__(kGramThreads, 1)
                                         units * kValues, weight, x.positions, position);
       }
     };
-    if constexpr (kMultiply == Multiply::kNative && !kBias &&
-                  kManyRegisters) {  // with a bias there are too few registers
+    constexpr bool kPairs = kMultiply == Multiply::kNative && !kBias && kManyRegisters;  // a bias takes registers
+    if constexpr (kPairs) {
       if (alone && start + int64_t{from} * kChunk<T> < x.positions)
         sums.template add_triangle<1>(here + from * kValues, 0, weight, x.positions, start, task.mean != nullptr);
       if (!alone) add(std::integral_constant<int, 2>{}, from);

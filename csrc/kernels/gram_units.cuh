@@ -73,7 +73,9 @@ struct GramTask {
   A* loss;
   A* partial;
   double* losses;
-  unsigned* counter;  // of the blocks of gram_finish; any value before
+  // Of the blocks of gram_finish, the last of which adds their losses. Any value before: the kernel that fills the
+  // slots resets it.
+  unsigned* counter;
 };
 
 // The tile in row `row` and column `column` of tiles, row >= column, and the share of the positions of a block.
@@ -133,7 +135,6 @@ __device__ __forceinline__ int channel_in_unit(ChannelOrder order, int row) {
   return order == ChannelOrder::kFours ? 32 * (r / 4) + 4 * g + r % 4 : 8 * g + r;
 }
 
-// Every kernel that fills slots calls it, so that gram_finish needs no memset.
 template <typename A>
 __device__ __forceinline__ void reset_counter(const GramTask<A>& task) {
   if (task.loss && blockIdx.x == 0 && threadIdx.x == 0) *task.counter = 0;

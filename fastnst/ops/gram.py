@@ -66,8 +66,8 @@ def by_weight(grad: Tensor, x: Tensor, other: Tensor, scale: float) -> Tensor:
     For a Gram matrix, ``H = F`` and half the scale give the derivative with respect to the weight.
     """
     dtype = accumulate_dtype(x.dtype)
-    pull: Tensor = torch.ops.fastnst.gram_backward(grad, x.to(dtype), None, scale, None)
-    return (other.to(dtype) * pull).sum(1).reshape(x.shape[0], x.shape[2:].numel())
+    by_x: Tensor = torch.ops.fastnst.gram_backward(grad, x.to(dtype), None, scale, None)
+    return (other.to(dtype) * by_x).sum(1).reshape(x.shape[0], x.shape[2:].numel())
 
 
 def _fake_backward(grad: Tensor, x: Tensor, weight: Tensor | None, scale: float, shift: Tensor | None) -> Tensor:

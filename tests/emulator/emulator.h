@@ -88,7 +88,7 @@ void run(dim3 grid, int threads, size_t shared_bytes, const Body& body) {
 }
 
 // A launch, with the values of the kernel's parameters. Where `redirect` is set, it gets launches instead of `run`:
-// tests/kernels/ptx executes what nvcc makes of the kernel.
+// tests/kernels/ptx executes what nvcc makes of the kernel, and record_launches.py runs nothing.
 struct KernelLaunch {
   const void* kernel;
   dim3 grid;

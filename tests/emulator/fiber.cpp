@@ -263,10 +263,6 @@ void run(dim3 grid, int threads, size_t shared_bytes, void (*call)(const void*),
     throw Violation("launch: a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " +
                     std::to_string(grid.z) + " blocks");
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
-  if (state.recording) {
-    state.launches.push_back({kernel_name(body, body_bytes, nullptr), grid, threads, shared_bytes});
-    return;
-  }
   if (blocks > 1u << 30) throw Violation("launch: too many blocks to emulate");
   if (state.next_block + blocks > kLastBlock) throw Violation("launch: out of block numbers; start a new process");
   kernel = call;

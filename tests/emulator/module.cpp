@@ -61,17 +61,6 @@ py::list list_regions() {
   return result;
 }
 
-// What was launched while recording was on, and forgets it.
-py::list launches() {
-  using py::operator""_a;
-  py::list result;
-  for (const Launch& l : state.launches)
-    result.append(py::dict("kernel"_a = l.kernel, "grid"_a = py::make_tuple(l.grid.x, l.grid.y, l.grid.z),
-                           "threads"_a = l.threads, "shared"_a = l.shared_bytes));
-  state.launches.clear();
-  return result;
-}
-
 }  // namespace
 }  // namespace emulator
 
@@ -110,8 +99,6 @@ PYBIND11_MODULE(fastnst_emulator, m) {
   m.def("counters", &counters);
   m.def("redirect", &redirect_launches);
   m.def("regions", &list_regions);
-  m.def("set_recording", [](bool recording) { state.recording = recording; });
-  m.def("launches", &launches);
 #define FASTNST_BINDING(name) name(m);
 #include "bindings.inc"
 #undef FASTNST_BINDING

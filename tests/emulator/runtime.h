@@ -85,14 +85,6 @@ struct Warp {
   const uint32_t* b[kLanes];
 };
 
-// A launch that was recorded instead of run.
-struct Launch {
-  std::string kernel;
-  dim3 grid;
-  int threads;
-  size_t shared_bytes;
-};
-
 struct State {
   // Read by every hook, so first. On the host the "stack" is the whole address space.
   uintptr_t stack_low = 0, stack_size = ~uintptr_t{0};
@@ -111,8 +103,6 @@ struct State {
   std::vector<uint16_t> order;  // thread ids, as this block schedules them
   std::vector<uint16_t> ready;  // the next to run is at the back
   std::string violation;
-  bool recording = false;  // whether run() records a launch instead of running it
-  std::vector<Launch> launches;
 };
 extern State state __attribute__((visibility("hidden")));
 

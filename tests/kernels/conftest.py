@@ -1,20 +1,12 @@
-import importlib.util
-
 import pytest
 from emulated import Device
-from emulator_build import build_emulator
+from emulator_build import load_emulator
 
 
 @pytest.fixture(scope="session")
 def module():
     """The emulator's Python module, built first."""
-    path = build_emulator()
-    spec = importlib.util.spec_from_file_location("fastnst_emulator", path)
-    assert spec
-    assert spec.loader
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    return load_emulator()
 
 
 @pytest.fixture

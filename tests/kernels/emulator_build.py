@@ -1,11 +1,13 @@
 """Builds the emulator with CMake and ninja, once per session."""
 
 import fcntl
+import importlib.util
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 EMULATOR = ROOT / "tests" / "emulator"
@@ -54,3 +56,13 @@ def build_emulator() -> Path:
         run(cmake, "-S", str(EMULATOR), "-B", str(BUILD), "-G", "Ninja", *defines)
         run(cmake, "--build", str(BUILD))
     return BUILD / f"fastnst_emulator{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def load_emulator() -> Any:
+    """The emulator's Python module, built first."""
+    spec = importlib.util.spec_from_file_location("fastnst_emulator", build_emulator())
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

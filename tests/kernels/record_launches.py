@@ -10,7 +10,6 @@ of dynamic shared memory, the sizes of its buffers and the plan. Read by tools/k
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import json
 import sys
@@ -35,12 +34,7 @@ class Unread(Array):
 
 
 class Recorder(Device):
-    """A device whose buffers take no memory and whose launches are recorded."""
-
-    def __init__(self, module: Any) -> None:
-        super().__init__(module)
-        module.set_recording(True)
-        module.launches()
+    """A device whose buffers take no memory."""
 
     def _make(self, name: str, shape: Any, dtype: str, kind: str, **how: Any) -> Array:
         made = super()._make(name, shape, dtype, kind, **{**how, "sparse": True})
@@ -59,12 +53,18 @@ def shaped(*shape: int) -> np.ndarray:
 
 def record(module: Any, call: Callable[[Recorder], Any]) -> dict[str, Any]:
     """What ``call`` launches on the device it is given, and the number of values of each buffer."""
+    launches: list[dict[str, Any]] = []
+
+    def launched(kernel: str, grid: tuple[int, int, int], threads: int, shared: int, parameters: list[bytes]) -> None:
+        launches.append({"kernel": kernel, "grid": grid, "threads": threads, "shared": shared})
+
+    module.redirect(launched)
     try:
         held = call(Recorder(module)).buffers
-        sizes = {name: int(np.prod(array.shape, dtype=np.int64)) for name, array in held.items()}
-        return {"launches": module.launches(), "buffers": sizes}
     finally:
-        module.set_recording(False)
+        module.redirect(None)
+    sizes = {name: int(np.prod(array.shape, dtype=np.int64)) for name, array in held.items()}
+    return {"launches": launches, "buffers": sizes}
 
 
 def accepted(function: Any, **how: int) -> dict[str, int]:
@@ -103,17 +103,8 @@ def record_all(module: Any, sides: list[int], multiprocessors: list[int]) -> lis
     return entries
 
 
-def load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("fastnst_emulator", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def main() -> None:
-    from emulator_build import build_emulator
+    from emulator_build import load_emulator
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path)
@@ -121,7 +112,7 @@ def main() -> None:
     parser.add_argument("--multiprocessors", default="132")
     options = parser.parse_args()
     numbers = [[int(n) for n in text.split(",")] for text in (options.sides, options.multiprocessors)]
-    entries = record_all(load(build_emulator()), *numbers)
+    entries = record_all(load_emulator(), *numbers)
     options.file.parent.mkdir(parents=True, exist_ok=True)
     options.file.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
     print(f"{len(entries)} ops in {options.file}", file=sys.stderr)

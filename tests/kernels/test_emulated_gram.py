@@ -231,16 +231,17 @@ def products(channels: int, positions: int, dtype: str) -> int:
     return tiles * (positions // 8 * 3 if dtype == "float32" else positions // 16)
 
 
-@pytest.mark.parametrize("bias", [False, True])
+# Bias and ReLU are fused up to 128 channels.
+TRAFFIC = [(*shape, bias) for bias in (False, True) for shape in VGG if not bias or shape[0] <= 128]
+
+
 @pytest.mark.parametrize("dtype", TENSOR_CORES)
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
-@vgg
+@pytest.mark.parametrize(("channels", "positions", "bias"), TRAFFIC)
 @pytest.mark.sweep(7)
 def test_traffic_and_products_are_minimal(
     module: Any, channels: int, positions: int, layout: str, dtype: str, bias: bool
 ) -> None:
-    if bias and channels > 128:
-        pytest.skip("not fused with the Gram matrix")
     device = Device(module, counting=True)
     rng = np.random.default_rng(7)
     x, target = features(rng, (1, channels, positions), dtype), matrix(rng, 1, channels)
@@ -258,11 +259,12 @@ def test_traffic_and_products_are_minimal(
     assert sector_efficiency(main["writes"]) >= 0.95
     assert sector_efficiency(counted["elsewhere"]["writes"]) >= 0.95
     assert finish["elsewhere"]["reads"]["widest"] == 16
-    # Partial results are read in full sectors, the last of few splits more than once. The matrices, which are small,
-    # are accessed as the fragments have them.
-    scattered = 8 * 4 * channels**2
+    # Partial results are read in full sectors, four splits at a time: the last one again where there are fewer. The
+    # matrices, which are small, are accessed as the fragments have them: two neighbors of a row in NCHW, single values
+    # in channels_last.
+    scattered = {"nchw": 2, "channels_last": 8}[layout] * 4 * channels**2
     partial = got.buffers["partial"].buffer.read_bytes()
-    assert 32 * finish["elsewhere"]["reads"]["sectors"] <= 2.05 * partial + scattered
+    assert 32 * finish["elsewhere"]["reads"]["sectors"] <= 4.05 * partial + scattered
     assert 32 * finish["elsewhere"]["writes"]["sectors"] <= scattered + 32 * finish["blocks"] + 32
     # Memory: the map once, the target once, the result once, the workspace written and read once.
     held = {name: array.buffer for name, array in got.buffers.items()}

@@ -48,10 +48,10 @@ def test_recording_neither_runs_nor_allocates(module: Any) -> None:
     assert [item["op"] for item in found] == ["style_loss", "layer_backward_", "gram_backward"]
     for item in found:
         assert item["launches"]
-        for launch in item["launches"]:
-            assert launch["threads"] % 32 == 0
-            assert launch["grid"][0] >= 1
-            assert launch["kernel"].partition("<")[0] in FAMILIES
+        for launch in case_of(item).launches:
+            assert launch.threads % 32 == 0
+            assert launch.blocks >= 1
+            assert launch.family in FAMILIES
     assert found[0]["buffers"]["x"] == 64 * 2048**2
     assert found[0]["plan"]["splits"] >= 1
 
@@ -61,7 +61,6 @@ def test_launches_run_again_after_recording(module: Any) -> None:
     x = features(np.random.default_rng(1), (1, 16, 64), "float32")
     got = gram(Device(module), x, "float32")
     assert np.allclose(got.out[0], x[0] @ x[0].T, rtol=1e-5)
-    assert module.launches() == []
 
 
 @pytest.mark.parametrize(("channels", "positions"), [(64, 26624), (128, 16384), (256, 8192), (512, 2048)])

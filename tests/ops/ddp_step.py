@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,9 @@ def main(folder: Path) -> None:
     parallel = DistributedDataParallel(module)
     parallel(share).backward()
     torch.save({name: p.grad for name, p in module.named_parameters()}, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    # On a busy machine, threads of gloo can abort the process while it ends. The gradients are written.
+    os._exit(0)
 
 
 if __name__ == "__main__":

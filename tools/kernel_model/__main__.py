@@ -38,6 +38,7 @@ from typing import Any
 
 from bench.common.machine import ROOT
 from bench.common.results import Table
+from bench.gpu import step_launches
 from bench.gpu.roofline import PRECISIONS
 from tools import kernel_report
 from tools.kernel_model import cards, eager, facts, model, targets
@@ -135,7 +136,7 @@ def check(cases: list[Case], kernels: model.Kernels) -> None:
     chip = cards.named(targets.CARD)
     mine = [c for c in cases if (c.side, c.precision, c.layout) == (step.SIDE, "bfloat16", targets.LAYOUT)]
     mine = [c for c in mine if c.multiprocessors == chip.sms]
-    whole = step.step_time(chip, step.recorded_step(), mine, kernels)
+    whole = step.step_time(chip, step_launches.step(step.SIDE), mine, kernels)
     print(f"\na whole step, {step.SIDE}^2, bfloat16, {chip.name}: {step.line(whole)}")
     found = targets.misses(cases, kernels, whole.seconds)
     for miss in found:
@@ -180,7 +181,7 @@ def main() -> None:
     if options.all:
         print("five layers, microseconds: predicted, +-40 % / roofline / eager\n")
         print(sums(cases, kernels))
-    for op in () if options.all else OPS:
+    for op in () if options.all else [op for op in OPS if any(case.op == op for case in mine)]:
         print(f"\n{op}, {options.side}^2, {options.precision}, {options.layout}, {chip.name}: predicted, +-40 %\n")
         print(table(chip, [case for case in mine if case.op == op], kernels))
     if options.json:

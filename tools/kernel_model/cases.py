@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import functools
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.gpu import roofline
+from tools import kernel_report
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,18 @@ class Case:
         return 3 if self.precision == "float32" else 1
 
 
+@functools.cache
+def readable(kernel: str) -> str:
+    """The name of a kernel as in the facts, from the symbol that a launch has."""
+    return kernel_report.demangled([kernel])[0] if kernel.startswith("_Z") else kernel_report.short(kernel)
+
+
 def case_of(entry: dict[str, Any]) -> Case:
     """A recorded entry."""
     launches = []
     for launch in entry["launches"]:
         x, y, z = launch["grid"]
-        name = re.sub(r"\([\w:]+\)(?=\d)", "", launch["kernel"])
-        launches.append(Launch(name, x * y * z, launch["threads"], launch["shared"]))
+        launches.append(Launch(readable(launch["kernel"]), x * y * z, launch["threads"], launch["shared"]))
     return Case(**{**entry, "launches": tuple(launches)})
 
 

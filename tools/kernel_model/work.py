@@ -44,17 +44,6 @@ def within(kernel: Kernel, loop: int, trips: float, inner: Pass) -> Pass:
     return Pass(outer, trips, "memory", (inner,))
 
 
-def written_by(kernel: Kernel, launch: Launch, values: float, units: int) -> list[Pass]:
-    """The loop after the main loop that writes ``values`` floats of ``units`` units, as a block."""
-    first = max(main_loops(kernel), default=-1)
-    loops = [n for n in loops_of(kernel, lambda loop: loop.inner and bool(loop.stores)) if n > first]
-    if not loops:
-        return []
-    loop = max(loops, key=lambda n: kernel.loops[n].wavefronts) if units == 1 else loops[0]
-    trips = math.ceil(values * 4 / launch.threads / kernel.loops[loop].bytes("stores"))
-    return [within(kernel, loop, units, Pass(loop, math.ceil(trips / units)))]
-
-
 def tail_loads(kernel: Kernel, width: str) -> int:
     """The most independent loads of an innermost loop that only the last block runs, by the width of its loads."""
     tails = [loop for loop in kernel.loops if loop.tail and loop.inner and not loop.stores]
@@ -97,27 +86,25 @@ def gram_tiles(case: Case, launch: Launch, kernel: Kernel) -> Work:
     def stages(chunks: int, parts: int) -> int:
         return math.ceil(math.ceil(case.positions / (chunks * chunk)) / parts)
 
-    def role(loop: int, trips: int, chunks: int, values: int, units: int) -> tuple[Pass, ...]:
-        return within(kernel, loop, trips, Pass(loop, chunks)), *written_by(kernel, launch, values, units)
+    def role(warps: float, loop: int, trips: int, chunks: int) -> Role:
+        return Role(warps, (within(kernel, loop, trips, Pass(loop, chunks)),))
 
     if case.channels <= UNIT:
-        work = role([*alone, triangle][0], stages(8, splits), 1, UNIT * UNIT, 1)
-        kinds = [Kind(launch.blocks, (Role(launch.warps, work),))]
+        kinds = [Kind(launch.blocks, (role(launch.warps, [*alone, triangle][0], stages(8, splits), 1),))]
     else:
-        trips, values = stages(4, on_diagonal), 3 * UNIT * UNIT
-        loops = (triangle, half)
-        both = tuple(Role(launch.warps / 2, role(loop, trips, 2 // at_once, values, 3)) for loop in loops)
+        trips = stages(4, on_diagonal)
+        both = tuple(role(launch.warps / 2, loop, trips, 2 // at_once) for loop in (triangle, half))
         kinds = [Kind(rows * on_diagonal, both)]
         if rows > 1:
-            work = role(half, stages(2, splits), 2 // at_once, 4 * UNIT * UNIT, 4)
-            kinds.append(Kind(rows * (rows - 1) // 2 * splits, (Role(launch.warps, work),)))
+            work = role(launch.warps, half, stages(2, splits), 2 // at_once)
+            kinds.append(Kind(rows * (rows - 1) // 2 * splits, (work,)))
     off = rows * (rows - 1) // 2
     read = case.features * (1 if case.channels <= UNIT else (2 * rows + 4 * off) / (2 * rows))
     return Work(kinds, memory=case.features, l2=read + 4.0 * case.buffers["partial"])
 
 
 def gram_finish(case: Case, launch: Launch, kernel: Kernel) -> Work:
-    """Each block adds the partial results of a square of G; the last one adds the losses."""
+    """Each warp adds the partial results of a product of 16 x 8; the last block adds the losses."""
     partial, square = 4.0 * case.buffers["partial"], 4.0 * case.channels**2
     work = cooperative(launch, kernel, partial, loops_of(kernel, lambda loop: "128" in loop.loads), "L2")
     work.memory, work.l2 = square, partial + 2 * square

@@ -13,7 +13,8 @@ from fastnst.network.vgg import VGG
 from fastnst.objective.engines.plain import Activations, PlainEngine
 from fastnst.objective.terms import LayerTerms, ScaledFeatureGradient, StyleTerm
 
-# With more channels, a pass for bias, ReLU and Gram matrix reads each row for several tiles and activates it each time.
+# With more channels, a pass for bias, ReLU and Gram matrix would activate each row for several tiles, and the op
+# computes bias and ReLU in a pass of their own: fuses_bias in csrc/kernels/gram.cuh.
 MOST_CHANNELS = 128
 
 

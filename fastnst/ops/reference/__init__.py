@@ -31,7 +31,7 @@ from fastnst.ops.reference.image_variation import (
     total_variation_along,
     total_variation_backward,
 )
-from fastnst.ops.reference.pooling import L2_EPSILON, POOLS, bias_relu_pool_, pick, pool, pool_backward
+from fastnst.ops.reference.pooling import L2_EPSILON, POOLS, pick, pool, pool_backward
 from fastnst.ops.reference.tensors import channels_last, matrix, pool_layout
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "adam_step_",
     "adam_update",
     "bias_relu_",
-    "bias_relu_pool_",
     "bias_relu_style_loss",
     "channels_last",
     "content_loss",

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst.ops.dtypes import accumulate_dtype
-from fastnst.ops.reference.feature_losses import bias_relu_
 from fastnst.ops.reference.tensors import pool_layout
 
 POOLS = ("max", "average", "l2")
@@ -29,12 +28,6 @@ def pool(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     y, where = F.max_pool2d(x, 2, return_indices=True)
     argmax = where // w % 2 * 2 + where % w % 2 + 4 * ~(y > 0)
     return y.contiguous(memory_format=layout), argmax.to(torch.uint8).contiguous(memory_format=layout)
-
-
-def bias_relu_pool_(x: Tensor, bias: Tensor, kind: str, keep: bool) -> tuple[Tensor, Tensor]:
-    """:func:`pool` of ``max(x + bias, 0)``, which replaces ``x``; kernels need not write it without ``keep``."""
-    bias_relu_(x, bias)
-    return pool(x, kind)
 
 
 def pool_backward(

@@ -12,6 +12,7 @@ the bytes of the parameters.
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,10 +23,8 @@ from .machine import launch
 from .memory import Region
 from .parse import Kernel
 
-NOBODY, HOST = (
-    0,
-    1,
-)  # in the emulator's cells: written by nobody, or by the host; higher numbers but the last few: a block
+# In the emulator's cells: written by nobody, or by the host; higher numbers but the last few are blocks.
+NOBODY, HOST = 0, 1
 HOLE = 2**32 - 2  # padding between the elements of a view
 
 
@@ -82,6 +81,12 @@ class Interpreter:
                 cells.append(np.full(count, HOST, np.uint32))
                 buffers[-1].ready[:] = True
         self.launched.append(name)
-        self.products = launch(self._kernels[name], buffers, order, grid[0], threads, values, shared)
+        collecting = gc.isenabled()
+        gc.disable()  # a buffer that is garbage is a region as well, until it is collected
+        try:
+            self.products = launch(self._kernels[name], buffers, order, grid[0], threads, values, shared)
+        finally:
+            if collecting:
+                gc.enable()
         for region, writers in zip(buffers, cells, strict=True):
             writers[region.ready[: len(writers)]] = HOST
