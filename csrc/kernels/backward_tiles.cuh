@@ -22,6 +22,14 @@ constexpr int kBackwardBlocks = 1;
 constexpr int kBackwardBlocks = 2;
 #endif
 
+// Whether groups of loads and products are kept apart everywhere; without that, these compilers run out of registers.
+// For the others it is enough where M is read in many groups.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ >= 1000)
+constexpr bool kManyBarriers = true;
+#else
+constexpr bool kManyBarriers = false;
+#endif
+
 // The shape of a block's tile, and the places of F and M in a stage.
 template <typename T, Load kLoad, int kWarps, bool kNarrow>
 struct BackwardTile {
@@ -37,6 +45,11 @@ struct BackwardTile {
   static constexpr int kFeatureBytes = kSumChannels * kPositions * static_cast<int>(sizeof(T));
   static constexpr int kStageBytes = kFeatureBytes + kChannels * kSumChannels * 4;
 
+  // The first channel and position of the part of a warp, in the tile.
+  static constexpr int kAcross = kChannels / kJobChannels;
+  __device__ static __forceinline__ int channel_of_warp(int warp) { return warp % kAcross * kJobChannels; }
+  __device__ static __forceinline__ int position_of_warp(int warp) { return warp / kAcross * kJobPositions; }
+
   // The offset in values of channel c of the stage at position n; 16 bytes along the inner one are contiguous. Neither
   // the main loop, whose lanes differ in channels, nor the result, whose lanes differ in positions, has bank conflicts.
   __device__ static __forceinline__ int place(int c, int n) {
@@ -46,7 +59,13 @@ struct BackwardTile {
       return n * kSumChannels + (c / kWidth ^ n / 2 % 4 * 2 ^ n % 2 * 4) * kWidth + c % kWidth;
     return (n ^ (n / 4 % 2)) * kSumChannels + (c / kWidth ^ n / 2 % 2 * 2) * kWidth + c % kWidth;
   }
-  // The offset of columns k ... k + 3 of a row of M, k a multiple of 4.
+  // The place of channel c + k + r at position n, from that of channel c; c is a multiple of 4, r below 4.
+  __device__ static __forceinline__ int further_channel(int from, int k, int r) {
+    if constexpr (kRowwise) return (from ^ r / 2 * 4 * kWidth) + (k + r) * kPositions;
+    return from ^ k;  // r is 0
+  }
+  // The offset of columns k ... k + 3 of a row of M, k a multiple of 4. 16 columns further it is another by XOR
+  // with 16.
   __device__ static __forceinline__ int matrix_place(int row, int k) {
     constexpr int kBit = kRowwise ? 1 : sizeof(T) == 4 ? 4 : 8;  // of the row, in which neighboring lanes differ
     return row * kSumChannels + (k / 4 ^ row / kBit % 2 * 4) * 4;
@@ -78,6 +97,16 @@ __device__ __forceinline__ uint4 split_bf16(float4 m) {
                     low[2] | low[3] << 16);
 }
 
+// Replaces four columns of two rows of M by their two parts. Channels_last multiplies M from the left: then the first
+// row gets the larger parts of both, in the order of registers of a fragment, and the second row the smaller ones.
+template <bool kRowwise>
+__device__ __forceinline__ void split_rows(float* first, float* second) {
+  const uint4 a = split_bf16(*reinterpret_cast<const float4*>(first));
+  const uint4 b = split_bf16(*reinterpret_cast<const float4*>(second));
+  *reinterpret_cast<uint4*>(first) = kRowwise ? a : make_uint4(a.x, b.x, a.y, b.y);
+  *reinterpret_cast<uint4*>(second) = kRowwise ? b : make_uint4(a.z, b.z, a.w, b.w);
+}
+
 // 16 x 8 products of a warp, over the 16 channels of one step. A lane's four channels are 4 t ... 4 t + 3.
 template <typename T, Load kLoad, Multiply kMultiply, typename Tile>
 struct WarpProducts {
@@ -93,21 +122,34 @@ struct WarpProducts {
     return sizeof(T) == 4 ? 32 * (r / 4) + 4 * g + r % 4 : 8 * g + r;
   }
 
-  __device__ __forceinline__ void add(const T* features, const float* matrix, int c0, int n0, int k,
-                                      int64_t positions) {
-    const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  // Where this lane starts to read F and M in a stage; opaque, or they would be computed for every stage.
+  int features_at, matrix_at;
+
+  __device__ __forceinline__ explicit WarpProducts(int thread) {
+    const int c0 = Tile::channel_of_warp(thread / kWarp), n0 = Tile::position_of_warp(thread / kWarp);
+    const int lane = thread % kWarp, g = lane / 4, t = lane % 4;
+    features_at = opaque(Tile::place(4 * t, n0 + (kRowwise ? Tile::kWidth : 1) * g));
+    matrix_at = opaque(Tile::matrix_place(c0 + matrix_row(0, g), 4 * t));
+  }
+
+  // The 16 channels from number k of the stage, 0 or 16. `argument` is for never().
+  __device__ __forceinline__ void add(const T* features, const float* matrix, int k, int argument) {
     constexpr int kLoads = kRowwise ? 4 : kNTiles;
+    constexpr int kGroup = kRowwise ? 1 : 2, kGroups = kMatrixRows / kGroup, kOthers = kRowwise ? kMTiles : kNTiles;
     uint32_t f[kLoads][4];
 #pragma unroll
     for (int r = 0; r < kLoads; ++r) {
       if constexpr (kRowwise) {
-        unpack(f[r], *reinterpret_cast<const uint4*>(features + Tile::place(k + 4 * t + r, n0 + Tile::kWidth * g)));
-      } else if constexpr (sizeof(T) == 4) {
-        unpack(f[r], *reinterpret_cast<const uint4*>(features + Tile::place(k + 4 * t, n0 + 8 * r + g)));
+        unpack(f[r], *reinterpret_cast<const uint4*>(features + Tile::further_channel(features_at, k, r)));
       } else {
-        const uint2 v = *reinterpret_cast<const uint2*>(features + Tile::place(k + 4 * t, n0 + 8 * r + g));
-        f[r][0] = v.x;
-        f[r][1] = v.y;
+        const T* from = features + Tile::further_channel(features_at, k, 0) + 8 * r * kSumChannels;
+        if constexpr (sizeof(T) == 4) {
+          unpack(f[r], *reinterpret_cast<const uint4*>(from));
+        } else {
+          const uint2 v = *reinterpret_cast<const uint2*>(from);
+          f[r][0] = v.x;
+          f[r][1] = v.y;
+        }
       }
     }
     Operand<kMultiply, kFeatureRows> by_features[kSteps];
@@ -123,43 +165,38 @@ struct WarpProducts {
           by_features[0].high[r][e] = f[r][e];
         }
       }
-    // The rows of M are loaded when they are needed, which saves registers.
-    constexpr int kGroup = kRowwise ? 1 : 2, kOthers = kRowwise ? kMTiles : kNTiles;
 #pragma unroll
-    for (int group = 0; group < kMatrixRows / kGroup; ++group) {
-      if (never(positions, group)) break;
-      uint32_t m[kGroup][4];
+    for (int group = 0; group < kGroups; ++group) {
+      if ((kManyBarriers || (kRowwise && Tile::kChannels == kUnit)) && never(argument, group)) break;
+      uint32_t rows[kGroup][4];
 #pragma unroll
       for (int r = 0; r < kGroup; ++r)
-        unpack(m[r], *reinterpret_cast<const uint4*>(
-                         matrix + Tile::matrix_place(c0 + matrix_row(group * kGroup + r, g), k + 4 * t)));
-      // M as the sum of two bfloat16: a row has the larger parts, then the smaller ones. The result is bfloat16 as
-      // well, so sums may stay on the tensor cores.
-      Operand<kMultiply, kGroup> by_matrix[2];
+        unpack(rows[r], *reinterpret_cast<const uint4*>(matrix + (matrix_at ^ k) +
+                                                        matrix_row(group * kGroup + r, 0) * kSumChannels));
+      Operand<kMultiply == Multiply::kNative ? Multiply::kTf32 : kMultiply, kGroup> by_matrix[2];
+      if constexpr (kMultiply != Multiply::kNative) {
 #pragma unroll
-      for (int r = 0; r < kGroup; ++r)
+        for (int r = 0; r < kGroup; ++r)
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          if constexpr (kMultiply == Multiply::kNative)
-            by_matrix[e / 2].high[r][e % 2] = m[r][e];
-          else
-            by_matrix[e / 2].set(r, e % 2, __uint_as_float(m[r][e]));
-        }
+          for (int e = 0; e < 4; ++e) by_matrix[e / 2].set(r, e % 2, __uint_as_float(rows[r][e]));
+      }
       const auto sum_of = [&](int other) -> float (&)[4] {
         return acc[kRowwise ? other * kNTiles + group : group * kNTiles + other];
       };
       if constexpr (kMultiply == Multiply::kNative) {
+        // M as the sum of two bfloat16, as split_rows stores it. The result is bfloat16 as well, so sums may stay on
+        // the tensor cores.
         const auto& high = by_features[0].high;
 #pragma unroll
         for (int part = 1; part >= 0; --part)  // outside, so that consecutive products are independent
 #pragma unroll
           for (int other = 0; other < kOthers; ++other) {
-            if constexpr (kRowwise)
-              multiply_registers<T, kMultiply>(sum_of(other), high[2 * other], high[2 * other + 1],
-                                               by_matrix[part].high[0]);
-            else
-              multiply_registers<T, kMultiply>(sum_of(other), by_matrix[part].high[0], by_matrix[part].high[1],
-                                               high[other]);
+            if constexpr (kRowwise) {
+              const uint32_t row[2] = {rows[0][2 * part], rows[0][2 * part + 1]};
+              multiply_registers<T, kMultiply>(sum_of(other), high[2 * other], high[2 * other + 1], row);
+            } else {
+              mma_bf16(sum_of(other), rows[part], high[other]);
+            }
           }
       } else {
 #pragma unroll
@@ -171,6 +208,45 @@ struct WarpProducts {
         }
       }
     }
+  }
+};
+
+// What a lane writes: vectors of 16 bytes, in which value i is from row i of the m-tiles. They are a constant number of
+// channels or positions from the first one. The stride along a vector is one.
+template <typename T, typename Tile>
+struct LaneResult {
+  static constexpr bool kRowwise = Tile::kRowwise;
+  static constexpr int kVectors = 2 * Tile::kMTiles / Tile::kWidth * Tile::kNTiles * 2;
+  int channel, position;  // of the first vector, in the tile
+  int channels_left, positions_left;
+  int64_t first_at;
+
+  __device__ __forceinline__ LaneResult(const FeatureMap<T>& x, int thread, int64_t offset, int64_t first,
+                                        int first_channel) {
+    const int lane = thread % kWarp;
+    channel = Tile::channel_of_warp(thread / kWarp) + (kRowwise ? lane % 4 * 2 : lane / 4 * Tile::kWidth);
+    position = Tile::position_of_warp(thread / kWarp) + (kRowwise ? lane / 4 * Tile::kWidth : lane % 4 * 2);
+    channels_left = left_of(x.channels - first_channel);
+    positions_left = left_of(x.positions - first);
+    first_at = offset + (first_channel + channel) * (kRowwise ? x.stride_c : 1) +
+               (first + position) * (kRowwise ? 1 : x.stride_n);
+  }
+
+  __device__ static __forceinline__ int left_of(int64_t n) {
+    return static_cast<int>(n < Tile::kStageBytes ? n : Tile::kStageBytes);
+  }
+  __device__ static __forceinline__ int further_channel(int v) {
+    return kRowwise ? 8 * (v / 2 % Tile::kNTiles) + v % 2 : 32 * (v / 2 / Tile::kNTiles);
+  }
+  __device__ static __forceinline__ int further_position(int v) {
+    return kRowwise ? 0 : 8 * (v / 2 % Tile::kNTiles) + v % 2;
+  }
+  __device__ __forceinline__ bool inside(int v) const {
+    return channel + further_channel(v) < channels_left && position + further_position(v) < positions_left;
+  }
+  __device__ __forceinline__ int64_t at(const FeatureMap<T>& x, int v) const {
+    const int further = opaque(kRowwise ? further_channel(v) : further_position(v));  // else 16 offsets are kept
+    return first_at + (kRowwise ? further * x.stride_c : further_channel(v) + further * x.stride_n);
   }
 };
 
@@ -193,41 +269,27 @@ __global__ void __launch_bounds__(kWarps* kWarp, kBackwardBlocks)
   const int own_end = first_channel / kSumChannels + Tile::kChannels / kSumChannels;
   const int end = own_end < stages ? own_end : stages;
 
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  constexpr int kAcross = Tile::kChannels / Tile::kJobChannels;
-  const int c0 = warp % kAcross * Tile::kJobChannels, n0 = warp / kAcross * Tile::kJobPositions;
-  WarpProducts<T, kLoad, kMultiply, Tile> products;
+  using Result = LaneResult<T, Tile>;
+  const auto left_of = Result::left_of;
+  const int positions_left = left_of(x.positions - first);
+  // Computed where it is needed, which saves registers in the main loop.
+  const auto result_of_lane = [&] {
+    return Result(x, opaque(static_cast<int>(threadIdx.x)), offset, first, first_channel);
+  };
+  WarpProducts<T, kLoad, kMultiply, Tile> products(threadIdx.x);
 
-  // The result of a lane: vectors of 16 bytes, in which value i is from row i of the m-tiles. They are a constant
-  // number of channels or positions from the first one. The stride along a vector is one.
-  constexpr int kVectors = 2 * Tile::kMTiles / kWidth * Tile::kNTiles * 2;
-  const auto further_channel = [](int v) {
-    return kRowwise ? 8 * (v / 2 % Tile::kNTiles) + v % 2 : 32 * (v / 2 / Tile::kNTiles);
-  };
-  const auto further_position = [](int v) { return kRowwise ? 0 : 8 * (v / 2 % Tile::kNTiles) + v % 2; };
-  const int channel = c0 + (kRowwise ? lane % 4 * 2 : lane / 4 * kWidth);
-  const int position = n0 + (kRowwise ? lane / 4 * kWidth : lane % 4 * 2);
-  const auto left_of = [](int64_t n) { return static_cast<int>(n < Tile::kStageBytes ? n : Tile::kStageBytes); };
-  const int channels_left = left_of(x.channels - first_channel), positions_left = left_of(x.positions - first);
-  const auto inside = [&](int v) {
-    return channel + further_channel(v) < channels_left && position + further_position(v) < positions_left;
-  };
-  const int64_t first_at = offset + (first_channel + channel) * (kRowwise ? x.stride_c : 1) +
-                           (first + position) * (kRowwise ? 1 : x.stride_n);
-  const auto at = [&](int v) {
-    const int further = opaque(kRowwise ? further_channel(v) : further_position(v));  // else 16 offsets are kept
-    return first_at + (kRowwise ? further * x.stride_c : further_channel(v) + further * x.stride_n);
-  };
-
-  // The copies of this thread: pieces of 16 bytes of F and of M, which are a constant number of rows apart.
+  // The copies of this thread: pieces of 16 bytes of F and of M. Those of F are a constant number of rows apart, those
+  // of M are pairs of rows, which split_rows takes.
   constexpr int kInner = (kRowwise ? Tile::kPositions : kSumChannels) / kWidth, kStep = kThreads / kInner;
   constexpr int kFeaturePieces = Tile::kFeatureBytes / 16 / kThreads;
   constexpr int kMatrixInner = kSumChannels / 4, kMatrixStep = kThreads / kMatrixInner;
-  constexpr int kMatrixPieces = Tile::kChannels / kMatrixStep;
+  constexpr int kMatrixPieces = Tile::kChannels / kMatrixStep, kPair = kRowwise ? 1 : 2;
   const int inner = static_cast<int>(threadIdx.x) % kInner * kWidth, outer = static_cast<int>(threadIdx.x) / kInner;
   const T* features = x.data + offset + first * x.stride_n + inner + outer * (kRowwise ? x.stride_c : x.stride_n);
-  const int matrix_row = static_cast<int>(threadIdx.x) / kMatrixInner, matrix_k = threadIdx.x % kMatrixInner * 4;
+  const int matrix_row = static_cast<int>(threadIdx.x) / kMatrixInner * kPair,
+            matrix_k = threadIdx.x % kMatrixInner * 4;
   const int matrix_place = Tile::matrix_place(matrix_row, matrix_k);  // rows of other pieces are permuted alike
+  const auto further_row = [](int j) { return j % kPair + j / kPair * kPair * kMatrixStep; };
   const int matrix_left = left_of(task.padded - first_channel);
   const float* matrix = task.matrix + (image * task.padded + first_channel + matrix_row) * task.padded + matrix_k;
   const auto stage_of = [&](int stage) { return memory + stage % kSlots * Tile::kStageBytes; };
@@ -235,17 +297,18 @@ __global__ void __launch_bounds__(kWarps* kWarp, kBackwardBlocks)
   const auto matrix_of = [&](int stage) { return reinterpret_cast<float*>(stage_of(stage) + Tile::kFeatureBytes); };
   // The gradient from above follows the stages, in two halves. A thread copies what it uses itself. The first or second
   // part of a slot, whichever is larger, holds half a tile; it is no longer needed.
+  constexpr int kHalf = Result::kVectors / 2;
   const auto above_of = [&](int v) {
-    constexpr int kHalf = kVectors / 2;
     return reinterpret_cast<uint4*>(stage_of(stages + v / kHalf) + (kNarrow ? 0 : Tile::kFeatureBytes)) +
            v % kHalf * kThreads + threadIdx.x;
   };
   const auto copy_above = [&](auto half) {
+    const Result result = result_of_lane();
 #pragma unroll
-    for (int k = 0; k < kVectors / 2; ++k) {
-      const int v = decltype(half)::value * (kVectors / 2) + k;
-      const bool valid = inside(v);
-      copy_async(above_of(v), valid ? task.above + at(v) : x.data, valid);
+    for (int k = 0; k < kHalf; ++k) {
+      const int v = decltype(half)::value * kHalf + k;
+      const bool valid = result.inside(v);
+      copy_async(above_of(v), valid ? task.above + result.at(x, v) : x.data, valid);
     }
   };
   // `whole`: all pieces are inside the map, the usual case, which needs no tests.
@@ -261,13 +324,12 @@ __global__ void __launch_bounds__(kWarps* kWarp, kBackwardBlocks)
       copy_async(to + Tile::place(c, n), valid ? from : x.data, valid);
       from += kStep * (kRowwise ? x.stride_c : x.stride_n);
     }
-    const float* from_matrix = matrix + k0;
     float* to_matrix = matrix_of(stage) + matrix_place;
 #pragma unroll
     for (int j = 0; j < kMatrixPieces; ++j) {
-      const bool valid = kWhole || matrix_row + j * kMatrixStep < matrix_left;
-      copy_async(to_matrix + j * kMatrixStep * kSumChannels, valid ? from_matrix : task.matrix, valid);
-      from_matrix += kMatrixStep * task.padded;
+      const bool valid = kWhole || matrix_row + further_row(j) < matrix_left;
+      const float* from_matrix = matrix + k0 + further_row(j) * task.padded;
+      copy_async(to_matrix + further_row(j) * kSumChannels, valid ? from_matrix : task.matrix, valid);
     }
   };
   const auto copy = [&](int stage) {
@@ -293,26 +355,27 @@ __global__ void __launch_bounds__(kWarps* kWarp, kBackwardBlocks)
     if constexpr (kMultiply == Multiply::kNative) {
       float* held = matrix_of(stage) + matrix_place;
 #pragma unroll
-      for (int j = 0; j < kMatrixPieces; ++j) {
-        float* piece = held + j * kMatrixStep * kSumChannels;
-        *reinterpret_cast<uint4*>(piece) = split_bf16(*reinterpret_cast<const float4*>(piece));
-      }
+      for (int j = 0; j < kMatrixPieces; j += 2)
+        split_rows<kRowwise>(held + further_row(j) * kSumChannels, held + further_row(j + 1) * kSumChannels);
     }
     __syncthreads();
     copy(stage + kSlots - 1);
 #pragma unroll
-    for (int k = 0; k < kSumChannels; k += 16)
-      products.add(features_of(stage), matrix_of(stage), c0, n0, k, x.positions);
+    for (int k = 0; k < kSumChannels; k += 16) {
+      if (kMultiply == Multiply::kTf32x3 && never(static_cast<int>(task.padded), k)) break;
+      products.add(features_of(stage), matrix_of(stage), k, static_cast<int>(task.padded));
+    }
   }
   end_main_loop();
 
   copy_async_wait<0>();
+  const Result result = result_of_lane();
 #pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    if (v % 4 == 0 && never(x.positions, v)) break;
-    if (!inside(v)) continue;
+  for (int v = 0; v < Result::kVectors; ++v) {
+    if (v % 4 == 0 && never(stages, v)) break;
+    if (!result.inside(v)) continue;
     const int column = v % 2, nt = v / 2 % Tile::kNTiles, group = v / 2 / Tile::kNTiles;
-    const int c = channel + further_channel(v), n = position + further_position(v);
+    const int c = result.channel + Result::further_channel(v), n = result.position + Result::further_position(v);
     float values[kWidth];
 #pragma unroll
     for (int i = 0; i < kWidth; ++i)
@@ -338,14 +401,14 @@ __global__ void __launch_bounds__(kWarps* kWarp, kBackwardBlocks)
                                               Tile::place(c % kSumChannels, n)));
     if (task.target) {
       uint32_t target[4];
-      unpack(target, *reinterpret_cast<const uint4*>(task.target + at(v)));
+      unpack(target, *reinterpret_cast<const uint4*>(task.target + result.at(x, v)));
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) values[i] += task.content * (element<T>(f, i) - element<T>(target, i));
     }
     Pack<T, kWidth> out;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) narrow(&out.values[i], !task.relu || element<T>(f, i) > 0 ? values[i] : 0.f);
-    *reinterpret_cast<Pack<T, kWidth>*>(task.out + at(v)) = out;
+    *reinterpret_cast<Pack<T, kWidth>*>(task.out + result.at(x, v)) = out;
   }
 }
 

@@ -36,15 +36,16 @@ GramPlan gram_plan(const FeatureMap<T>& x, GramPath path, const Card& card, int 
   plan.side = path == GramPath::kSimt || one_unit(x.channels) ? 1 : 2;
   plan.stages = card.tf32 ? kStages : kStagesTuring;
   const int64_t off = plan.off_diagonal_tiles() * x.batch, on = plan.rows() * x.batch;
-  // A tile on the diagonal costs a third of one off the diagonal, where both are computed by tensor cores.
-  const int64_t ratio = path == GramPath::kSimt || off == 0 ? 1 : 3;
+  // On tensor cores a tile on the diagonal takes three fifths of the cycles of one off the diagonal.
+  const bool alike = path == GramPath::kSimt || off == 0;
+  const int64_t on_cost = alike ? 1 : 3, off_cost = alike ? 1 : 5;
   const int64_t step = path == GramPath::kSimt ? kDepth : kStagePanels / (off ? 4 : plan.side) * kChunk<T>;
   const int64_t least = path == GramPath::kSimt ? 512 / kDepth : 2;  // steps of a block
   const int64_t steps = (x.positions + step - 1) / step;
-  int64_t wanted = off + on > 0 ? card.multiprocessors * ratio / (ratio * off + on) : 1;
+  int64_t wanted = off + on > 0 ? card.multiprocessors * off_cost / (off_cost * off + on_cost * on) : 1;
   if (wanted > steps / least) wanted = steps / least;
   if (splits > 0) wanted = splits < steps ? splits : steps;
-  const auto fewer = [&] { return off ? (wanted + ratio - 1) / ratio : wanted; };
+  const auto fewer = [&] { return (wanted * on_cost + off_cost - 1) / off_cost; };
   // A block more than the GPU runs at once would double the time.
   while (splits <= 0 && wanted > 1 && off * wanted + on * fewer() > card.multiprocessors) --wanted;
   if (wanted < 1) wanted = 1;

@@ -33,8 +33,11 @@ template <typename T, Load kLoad, Multiply kMultiply, bool kWeighted>
 struct WarpSums {
   static constexpr int kSteps = 2;  // k-steps per chunk
   static constexpr int kHalf = 16;
+  int argument;  // for never()
   float acc[kTriangleProducts][4] = {};
   float sums[8] = {};
+
+  __device__ __forceinline__ explicit WarpSums(int argument_) : argument(argument_) {}
 
   // The weights of a lane's elements of k-step s.
   __device__ static __forceinline__ float weight_of(const float* weight, int64_t positions, int64_t start, int s,
@@ -57,8 +60,8 @@ struct WarpSums {
     }
   }
 
-  // The lower triangle of a unit, from the panels of kChunks chunks, `step` values apart. The first starts at position
-  // `start`.
+  // The lower triangle of a unit, from the panels of kChunks chunks, `step` values apart. `panel` is where this lane
+  // starts to load, `start` the position of the first chunk.
   template <int kChunks>
   __device__ __forceinline__ void add_triangle(const T* panel, int step, const float* weight, int64_t positions,
                                                int64_t start, bool with_sums) {
@@ -66,7 +69,7 @@ struct WarpSums {
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       Rows<T, kLoad, 8> x;
-      x.load(panel + chunk * step, 0);
+      x.load(panel + chunk * step);
       if (with_sums) {
 #pragma unroll
         for (int r = 0; r < 8; ++r) {
@@ -87,7 +90,7 @@ struct WarpSums {
     }
 #pragma unroll
     for (int tile = 0; tile < kTriangleProducts; ++tile) {
-      if (tile % 4 == 0 && never(positions, tile)) break;
+      if (tile % 4 == 0 && never(argument, tile)) break;
       const int i = triangle_product_row(tile), j = tile - i * (i + 1);
       if constexpr (kWeighted) {
         multiply_tile<T>(acc[tile], a, i, b, j);
@@ -97,9 +100,9 @@ struct WarpSums {
     }
   }
 
-  // 32 rows of one unit, from block `first`, by the 64 columns of another.
+  // 32 rows of one unit by the 64 columns of another.
   template <int kChunks>
-  __device__ __forceinline__ void add_half(const T* rows, int first, const T* columns, int step, const float* weight,
+  __device__ __forceinline__ void add_half(const T* rows, const T* columns, int step, const float* weight,
                                            int64_t positions, int64_t start) {
     Operand<kMultiply, 4> a[kChunks * kSteps];
     Operand<kMultiply, 8> b[kChunks * kSteps];
@@ -107,8 +110,8 @@ struct WarpSums {
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       Rows<T, kLoad, 4> x;
       Rows<T, kLoad, 8> y;
-      x.load(rows + chunk * step, first);
-      y.load(columns + chunk * step, 0);
+      x.load(rows + chunk * step);
+      y.load(columns + chunk * step);
 #pragma unroll
       for (int s = 0; s < kSteps; ++s)
 #pragma unroll
@@ -120,7 +123,7 @@ struct WarpSums {
     }
 #pragma unroll
     for (int tile = 0; tile < kHalf; ++tile) {
-      if (tile % 4 == 0 && never(positions, tile)) break;
+      if (tile % 4 == 0 && never(argument, tile)) break;
       multiply_tile<T>(acc[tile], a, tile / 8, b, tile % 8);
     }
   }
@@ -154,7 +157,7 @@ struct WarpSums {
 
 // The copies of one thread: eight pieces of 16 bytes of every stage. In NCHW they have one position and every `step`-th
 // channel, in channels_last one channel and every `step`-th position. With a bias, the thread replaces its pieces by
-// max(x + bias, 0) and writes them to `activated`.
+// max(x + bias, 0) and writes them to `activated`. What is opaque would be computed again for every stage.
 template <typename T, Load kLoad, bool kBias>
 struct Pieces {
   using P = Panel<T, kLoad>;
@@ -162,16 +165,15 @@ struct Pieces {
   static constexpr bool kRowwise = kLoad == Load::kRows;
   static constexpr int kCount = kStageBytes / 16 / kGramThreads;
 
-  int log_units, step, channel, position;  // of the first piece, within the stage
-  int first_place;                         // of the first piece
-  int64_t low, high;                       // channels of the map that are channel 0 of the stage, for its two halves
-  int64_t positions;
-  unsigned valid = 0;  // a bit for each piece whose channel exists
+  int step, channel, position;  // of the first piece, within the stage
+  int place0, apart[3];         // the place of the first piece, and of pieces 1, 2 and 4 relative to it
+  int64_t low, high;            // channels of the map that are channel 0 of the stage, for its two halves
+  int64_t stride, jump;         // in the map: to the next piece, and also from the first half of channels to the second
+  unsigned valid = 0;           // a bit for each piece whose channel exists
   float shift[kBias ? (kRowwise ? kCount : kFullWidth<T>) : 1];
 
   // The stage has 1 << log_units units per chunk. Its first two units start at channel row0, others at column0.
-  __device__ __forceinline__ Pieces(const FeatureMap<T>& x, int log_units_, int64_t row0, int64_t column0)
-      : log_units(log_units_), positions(x.positions) {
+  __device__ __forceinline__ Pieces(const FeatureMap<T>& x, int log_units, int64_t row0, int64_t column0) {
     // Consecutive threads copy consecutive pieces of a row of the map. In NCHW every second four take the next channel
     // instead, because the panels of neighboring chunks would be in the same banks.
     const int log_row = kRowwise ? 5 - log_units : log_units + (sizeof(T) == 4 ? 4 : 3);
@@ -185,9 +187,18 @@ struct Pieces {
     high = log_units == 2 ? column0 - 2 * kUnit : row0;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) valid |= (channel_of(i) < x.channels ? 1u : 0u) << i;
+    valid = static_cast<unsigned>(opaque(static_cast<int>(valid)));
     const int chunk = (position / kChunk<T> << log_units) * P::kValues, n = position % kChunk<T>;
-    first_place = kRowwise ? chunk + channel * kChunk<T> + n  // panels of a chunk are contiguous
-                           : chunk + channel / kUnit * P::kValues + P::place(channel % kUnit, n);
+    place0 = opaque(kRowwise ? chunk + channel * kChunk<T> + n  // panels of a chunk are contiguous
+                             : chunk + channel / kUnit * P::kValues + P::place(channel % kUnit, n));
+#pragma unroll
+    for (int k = 0; k < 3; ++k) {
+      const int further = step << k;
+      apart[k] = opaque(kRowwise ? further * kChunk<T>
+                                 : (further / kChunk<T> << log_units) * P::kValues + further % kChunk<T> * kUnit);
+    }
+    stride = step * (kRowwise ? x.stride_c : x.stride_n);
+    jump = (high - low) * x.stride_c;
   }
 
   // The channel of piece i in the map, and its position relative to the start of the stage.
@@ -200,18 +211,13 @@ struct Pieces {
   __device__ __forceinline__ int64_t offset(const FeatureMap<T>& x, int i, int64_t start) const {
     return channel_of(i) * x.stride_c + (start + position_of(i)) * x.stride_n;
   }
-  // The place of piece i. Only `first_place` depends on the thread: the first piece is one of the first `step` channels
-  // or positions.
+  // The place of piece i. Only that of piece 0 depends on the thread: it is one of the first `step` channels or
+  // positions, which is a power of two.
   __device__ __forceinline__ int place(int i) const {
-    const int further = i * step;
-    if (kRowwise) return first_place + further * kChunk<T>;
-    return first_place + (further / kChunk<T> << log_units) * P::kValues + further % kChunk<T> * kUnit;
+    return place0 + (i & 1 ? apart[0] : 0) + (i & 2 ? apart[1] : 0) + (i & 4 ? apart[2] : 0);
   }
-  __device__ __forceinline__ bool inside(int i, int left) const { return (valid >> i & 1) && position_of(i) < left; }
-  // The positions of the map from `start`, at most those of a stage.
-  __device__ __forceinline__ int left(int64_t start) const {
-    return static_cast<int>(positions - start < kStageBytes ? positions - start : kStageBytes);
-  }
+  // Whether piece i is in the map, for a stage that has so many positions in it.
+  __device__ __forceinline__ bool inside(int i, int count) const { return (valid >> i & 1) && position_of(i) < count; }
 
   __device__ __forceinline__ void load_bias(const T* bias, int64_t channels) {
 #pragma unroll
@@ -221,20 +227,17 @@ struct Pieces {
     }
   }
 
-  __device__ __forceinline__ void copy(const FeatureMap<T>& x, const T* image, T* stage, int64_t start) const {
-    const int count = left(start);
-    if (valid == (1u << kCount) - 1 && position_of(kCount - 1) < count)
-      copy_pieces<true>(x, image, stage, start, count);
+  // Copies a stage of `count` positions, of which piece 0 is at `from`. `whole`: the map has all of them, the usual
+  // case, which needs no tests.
+  __device__ __forceinline__ void copy(const FeatureMap<T>& x, const T* from, T* stage, int count, bool whole) const {
+    if (whole && valid == (1u << kCount) - 1)
+      copy_pieces<true>(x, from, stage, count);
     else
-      copy_pieces<false>(x, image, stage, start, count);
+      copy_pieces<false>(x, from, stage, count);
   }
 
-  // `kWhole`: all pieces are inside the map, the usual case, which needs no tests.
   template <bool kWhole>
-  __device__ __forceinline__ void copy_pieces(const FeatureMap<T>& x, const T* image, T* stage, int64_t start,
-                                              int count) const {
-    const T* from = image + offset(x, 0, start);
-    const int64_t stride = step * (kRowwise ? x.stride_c : x.stride_n), jump = (high - low) * x.stride_c;
+  __device__ __forceinline__ void copy_pieces(const FeatureMap<T>& x, const T* from, T* stage, int count) const {
 #pragma unroll(kWhole || kManyRegisters ? kCount : 1)
     for (int i = 0; i < kCount; ++i) {
       if (kRowwise && i == kCount / 2) from += jump;
@@ -244,11 +247,10 @@ struct Pieces {
     }
   }
 
-  __device__ __forceinline__ void activate(const FeatureMap<T>& x, T* image, T* stage, int64_t start) const {
-    const int count = left(start);
+  __device__ __forceinline__ void activate(const FeatureMap<T>& x, T* image, T* stage, int64_t start, int count) const {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      if (i % 2 == 0 && never(positions, i)) break;
+      if (i % 2 == 0 && never(count, i)) break;
       if (!inside(i, count)) continue;
       Values* held = reinterpret_cast<Values*>(stage + place(i));
       Values values = *held;
@@ -288,57 +290,71 @@ __global__ void __launch_bounds__(kGramThreads, 1)
             column_unit = triangle   ? row_unit
                           : diagonal ? 0
                                      : 2 + warp / 4;
-  const bool empty = row0 + row_unit * kUnit + (triangle ? 0 : 8 * first) >= x.channels;
-  WarpSums<T, kLoad, kMultiply, kWeighted> sums;
+  const int empty = opaque(row0 + row_unit * kUnit + (triangle ? 0 : 8 * first) >= x.channels);
+  WarpSums<T, kLoad, kMultiply, kWeighted> sums(plan.stages);
 
-  const int64_t per_stage = int64_t{chunks} * kChunk<T>, stages = (x.positions + per_stage - 1) / per_stage;
-  const auto copy = [&](int64_t stage, int slot) {
-    if (stage < stages) pieces.copy(x, image, reinterpret_cast<T*>(memory + slot * kStageBytes), stage * per_stage);
+  // The positions of a stage, the stages that have all of them, and those of the map.
+  const int per_stage = chunks * kChunk<T>;
+  const int full = static_cast<int>(x.positions / per_stage), rest = static_cast<int>(x.positions % per_stage);
+  const int stages = full + (rest ? 1 : 0);
+  const auto count_of = [&](int stage) { return stage < full ? per_stage : rest; };
+  const int64_t advance = int64_t{at.splits} * per_stage * x.stride_n;
+  const T* next = image + pieces.offset(x, 0, int64_t{at.split} * per_stage);
+  const auto copy = [&](int stage, int slot) {
+    T* to = reinterpret_cast<T*>(memory + slot * kStageBytes);
+    if (stage < stages) pieces.copy(x, next, to, count_of(stage), stage < full);
+    next += advance;
     copy_async_commit();
   };
+  // The chunks of this warp: one, or two adjacent ones, which half precision multiplies at once. Where this lane starts
+  // to load those of its units, in a stage; opaque, so that it is not computed for every stage.
+  constexpr int kValues = Panel<T, kLoad>::kValues;
+  const int first_chunk = alone ? warp : diagonal ? warp / 4 * 2 : 0;
+  const int next_chunk = opaque(units * kValues), first_position = opaque(first_chunk * kChunk<T>);
+  const int column_at = opaque((first_chunk * units + column_unit) * kValues + Rows<T, kLoad, 8>::start(0));
+  const int row_at = opaque((first_chunk * units + row_unit) * kValues + Rows<T, kLoad, 4>::start(first));
   begin_main_loop();
 #pragma unroll 1
-  for (int i = 0; i < plan.stages - 1; ++i) copy(at.split + int64_t{i} * at.splits, i);
+  for (int i = 0; i < plan.stages - 1; ++i) copy(at.split + i * at.splits, i);
   int slot = 0;
 #pragma unroll 1
-  for (int64_t stage = at.split; stage < stages; stage += at.splits) {
+  for (int stage = at.split; stage < stages; stage += at.splits) {
     if (plan.stages == kStages)
       copy_async_wait<kStages - 2>();
     else
       copy_async_wait<0>();
     T* here = reinterpret_cast<T*>(memory + slot * kStageBytes);
-    const int64_t start = stage * per_stage;
-    if constexpr (kBias) pieces.activate(x, activated + at.image * x.stride_b, here, start);
+    const int count = count_of(stage);
+    const int64_t start = int64_t{stage} * per_stage;  // read only with a bias or weights
+    if constexpr (kBias) pieces.activate(x, activated + at.image * x.stride_b, here, start, count);
     __syncthreads();
     const int ahead = plan.stages - 1;
-    copy(stage + int64_t{ahead} * at.splits, slot + ahead < plan.stages ? slot + ahead : slot - 1);
+    copy(stage + ahead * at.splits, slot + ahead < plan.stages ? slot + ahead : slot - 1);
     slot = slot + 1 < plan.stages ? slot + 1 : 0;
     if (empty) continue;
-    // The chunks of this warp: one, or two adjacent ones, which half precision multiplies at once.
-    constexpr int kValues = Panel<T, kLoad>::kValues;
-    const int from = alone ? warp : diagonal ? warp / 4 * 2 : 0;
-    const auto add = [&](auto count, int chunk) {
-      constexpr int kChunks = decltype(count)::value;
-      const T* panels = here + chunk * units * kValues;
-      const int64_t position = start + int64_t{chunk} * kChunk<T>;
-      if (position >= x.positions) return;
+    // The chunks from number `chunk` of this warp.
+    const auto add = [&](auto chunks_at_once, int chunk) {
+      constexpr int kChunks = decltype(chunks_at_once)::value;
+      const int position = first_position + chunk * kChunk<T>;
+      if (position >= count) return;
+      const T* panels = here + chunk * next_chunk;
       if (triangle) {
-        sums.template add_triangle<kChunks>(panels + row_unit * kValues, units * kValues, weight, x.positions, position,
+        sums.template add_triangle<kChunks>(panels + column_at, next_chunk, weight, x.positions, start + position,
                                             task.mean != nullptr);
       } else {
-        sums.template add_half<kChunks>(panels + row_unit * kValues, first, panels + column_unit * kValues,
-                                        units * kValues, weight, x.positions, position);
+        sums.template add_half<kChunks>(panels + row_at, panels + column_at, next_chunk, weight, x.positions,
+                                        start + position);
       }
     };
-    constexpr bool kPairs = kMultiply == Multiply::kNative && !kBias && kManyRegisters;  // a bias takes registers
+    constexpr bool kPairs = kMultiply != Multiply::kTf32x3 && !kBias && !kWeighted && kManyRegisters;
     if constexpr (kPairs) {
-      if (alone && start + int64_t{from} * kChunk<T> < x.positions)
-        sums.template add_triangle<1>(here + from * kValues, 0, weight, x.positions, start, task.mean != nullptr);
-      if (!alone) add(std::integral_constant<int, 2>{}, from);
+      if (!alone)
+        add(std::integral_constant<int, 2>{}, 0);
+      else if (first_position < count)
+        sums.template add_triangle<1>(here + column_at, 0, weight, x.positions, start, task.mean != nullptr);
     } else {
 #pragma unroll 1
-      for (int chunk = from; chunk < (alone ? from + 1 : from + 2); ++chunk)
-        add(std::integral_constant<int, 1>{}, chunk);
+      for (int chunk = 0; chunk < (alone ? 1 : 2); ++chunk) add(std::integral_constant<int, 1>{}, chunk);
     }
   }
   end_main_loop();

@@ -102,6 +102,17 @@ def test_the_usual_way_skips_optional_terms_and_keeps_stores() -> None:
     assert kernel.straight == 2
 
 
+def test_of_two_ways_to_copy_the_usual_one_has_fewer_instructions() -> None:
+    """Line 2 branches to the usual copies; the others are more, and the compiler puts loads of nothing before each."""
+    copies = ["LDGSTS.E.128 [R2]"] * 5
+    rare = ["LDS RZ, [RZ]", *copies, "MOV R3", "LDS RZ, [RZ]", *copies]
+    lines = ["MOV R1", "HMMA.16816.F32.BF16 R2", f"@P0 BRA {len(rare) + 4}", *rare, f"BRA {len(rare) + 10}",
+             "LDS RZ, [RZ]", *copies, "@P0 BRA 1", "EXIT"]  # fmt: skip
+    (loop,) = facts.kernel_of("f", 90, code(*lines)).loops
+    assert loop.copies == {"128": 5}
+    assert loop.instructions == 9
+
+
 def test_narrow_predicated_loads_beside_wide_ones_are_off() -> None:
     lines = ("MOV R1", "LDG.E.128 R4", "@P0 LDG.E R2", "STG.E.128 R4", "@P0 BRA 1", "EXIT")
     (loop,) = facts.kernel_of("f", 90, code(*lines)).loops

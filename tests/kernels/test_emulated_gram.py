@@ -126,6 +126,18 @@ def test_plain_tf32_is_available_and_less_accurate(device: Device) -> None:
     assert error(gram(device, x, "float32").out, exact) < 2e-7
 
 
+def test_plain_tf32_keeps_its_numbers_and_is_as_accurate_as_rounding_to_nearest(device: Device) -> None:
+    rng = np.random.default_rng(12)
+    whole = rng.integers(-1024, 1025, (1, 64, 8)).astype(np.float32)  # eleven bits, and exact sums
+    assert np.array_equal(gram(device, whole, "float32", plain=True).out, exact_gram(whole))
+    x = np.exp(rng.uniform(-3, 3, (1, 64, 4096))).astype(np.float32)  # each mantissa as often as its logarithm says
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    nearest = np.ldexp(np.rint(mantissa * 2**11), exponent - 11)
+    exact = exact_gram(x)
+    # Dropping the lowest bits alone is wrong by 7e-4.
+    assert error(gram(device, x, "float32", plain=True).out, exact) < 2 * error(exact_gram(nearest), exact) < 3e-5
+
+
 @pytest.mark.parametrize("dtype", TENSOR_CORES)
 def test_a_long_sum_is_accurate_although_tensor_cores_truncate(device: Device, dtype: str) -> None:
     """One split of a bright image: without summing outside the tensor cores the error is a hundred times larger."""

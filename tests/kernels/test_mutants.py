@@ -89,8 +89,8 @@ MUTANTS = {
     "off-by-one tail": Mutant(
         "gram",
         "gram_tiles.cuh",
-        "position_of(i) < left",
-        "position_of(i) <= left",
+        "position_of(i) < count",
+        "position_of(i) <= count",
         r"past the end of x|wrong: the error is",
     ),
     "off-by-one tail of a strip": Mutant(
@@ -110,8 +110,8 @@ MUTANTS = {
     "wrong leading dimension of the matrix": Mutant(
         "backward",
         "backward_tiles.cuh",
-        "from_matrix += kMatrixStep * task.padded;",
-        "from_matrix += kMatrixStep * x.channels;",
+        "further_row(j) * task.padded",
+        "further_row(j) * x.channels",
         r"wrong: the error is",
     ),
     "publish without a fence": Mutant(
@@ -132,8 +132,8 @@ MUTANTS = {
     "overlapping splits": Mutant(
         "gram",
         "gram_tiles.cuh",
-        "for (int64_t stage = at.split; stage < stages; stage += at.splits)",
-        "for (int64_t stage = at.split / 2; stage < stages; stage += at.splits)",
+        "image + pieces.offset(x, 0, int64_t{at.split} * per_stage)",
+        "image + pieces.offset(x, 0, int64_t{at.split} / 2 * per_stage)",
         r"uninitialized memory|wrong: the error is",
     ),
     "two splits in one slot": Mutant(

@@ -130,17 +130,17 @@ def _loop(body: list[sass.Instruction], number: int, parent: int, inner: bool, t
     )
 
 
-def _needed(body: list[sass.Instruction], copied: bool) -> int:
-    """Instructions that the usual case executes: wide loads, stores, copies, shared memory and products.
+def _needed(body: list[sass.Instruction], copied: bool) -> tuple[int, int]:
+    """Instructions that the usual case executes: wide loads, stores, shared memory and products; and copies.
 
     Narrow loads are those of optional terms (a weight, a shift) and of remainders. Where features are ``copied`` to
-    shared memory, wide loads are optional too (a target), and of two ways to copy, which are alternatives, the one with
-    more copies is not the usual one: they count at most four times.
+    shared memory, wide loads are optional too (a target).
     """
-    names = Counter(name_of(i) for i in body)
+    # The compiler puts `LDS RZ, [RZ]` before copies; it loads nothing.
+    names = Counter(name_of(i) for i in body if not i.operands.startswith("RZ, "))
     wide = 0 if copied else sum(name_of(i) == "LDG" and sass.width(i.opcode) >= 64 for i in body)
     others = sum(bool(i.tensor) for i in body) + sum(names[n] for n in ("STG", "BAR", "LDS", "STS", "LDSM"))
-    return wide + others + min(names["LDGSTS"], 4)
+    return wide + others, names["LDGSTS"]
 
 
 def usual(body: list[sass.Instruction], most: int = 32) -> list[sass.Instruction]:
@@ -162,19 +162,22 @@ def path(
     """The counted blocks on the way from the first allowed block to one of ``last`` that is taken.
 
     Of all ways, the one with the most of what `_needed` counts and, of these, the one with the fewest instructions.
+    Ways to copy are alternatives, and the one with the most copies is not the usual one: they count at most four times.
     Branches to lower addresses, which are those of loops, are not followed.
     """
-    best: dict[int, tuple[int, int, list[int]]] = {}
+    best: dict[int, tuple[int, int, int, list[int]]] = {}  # needed, copies, minus the instructions, blocks
     for block in sorted(allowed, reverse=True):
         onward = [best[to] for to in following[block] if to > block and to in best]
         if block in last:
-            onward.append((0, 0, []))
+            onward.append((0, 0, 0, []))
         if onward:
-            needed, fewer, way = max(onward, key=lambda item: item[:2])
+            needed, copies, fewer, way = max(onward, key=lambda item: (item[0] + min(item[1], 4), item[2]))
             if block in counted:
-                needed, fewer, way = needed + _needed(parts[block], copied), fewer - len(parts[block]), [block, *way]
-            best[block] = (needed, fewer, way)
-    return best[min(allowed)][2] if allowed and min(allowed) in best else []
+                more, copied_here = _needed(parts[block], copied)
+                needed, copies = needed + more, copies + copied_here
+                fewer, way = fewer - len(parts[block]), [block, *way]
+            best[block] = (needed, copies, fewer, way)
+    return best[min(allowed)][3] if allowed and min(allowed) in best else []
 
 
 def kernel_of(name: str, architecture: int, instructions: list[sass.Instruction]) -> Kernel:
