@@ -1,8 +1,9 @@
 """Several processes that share one run, on one machine or several: torch.distributed as ``torchrun`` starts it.
 
-Every rank takes a band of the picture. Statistics are summed over ranks in float64, gradients are gathered, and every
-rank takes the same step. Gloo transfers CPU tensors and NCCL transfers GPU tensors. Ranks pass a barrier before every
-collective operation; the barrier reports which ranks are missing, so that an error can name a rank that hangs.
+Every rank takes a band of the picture. Statistics are summed over ranks in float64, or in float32 on a device without
+it, gradients are gathered, and every rank takes the same step. Gloo transfers CPU tensors, and the accelerator's own
+backend, such as NCCL for CUDA, transfers those on it. Ranks pass a barrier before every collective operation; the
+barrier reports which ranks are missing, so that an error can name a rank that hangs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from fastnst import devices
 from fastnst.errors import FastnstError, UsageError
 
 TIMEOUT = 1800  # seconds that a rank waits for the others, unless the environment variable is set
@@ -76,7 +78,7 @@ class Ranks:
         return [max(bottom - top, 0.0) for top, bottom in pairwise(borders)]
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
-        """Sum each tensor, float64, over all ranks, in place."""
+        """Sum tensors of one dtype over all ranks, each in place."""
         if self.count == 1 or not tensors:
             return
         self.barrier()
@@ -185,10 +187,14 @@ def from_torchrun(device: str | torch.device = "cpu") -> Iterator[Ranks]:
         yield SINGLE
         return
     timeout = _timeout()
-    if torch.cuda.is_available() and device in ("auto", "cuda"):
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    accelerator = devices.accelerator()
+    if accelerator is not None and device in ("auto", accelerator.type):
+        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        backend = "gloo" if device == "cpu" or not torch.cuda.is_available() else "cpu:gloo,cuda:nccl"
+        backend = "gloo"
+        if accelerator is not None and device != "cpu":
+            own = dist.get_default_backend_for_device(accelerator)
+            backend = f"cpu:gloo,{accelerator.type}:{own}"
         wait = timedelta(seconds=timeout)
         dist.init_process_group(backend, store=_store(wait), rank=rank, world_size=count, timeout=wait)
     except (RuntimeError, ValueError) as error:

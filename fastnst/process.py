@@ -1,4 +1,4 @@
-"""The process: the memory it holds, and the signals that interrupt it."""
+"""The process: the memory it holds, the signals that interrupt it, and what a fork leaves of its threads."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+
+from fastnst.errors import FastnstError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -39,6 +41,57 @@ def resident() -> int:
     import psutil  # late, for the command line: --help does not need it
 
     return int(psutil.Process(os.getpid()).memory_info().rss)
+
+
+class _Fork:
+    """Whether this process is a fork whose threads have not been tried yet."""
+
+    untried = False
+
+    @classmethod
+    def note(cls) -> None:
+        cls.untried = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Fork.note)
+FORK_SECONDS = 10.0  # after which an operation on several threads is taken to hang; it takes milliseconds
+
+
+def check_threads_after_fork() -> None:
+    """Raise FastnstError in a forked process in which operations on several threads hang.
+
+    A fork inherits the state of OpenMP but not its threads, so that PyTorch's own operations wait for them for ever if
+    the parent had used them (https://github.com/pytorch/pytorch/issues/17199). Whether they do is tried in a fork of
+    this process.
+    """
+    if not _Fork.untried:
+        return
+    import torch  # late, for the command line: --help does not need it
+
+    if torch.get_num_threads() > 1:
+        child = os.fork()
+        if child == 0:
+            torch.ones(2**20, dtype=torch.float32, device="cpu").sum()
+            os._exit(0)
+        if not _ends(child, FORK_SECONDS):
+            raise FastnstError(
+                "this process is a fork of one that has used PyTorch's threads, in which PyTorch's operations hang; "
+                "call torch.set_num_threads(1) in it first, or start it with the method spawn"
+            )
+    _Fork.untried = False
+
+
+def _ends(child: int, seconds: float) -> bool:
+    """Whether a child process ends in time; it is killed otherwise."""
+    until = time.monotonic() + seconds
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return False
+        time.sleep(0.001)
+    return True
 
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # not every system has all of them

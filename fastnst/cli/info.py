@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import fastnst
-from fastnst import ops
+from fastnst import devices, limits, ops
 from fastnst.config.resolve import choose_device, choose_precision
 from fastnst.optim.cuda_graph import choose_backend
 from fastnst.weights.entries import cache_folder
@@ -30,11 +30,12 @@ def collect() -> dict[str, Any]:
         "torch": str(torch.__version__),
         "built": ops.build_info(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device_name": devices.name(device) or _processor(),
         "precision": str(precision).removeprefix("torch."),
         "graph": choose_backend("auto", device) is not None,
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "cpus": limits.cpus(),
         "kernels": {name: ops.kernels(name) for name in _devices()},
         "weights_folder": str(cache_folder()),
         "optional": {name: _version(name) for name in OPTIONAL},
@@ -52,7 +53,7 @@ def table(facts: dict[str, Any]) -> str:
         ("device", f"{facts['device']} ({facts['device_name']})"),
         ("precision", f"{facts['precision']} (auto on this machine)"),
         ("CUDA graph", f"{'on' if facts['graph'] else 'off'} (auto on this machine)"),
-        ("CPU", f"{facts['instruction_set']}, {facts['threads']} threads"),
+        ("CPU", f"{facts['instruction_set']}, {facts['threads']} threads on {facts['cpus']} CPUs"),
         ("weights in", facts["weights_folder"]),
     ]
     for device, served in facts["kernels"].items():
@@ -64,9 +65,11 @@ def table(facts: dict[str, Any]) -> str:
 
 
 def peak_memory() -> int | None:
-    """Peak memory in bytes: allocated by torch on a GPU, else resident in this process; None if it is unknown."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return int(torch.cuda.max_memory_allocated())
+    """Peak memory in bytes: of torch on an accelerator, else resident in this process; None if it is unknown."""
+    device = devices.accelerator()
+    held = None if device is None else devices.peak_memory(device)
+    if held is not None:
+        return held
     try:
         import resource
     except ImportError:  # Windows
@@ -76,12 +79,8 @@ def peak_memory() -> int | None:
 
 
 def _devices() -> list[str]:
-    found = ["cpu"]
-    if torch.cuda.is_available():
-        found.append("cuda")
-    if torch.backends.mps.is_available():
-        found.append("mps")
-    return found
+    device = devices.accelerator()
+    return ["cpu"] if device is None else ["cpu", device.type]
 
 
 def _processor() -> str:

@@ -87,7 +87,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(prog="fastnst", description="Paint a picture in the style of another.")
     parser.add_argument("--version", action="version", version=f"fastnst {__version__}")
     parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
-    parser.set_defaults(command=None, quiet=False, json=False)
+    parser.set_defaults(command=None, quiet=False, json=False, threads=None)
     added = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     commands = {
         "stylize": added.add_parser("stylize", help="style one picture", epilog=presets_help()),
@@ -229,7 +229,12 @@ def _add_demo(parser: Parser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", default="demo", help="folder to write to (default: demo)")
     parser.add_argument("--size", metavar="N", default="384", help="longest side in pixels (default: 384)")
     parser.add_argument("--steps", metavar="N", default="70", help="steps at each scale (default: 70)")
-    parser.add_argument("--device", default="auto", help="device: auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="device: auto, cpu, cuda, cuda:1, xpu, mps or another of PyTorch (default: auto)",
+    )
+    _add_threads(parser)
     _add_reporting(parser)
 
 
@@ -268,3 +273,9 @@ def _add_setting_options(parser: Parser, preset: str, details: Mapping[str, str]
                 keywords |= {"nargs": "?", "const": "on"}
             text = setting_help(name, defaults, details)
             group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **keywords)
+    _add_threads(group)  # the machine
+
+
+def _add_threads(parser: argparse._ActionsContainer) -> None:
+    text = "threads of the CPU (1 to 4096; default: as many as the process has CPUs, by affinity and quota)"
+    parser.add_argument("--threads", metavar="N", help=text)

@@ -2,59 +2,46 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-
 import torch
 
-from fastnst import ops
+from fastnst import devices, ops
 from fastnst.errors import UsageError
-
-log = logging.getLogger("fastnst")
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """The device ``name``. ``"auto"`` is CUDA if the CUDA kernels are built, else MPS if available, else the CPU.
+    """The device ``name``. ``"auto"`` is the accelerator that PyTorch reports, such as CUDA, XPU or MPS, else the CPU.
 
-    Raises UsageError for a device that is not available.
+    A device for which no op has a kernel runs them as PyTorch's ops; a warning says so, once per process. Raises
+    UsageError for a device that is not available.
     """
     name = str(name)
-    no_kernels = ops.build_info()["no_cuda_because"]
-    if name == "auto":
-        if torch.cuda.is_available() and no_kernels is None:
-            return torch.device("cuda")
-        if torch.cuda.is_available():
-            _warn_without_kernels(str(no_kernels))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
-        raise UsageError(f"device {name!r} cannot be used ({reason}); try --device cpu") from None
-    if device.type == "cuda" and no_kernels is not None:
-        raise UsageError(f"device {name!r} cannot be used: no CUDA kernels: {no_kernels}. {ops.CUDA_REMEDY}")
+    device = devices.accelerator() or torch.device("cpu") if name == "auto" else _available(name)
+    ops.warn_without_kernels(device.type)
     return device
 
 
-@functools.cache
-def _warn_without_kernels(reason: str) -> None:
-    """Once per process: ``auto`` is resolved several times in a run."""
-    log.warning("there is a GPU, but no CUDA kernels: %s. %s", reason, ops.CUDA_REMEDY)
+def _available(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, dtype=torch.float32, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        raise UsageError(f"device {name!r} cannot be used ({reason}); try --device cpu") from None
+    return device
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of features. ``"auto"`` is bfloat16 if the hardware multiplies it natively, else float32."""
-    if name != "auto":
-        return _DTYPES[name]
-    if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        native = device.type == "cpu" and probe is not None and bool(probe())
-    return torch.bfloat16 if native else torch.float32
+    """The dtype of features. ``"auto"`` is bfloat16 if the hardware multiplies it natively, else float32.
+
+    Raises UsageError for ``"float64"`` on a device that has none.
+    """
+    if name == "auto":
+        return torch.bfloat16 if devices.multiplies_bfloat16(device) else torch.float32
+    if name == "float64" and not devices.has_float64(device):
+        raise UsageError(f"precision 'float64': device {str(device)!r} has no float64; use float32, or --device cpu")
+    return _DTYPES[name]
 
 
 def choose_convolution(name: str, device: torch.device, dtype: torch.dtype) -> bool:

@@ -140,7 +140,9 @@ class Settings:
     max_pixels: int | None = _setting(
         None, "largest picture that is read; none: the limit of Pillow", unit="pixels", changes_picture=False
     )
-    device: str = _setting("auto", "device: auto, cpu, cuda, cuda:1, mps", changes_picture=False)
+    device: str = _setting(
+        "auto", "device: auto, cpu, cuda, cuda:1, xpu, mps or another of PyTorch", changes_picture=False
+    )
     precision: str = _setting("auto", "precision of the features")
     convolution: str = _setting(
         "auto", "algorithm of the convolutions; winograd runs on the CPU only", changes_picture=False

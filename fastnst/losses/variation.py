@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastnst.devices import wide_dtype
 from fastnst.losses.autograd import constant, leaf, recording
 
 NINE_POINT = "nine_point"
@@ -45,18 +46,18 @@ def add_variation(gradient: Tensor, image: Tensor, kind: str, weight: float, row
         rows: the rows, with start and stop.
 
     Returns:
-        A scalar in float64.
+        A scalar in float64, or in float32 on devices without float64.
     """
     height = image.shape[2]
     factor = torch.tensor(weight, dtype=image.dtype, device=image.device)
-    total = torch.zeros((), dtype=torch.float64, device=image.device)
+    total = torch.zeros((), dtype=wide_dtype(image.device), device=image.device)
     for top in range(rows.start, rows.stop, ROWS):
         bottom = min(top + ROWS, rows.stop)
         low, high = max(top - 1, 0), min(bottom + 1, height)
         halo = image[:, :, low:high].contiguous()
         if kind == NINE_POINT:
             values, found = _nine_point(halo, factor, height, low)
-            total += values[top - low : bottom - low].double().sum()
+            total += values[top - low : bottom - low].to(total.dtype).sum()
         else:
             found = torch.ops.fastnst.total_variation_backward(factor, halo, kind)
             total += weight * _fused(halo[:, :, top - low :], kind, bottom - top)
@@ -66,7 +67,7 @@ def add_variation(gradient: Tensor, image: Tensor, kind: str, weight: float, row
 
 def _fused(x: Tensor, kind: str, count: int) -> Tensor:
     """The part of the total variation that the first ``count`` rows contribute, including differences to the next."""
-    value: Tensor = torch.ops.fastnst.total_variation(x.contiguous(), kind).double()
+    value: Tensor = torch.ops.fastnst.total_variation(x.contiguous(), kind).to(wide_dtype(x.device))
     if x.shape[2] > count:  # the next row's differences to the right
         value -= torch.ops.fastnst.total_variation(x[:, :, count:].contiguous(), kind)
     return value

@@ -10,6 +10,7 @@ import torch
 from fastnst import weights
 from fastnst.config.presets import Layers
 from fastnst.config.settings import Settings
+from fastnst.devices import to_float64
 from fastnst.network import vgg
 
 log = logging.getLogger("fastnst")
@@ -68,7 +69,7 @@ def _sizes(network: vgg.VGG, names: list[str]) -> dict[str, float]:
     picture = torch.nn.functional.interpolate(patches, (SIDE, SIDE), mode="bilinear") * 255
     with torch.no_grad():
         features = network.features(picture.to(network.device), names)
-    return {name: float(x.double().square().mean().sqrt()) for name, x in features.items()}
+    return {name: float(to_float64(x).square().mean().sqrt()) for name, x in features.items()}
 
 
 def _adapted(layers: Layers, ratios: Mapping[str, float], power: int) -> Layers:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from fastnst.config.settings import Settings
+from fastnst.devices import to_float64
 from fastnst.errors import UsageError
 from fastnst.losses.forms import content_form, style_form
 from fastnst.network.layer import Layer
@@ -73,7 +74,7 @@ def _style_term(
         raise UsageError(f"no style target for layer {layer.name}")
     form, loss = style_form(settings.style_form), chosen_style_loss(settings)
     scale, weight = gram_scale_and_weight(network, layer.name, (layer.channels, *size), settings, region.mask)
-    share = 1.0 if region.mask is None else float(region.mask.double().mean())
+    share = 1.0 if region.mask is None else float(to_float64(region.mask).mean())
     factor *= region.weight * share * (form.loss(layer.channels) if loss is None else 1.0)
     return StyleTerm(factor, region.targets[layer.name], scale, weight, loss)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastnst import ops
 from fastnst.config.settings import Settings
+from fastnst.devices import to_float64
 from fastnst.errors import UsageError
 from fastnst.losses.forms import style_form
 from fastnst.losses.style import StyleLoss, Target, measure, style_loss
@@ -136,7 +137,7 @@ def position_weights(mask: Tensor, height: int, width: int, layer: str) -> Tenso
 
 def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
     """A mask ``[1, 1, H, W]`` at a layer: ``[1, height, width]``, float64, each value the mean of its pixels."""
-    mask = mask.double()
+    mask = to_float64(mask)
     stride = max(mask.shape[2] // height, 1)
     # Pools drop an odd last row or column, and so does this average.
     if (mask.shape[2] // stride, mask.shape[3] // stride) == (height, width):

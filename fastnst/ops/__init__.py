@@ -4,7 +4,7 @@ Features are ``[B, C, ...positions]``. Losses and Gram matrices are float32 what
 inside autocast, and float64 for float64 features. Results are deterministic: the same bits in every run and for any
 number of threads. :func:`kernels` tells which ops have a kernel for a device; the others run
 :mod:`fastnst.ops.reference`, as does forward-mode differentiation. Inside ``torch.vmap`` an op runs once, with the
-mapped axis in its batch. A CUDA tensor raises if the build has no CUDA kernels.
+mapped axis in its batch. Where no op has a kernel, the first one that runs logs a warning that says why.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from fastnst.ops import _library, reference
 from fastnst.ops import adam_step as _adam_step  # noqa: F401  registers the op
-from fastnst.ops._library import CUDA_REMEDY, follow_matmul_precision
+from fastnst.ops._library import follow_matmul_precision, warn_without_kernels
 from fastnst.ops.bias_relu import bias_relu_, bias_relu_style_loss
 from fastnst.ops.content_loss import content_loss
 from fastnst.ops.conv3x3 import conv3x3
@@ -25,7 +25,6 @@ from fastnst.ops.style_loss import style_loss, style_loss_and_residual
 from fastnst.ops.total_variation import total_variation
 
 __all__ = [
-    "CUDA_REMEDY",
     "bias_relu_",
     "bias_relu_style_loss",
     "content_loss",
@@ -41,6 +40,7 @@ __all__ = [
     "style_loss",
     "style_loss_and_residual",
     "total_variation",
+    "warn_without_kernels",
 ]
 
 NAMES = (
@@ -73,7 +73,7 @@ def kernels(device: str = "cpu") -> dict[str, str]:
         True
     """
     kind = torch.device(device).type
-    key = {"cpu": "CPU", "cuda": "CUDA"}.get(kind, kind.upper())
+    key = torch._C._dispatch_key_for_device(kind)
     name = str(torch.ops.fastnst.cpu_kernels()) if kind == "cpu" else kind
 
     def has_kernel(op: str) -> bool:

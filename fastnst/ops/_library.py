@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction
@@ -24,8 +27,10 @@ except ImportError as error:
     ) from error
 torch.ops.fastnst.cpu_kernels()  # raises for an invalid FASTNST_CPU here rather than inside a parallel loop
 
+log = logging.getLogger("fastnst")
+
 CUDA_REMEDY = "Reinstall fastnst where a CUDA toolkit and a CUDA build of torch are found, with FORCE_CUDA=1"
-"""How to get the CUDA kernels: the end of error messages."""
+"""How to get the CUDA kernels: the end of messages."""
 
 
 def _load_cuda() -> str | None:
@@ -44,6 +49,25 @@ def _load_cuda() -> str | None:
 
 cuda_error = _load_cuda()
 """Why there are no CUDA kernels; None when the CUDA module is loaded."""
+
+
+def missing_kernels(device_type: str) -> str | None:
+    """Why no op has a kernel for a type of device, and how to get them; None if there are kernels."""
+    if device_type in ("cpu", "meta"):
+        return None
+    if device_type != "cuda" or torch.version.hip is not None:
+        return "kernels exist for the CPU and for NVIDIA GPUs"
+    return None if cuda_error is None else f"{cuda_error}. {CUDA_REMEDY}"
+
+
+@functools.cache
+def warn_without_kernels(device_type: str) -> None:
+    """Log a warning, once per process, if no op has a kernel for a type of device."""
+    reason = missing_kernels(device_type)
+    if reason is not None:
+        name = "ROCm" if device_type == "cuda" and torch.version.hip is not None else device_type
+        log.warning("no fastnst kernels for %s: its ops run as PyTorch's, which is slower: %s", name, reason)
+
 
 _followed = "highest"
 
@@ -97,7 +121,12 @@ def define(
         backward: ``backward(ctx, *grads)`` returns the gradients of the inputs. An op without ``save`` and
             ``backward`` raises when it is differentiated.
     """
-    _library.impl(name, reference, "CompositeExplicitAutograd")
+
+    def without_kernel(*args: Any) -> Any:
+        warn_without_kernels(next(x.device.type for x in args if isinstance(x, Tensor)))
+        return reference(*args)
+
+    _library.impl(name, without_kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fastnst::{name}", fake)
     op = getattr(torch.ops.fastnst, name).default
     torch.library.register_vmap(f"fastnst::{name}", batching_rule(op, batching), lib=_library)

@@ -33,17 +33,12 @@ def check_dtype(op: str, name: str, x: Tensor) -> None:
 
 
 def check_features(op: str, name: str, given: object) -> Tensor:
-    """Raise unless ``given`` is a floating-point tensor of shape (B, C, ...) on a device that the build supports."""
+    """Raise unless ``given`` is a floating-point tensor of shape (B, C, ...)."""
     x = check_tensor(op, name, given)
     if x.dim() < 2:
         raise ValueError(f"{op}: expected {name} of shape (B, C, ...), got {tuple(x.shape)}")
     check_dtype(op, name, x)
     if x.is_cuda:
-        if _library.cuda_error is not None:
-            raise RuntimeError(
-                f"{op}: {name} is on {x.device}, but there are no CUDA kernels: {_library.cuda_error}. "
-                f"{_library.CUDA_REMEDY}"
-            )
         _library.follow_matmul_precision()
     return x
 

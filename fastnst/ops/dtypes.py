@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -19,12 +20,19 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def autocast_disabled(device: torch.device) -> AbstractContextManager[object]:
+    """A context without autocast on ``device``. Backends without autocast have no context for it."""
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
 def without_autocast(function: Function) -> Function:
     """Decorate ``function`` to run with autocast disabled, so that its matrix products keep the accumulate dtype."""
 
     @functools.wraps(function)
     def wrapper(x: Tensor, *args: object) -> object:
-        with torch.autocast(x.device.type, enabled=False):
+        with autocast_disabled(x.device):
             return function(x, *args)
 
     return wrapper  # type: ignore[return-value]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastnst.ops import _library, reference
 from fastnst.ops.checks import check_features, check_scale, position_weight
-from fastnst.ops.dtypes import accumulate_dtype
+from fastnst.ops.dtypes import accumulate_dtype, autocast_disabled
 
 
 def gram(x: Tensor, weight: Tensor | None = None, scale: float = 1.0) -> Tensor:
@@ -84,7 +84,7 @@ def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
     """For ``s (D + D^T) F W + shift`` and a cotangent H: ``s (H W F^T + F W H^T)`` for D, ``s (D + D^T) H W`` for F."""
     grad, x, weight = ctx.saved_tensors
     by_grad = by_x = by_w = by_shift = None
-    with torch.autocast(x.device.type, enabled=False):
+    with autocast_disabled(x.device):
         cotangent = reference.matrix(h)
         if ctx.needs_input_grad[0]:
             m = (cotangent if weight is None else cotangent * weight[:, None, :]) @ reference.matrix(x).mT

@@ -8,10 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from fastnst import process
+from fastnst import devices, process
 from fastnst.config.settings import Settings
 from fastnst.errors import FastnstError
 from fastnst.objective.protocol import Losses, ValueAndGrad
@@ -263,4 +262,5 @@ class _ScaleLoop:
 
 
 def _memory_held(image: Tensor) -> int:
-    return int(torch.cuda.max_memory_allocated(image.device)) if image.is_cuda else process.resident()
+    peak = devices.peak_memory(image.device)
+    return process.resident() if peak is None else peak

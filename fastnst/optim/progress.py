@@ -25,7 +25,7 @@ class Step:
         losses: the losses of the image before the step.
         seconds: seconds since the start of the run.
         remaining: estimate of the seconds left for the whole run.
-        memory: bytes held by the process; on CUDA, the peak of the device.
+        memory: bytes held by the process; on an accelerator, the most that its allocator has held, if it tells.
         retries: how often the step was shortened before it was accepted.
         steps_before: number of steps of the scales before this one.
 

@@ -208,7 +208,7 @@ def _luminance(colors: Tensor) -> Tensor:
 
 def _planes(pixels: Tensor) -> Tensor:
     """Pixels ``[1, 3, H, W]`` as ``[3, P]`` in float64 on the CPU."""
-    return pixels.detach().to("cpu", torch.float64, copy=True)[0].flatten(1)
+    return pixels.detach().cpu().to(torch.float64, copy=True)[0].flatten(1)
 
 
 def _pixels(planes: Tensor, like: Tensor) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import torch
 
-from fastnst import errors
+from fastnst import devices, errors, limits, process
 from fastnst.config.settings import Settings
 from fastnst.images import fit
 from fastnst.run.memory_model import MODEL, Workload
@@ -26,7 +25,7 @@ CHEAPER: tuple[Mapping[str, str], ...] = (
 STYLE_COPIES = 3  # copies of a style picture at once while it is resized
 LEAST_ROWS = 32  # the least rows of a strip that memory chooses; the rows are a multiple of these
 MOST_PIXELS = 2**20  # the most pixels of a strip that memory chooses
-CGROUP = Path("/sys/fs/cgroup")
+UNIFIED = ("cpu", "mps")  # devices that use the memory of the machine
 
 
 class OutOfMemoryError(errors.OutOfMemoryError, torch.OutOfMemoryError):
@@ -85,32 +84,19 @@ def budget(settings: Settings, device: torch.device) -> int | None:
         return settings.memory
     have = available(device)
     # Processes that torchrun has started on this machine share its memory.
-    return have if have is None or device.type == "cuda" else have // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return have if have is None or device.type not in UNIFIED else have // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def available(device: torch.device) -> int | None:
     """Bytes that the device has available for this process, including what it already uses; None if unknown."""
-    if device.type == "cuda":
-        # Memory cached by PyTorch's allocator is available.
-        return int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device)) + int(MODEL["base"])
-    if device.type != "cpu":
-        return None
-    own = int(psutil.Process().memory_info().rss)
-    return min(int(psutil.virtual_memory().available), _container_limit()) + own
-
-
-def _container_limit() -> int:
-    """Bytes left in the control group of a container, which may be less than the machine's memory."""
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        if limit == "max":
-            return 2**62
-        used = int((CGROUP / "memory.current").read_text())
-        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        # Inactive pages of files count as used, but the kernel frees them on demand.
-        return int(limit) - used + int(counts.get("inactive_file", 0))
-    except (OSError, ValueError):
-        return 2**62
+    free = devices.free_memory(device)
+    if device.type not in UNIFIED:
+        return None if free is None else free + int(MODEL["base"])
+    left = [int(psutil.virtual_memory().available), limits.memory_left()]
+    system = min(each for each in left if each is not None) + process.resident()
+    if device.type == "cpu":
+        return system
+    return None if free is None else min(system, free + int(MODEL["base"]))
 
 
 def failed(work: Workload, device: torch.device, rows: int | None = None) -> OutOfMemoryError:
@@ -166,13 +152,13 @@ def _saves(change: Mapping[str, str], work: Workload) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception is a failed allocation; on the CPU PyTorch has no class of its own for it."""
+    """Whether an exception is a failed allocation; on the CPU and on MPS PyTorch has no class of its own for it."""
     if isinstance(error, errors.FastnstError):  # already has a remedy
         return False
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    known = ("not enough memory", "can't allocate memory", "bad_alloc", "out of memory: could not allocate")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in known)
+    known = ("not enough memory", "can't allocate memory", "bad_alloc", "out of memory")
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in known)
 
 
 def gigabytes(size: int) -> str:

@@ -44,6 +44,7 @@ class SceneRun:
     def __init__(
         self, setup: Setup, scene: Scene, callback: Callback | None = None, checkpoint: Checkpoint | None = None
     ) -> None:
+        process.check_threads_after_fork()
         settings = setup.settings
         self.setup, self.callback, self.checkpoint = setup, callback, checkpoint
         self.original = scene.content

@@ -69,8 +69,10 @@ class Setup:
 def set_up(settings: Settings, ranks: Ranks = SINGLE) -> Setup:
     """Load the network that the settings name, onto the device that they name.
 
-    Raises UsageError and WeightsError for settings that cannot be met on this machine.
+    Raises UsageError and WeightsError for settings that cannot be met on this machine, FastnstError in a forked process
+    whose threads hang.
     """
+    process.check_threads_after_fork()
     device = choose_device(settings.device)
     capture = StepCapture(choose_backend(settings.graph, device))
     process.release_memory()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastnst import ops
 from fastnst.config.settings import Settings
+from fastnst.devices import wide_dtype
 from fastnst.distributed import SINGLE, Ranks
 from fastnst.losses.variation import add_variation
 from fastnst.network.vgg import VGG, chain_to, check_size
@@ -93,7 +94,7 @@ class StripObjective:
         self.strips.forward(image, lambda name, rows, x: self._add_features(results[name], name, rows, x))
         gradient = torch.zeros_like(image)
         settings, band = self.settings, slice(*self.strips.band)
-        variation = torch.zeros((), dtype=torch.float64, device=image.device)
+        variation = torch.zeros((), dtype=wide_dtype(image.device), device=image.device)
         if settings.tv_weight:
             variation += add_variation(gradient, image, settings.tv_kind, settings.tv_weight, band)
         self._finish(results, variation)
@@ -112,7 +113,7 @@ class StripObjective:
         return Losses(sum(style.values()) + sum(content.values()) + tv, content, style, tv), gradient
 
     def _empty_result(self, name: str, device: torch.device) -> LayerResult:
-        style, content = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
+        style, content = (torch.zeros((), dtype=wide_dtype(device), device=device) for _ in range(2))
         return LayerResult([self._statistics(name, term) for term in self.terms[name].styles], style, content)
 
     def _statistics(self, name: str, term: StyleTerm) -> StreamingStatistics:
@@ -140,7 +141,7 @@ class StripObjective:
             statistics.add(x, rows)
         if terms.content:
             value = content_value(x, self._content_terms(terms, name, rows))
-            result.content += (terms.content * value).double()
+            result.content += (terms.content * value).to(result.content.dtype)
 
     def _finish(self, results: Mapping[str, LayerResult], variation: Tensor) -> None:
         """Sum over all ranks, and compute the values and gradients of the styles."""
@@ -160,7 +161,7 @@ class StripObjective:
 
         Style gradients are changed in ``results``; the terms with the new content factors are returned.
         """
-        norms = {name: torch.zeros(2, dtype=torch.float64, device=image.device) for name in self.terms}
+        norms = {name: torch.zeros(2, dtype=wide_dtype(image.device), device=image.device) for name in self.terms}
 
         def add_norms(name: str, rows: slice, x: Tensor) -> None:
             styles = [one.rows(rows) for one in results[name].gradients]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastnst import ops
+from fastnst.devices import wide_dtype
 from fastnst.losses.style import FeatureGradient, MomentLoss, StyleLoss, Target, measure, value_and_gradient
 from fastnst.losses.style.base import moments, moments_value_and_gradient
 from fastnst.objective.terms import ScaledFeatureGradient, StyleTerm
@@ -13,7 +14,7 @@ from fastnst.ops.dtypes import accumulate_dtype
 
 
 class StreamingStatistics:
-    """The Gram matrix, or mean and second moment, summed in float64 over parts of a layer.
+    """The Gram matrix, or mean and second moment, summed in float64 over parts of a layer (float32 without float64).
 
     For a loss of the features themselves, the features are collected instead.
 
@@ -47,7 +48,7 @@ class StreamingStatistics:
             self.features.append(x.clone())
             return
         if not self.sums:
-            self.sums = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in found]
+            self.sums = [torch.zeros_like(tensor, dtype=wide_dtype(tensor.device)) for tensor in found]
         for total, tensor in zip(self.sums, found, strict=True):
             total += tensor
 
@@ -64,7 +65,7 @@ class StreamingStatistics:
         """The value ``[]`` and the gradient of a style term with this loss and weight."""
         if self.loss is None:
             residual = self._rounded()[0] - term.target[0]
-            value = term.factor * residual.double().square().sum()
+            value = term.factor * residual.to(wide_dtype(residual.device)).square().sum()
             return value, ScaledFeatureGradient(
                 4.0 * term.factor * term.scale, FeatureGradient(matrix=residual), term.weight
             )

@@ -22,6 +22,7 @@ Progress = Callable[[int, "int | None"], None]
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
+_MOST = 4 << 30  # bytes of a file whose size the catalog does not know
 _OFFLINE = "the bundled VGG-19 needs no network, and --weights FILE takes a file you have"
 
 
@@ -105,12 +106,27 @@ def _download(entry: Entry, part: Path, report: Progress) -> int | None:
         done = have if resumed else 0  # a server that ignores Range sends the whole file
         length = response.headers.get("Content-Length", "")
         total = done + int(length) if length.isdecimal() and len(length) < 20 else None
+        if total is not None and total > _limit(entry):
+            raise _too_long(entry, part)
         report(done, total)
         with part.open("ab" if resumed else "wb") as file:
             for block in _blocks(entry, response, lambda: (file.tell(), total)):
+                if file.tell() + len(block) > _limit(entry):
+                    raise _too_long(entry, part)
                 file.write(block)
                 report(file.tell(), total)
     return total
+
+
+def _limit(entry: Entry) -> int:
+    """The most bytes that a download may have, so that a server cannot fill the disk."""
+    return entry.size_bytes or _MOST
+
+
+def _too_long(entry: Entry, part: Path) -> WeightsError:
+    """Remove what was downloaded: no part of it is of use."""
+    part.unlink(missing_ok=True)
+    return WeightsError(f"{entry.name}: {entry.url} sends more than {_limit(entry) / 1e6:.1f} MB; removed")
 
 
 def _blocks(

@@ -424,7 +424,7 @@ from fastnst.cli import info
 from fastnst.config.resolve import choose_device
 print(float(ops.gram(torch.ones(1, 1, 2))))
 print([line for line in info.table(info.collect()).splitlines() if line.startswith("CUDA module")][0])
-torch.cuda.is_available = lambda: True
+torch.accelerator.current_accelerator = lambda check_available: torch.device("cuda")
 print(choose_device("auto"), choose_device("auto"))
 """
 
@@ -454,20 +454,47 @@ def test_a_cuda_module_that_does_not_load_leaves_the_cpu(missing: str, tmp_path:
     done = subprocess.run([sys.executable, "-c", BROKEN, str(module)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     value, line, warning, device = done.stdout.splitlines()
-    assert (value, device) == ("2.0", "cpu cpu")
+    assert (value, device) == ("2.0", "cuda cuda")
     assert line.startswith("CUDA module")
-    assert warning.startswith("there is a GPU, but no CUDA kernels")
+    assert warning.startswith("no fastnst kernels for cuda: its ops run as PyTorch's, which is slower: ")
     for text in (line, warning):
         assert "does not load beside torch's CUDA 12.8 (" in text
         assert said in text
 
 
-def test_a_cuda_tensor_without_cuda_kernels_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cuda_tensor_without_cuda_kernels_is_taken_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(_library, "cuda_error", "built for CPU only")
+    _library.warn_without_kernels.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.empty(1, 3, 4, 4, device="cuda")
-        expected = (
-            "gram: x is on cuda:0, but there are no CUDA kernels: built for CPU only. Reinstall fastnst .*FORCE_CUDA=1"
-        )
-        with pytest.raises(RuntimeError, match=expected):
-            ops.gram(x)
+        found = ops.gram(x)
+    assert (found.device.type, found.shape) == ("cuda", (1, 3, 3))
+    _library.warn_without_kernels("cuda")
+    _library.warn_without_kernels("cuda")
+    assert [record.getMessage() for record in caplog.records] == [
+        "no fastnst kernels for cuda: its ops run as PyTorch's, which is slower: built for CPU only. "
+        f"{_library.CUDA_REMEDY}"
+    ]
+    _library.warn_without_kernels.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("device", "hip", "error", "reason"),
+    [
+        ("cpu", None, "built for CPU only", None),
+        ("meta", None, "built for CPU only", None),
+        ("cuda", None, None, None),
+        ("cuda", None, "built for CPU only", "built for CPU only. Reinstall"),
+        ("cuda", "7.1", "torch 2.13.0 is not a CUDA build", "kernels exist for the CPU and for NVIDIA GPUs"),
+        ("mps", None, None, "kernels exist for the CPU and for NVIDIA GPUs"),
+    ],
+)
+def test_the_reason_for_missing_kernels(
+    monkeypatch: pytest.MonkeyPatch, device: str, hip: str | None, error: str | None, reason: str | None
+) -> None:
+    monkeypatch.setattr(_library, "cuda_error", error)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    found = _library.missing_kernels(device)
+    assert found is None if reason is None else str(found).startswith(reason)

@@ -167,25 +167,77 @@ def test_a_build_requires_torch() -> None:
 
 
 FORKED = """
-import multiprocessing, sys, torch, fastnst
+import multiprocessing, os, sys, torch, fastnst
+from fastnst import process
 
-def work(path):
+def styled():
+    return fastnst.stylize("photo.png", "painting.png", size=48, steps=2, scales=1)
+
+def one_thread():
     torch.set_num_threads(1)
-    fastnst.stylize("photo.png", "painting.png", size=48, steps=2, scales=1).save(path)
+    styled().save("out.png")
+
+def threads():
+    styled().save("out.png")
+
+def refused():
+    process.FORK_SECONDS = 2
+    for attempt in (styled, lambda: stylizer.run(scene)):
+        try:
+            attempt()
+        except fastnst.FastnstError as error:
+            print(error, flush=True)
+
+def both():  # what PyTorch does itself
+    torch.ones(2**20).sum()
 
 torch.set_num_threads(2)
-fastnst.stylize("photo.png", "painting.png", size=96, steps=2, scales=1)
-child = multiprocessing.get_context("fork").Process(target=work, args=("out.png",))
-child.start()
-child.join(60)
-child.kill()
-sys.exit(child.exitcode)
+parent, child, method = sys.argv[1:]
+if parent == "used":
+    stylizer = fastnst.Stylizer(fastnst.Settings(size=48, steps=2, scales=1))
+    scene = stylizer.load_scene("photo.png", "painting.png")
+    torch.ones(2**22).sum()
+if __name__ == "__main__":
+    child = multiprocessing.get_context(method).Process(target=globals()[child])
+    child.start()
+    child.join(5 if sys.argv[2] == "both" else 60)
+    hangs = child.is_alive()
+    child.kill()
+    sys.exit(99 if hangs else child.exitcode)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_runs_on_one_thread() -> None:
+def forked(parent: str, child: str, method: str = "fork") -> subprocess.CompletedProcess[str]:
+    """Run a function in a child of a process that has used several threads, or has not."""
+    Path("forked.py").write_text(FORKED)
     environment = {**os.environ, "PYTHONPATH": str(Path(fastnst.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "forked.py", parent, child, method]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    ("parent", "child", "method"),
+    [("used", "one_thread", "fork"), ("unused", "threads", "fork"), ("used", "threads", "spawn")],
+)
+def test_a_child_process_makes_a_picture(parent: str, child: str, method: str) -> None:
+    done = forked(parent, child, method)
     assert done.returncode == 0, done.stderr
     assert Path("out.png").exists()
+
+
+@needs_fork
+@pytest.mark.skipif(torch.__config__.parallel_info().find("OpenMP") < 0, reason="threads are not those of OpenMP")
+def test_a_forked_child_whose_threads_hang_gets_an_error_in_one_line() -> None:
+    if forked("used", "both").returncode != 99:
+        pytest.skip("PyTorch's own operations do not hang here")
+    done = forked("used", "refused")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("this process is a fork of one that has used PyTorch's threads, in which PyTorch's oper")
+        assert line.endswith("call torch.set_num_threads(1) in it first, or start it with the method spawn")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastnst import process
+from fastnst import limits, process
 from fastnst.config.settings import Settings
 from fastnst.errors import OutOfMemoryError
 from fastnst.images import fit
@@ -117,8 +117,10 @@ def test_memory_reserved_by_the_cuda_allocator_is_available(monkeypatch: pytest.
 def test_the_limit_of_a_container_is_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, left: int | None
 ) -> None:
-    monkeypatch.setattr(memory_limits, "CGROUP", tmp_path)
+    monkeypatch.setattr(limits, "MOUNT", tmp_path)
     free_without = memory_limits.available(CPU)
+    monkeypatch.setattr(limits, "MEMBERSHIP", tmp_path / "self")
+    (tmp_path / "self").write_text("0::/\n")
     (tmp_path / "memory.max").write_text(limit + "\n")
     (tmp_path / "memory.current").write_text(f"{300 * MiB}\n")
     (tmp_path / "memory.stat").write_text(f"anon {10 * MiB}\ninactive_file {120 * MiB}\nactive_file 5\n")

@@ -130,8 +130,7 @@ def test_an_absent_device_is_refused_in_one_short_line(device: str) -> None:
 
 
 def test_auto_uses_the_cpu_without_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
     assert resolve.choose_device("auto") == torch.device("cpu")
 
 

@@ -201,6 +201,24 @@ def test_the_error_without_network_suggests_the_bundle_and_files(monkeypatch: py
     assert part(entry).stat().st_size == HALF
 
 
+@pytest.mark.parametrize("mode", ["good", "no length"])
+def test_a_file_that_is_too_long_is_not_kept(
+    server: Server, entry: Entry, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Whether or not the server tells the length, and whether or not the catalog knows it."""
+    server.mode = mode
+    known = listed(monkeypatch, url=entry.url, sha256=entry.sha256, size_bytes=HALF)
+    with pytest.raises(WeightsError, match=r"test\.pth sends more than 1\.5 MB; removed"):
+        fetch("test")
+    assert not known.path.parent.exists() or list(known.path.parent.iterdir()) == []
+    listed(monkeypatch, url=entry.url, sha256=entry.sha256, size_bytes=None)
+    monkeypatch.setattr(fastnst.weights.download, "_MOST", len(server.payload) - 1)
+    with pytest.raises(WeightsError, match="sends more than"):
+        fetch("test")
+    monkeypatch.setattr(fastnst.weights.download, "_MOST", len(server.payload))
+    assert fetch("test").stat().st_size == len(server.payload)
+
+
 def test_a_missing_page_is_named(server: Server, entry: Entry) -> None:
     server.mode = "404"
     with pytest.raises(WeightsError, match=r"test\.pth answered 404 Not Found; the bundled VGG-19 needs no network"):
@@ -211,6 +229,18 @@ def test_a_cache_that_cannot_be_written_is_named(entry: Entry, tmp_path: Path) -
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(WeightsError, match=r"cannot write .*cache"):
         fetch("test")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line_and_leaves_no_file_of_that_name(server: Server, entry: Entry) -> None:
+    entry.path.parent.mkdir(parents=True)
+    part(entry).symlink_to("/dev/full")
+    with pytest.raises(WeightsError, match=r"^test: cannot write .*: No space left on device$"):
+        fetch("test")
+    assert not entry.path.exists()
+    assert not entry.cached
+    part(entry).unlink()
+    assert fetch("test").stat().st_size == len(server.payload)
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

@@ -14,7 +14,7 @@ from fastnst import ops
 from fastnst.errors import UsageError
 from fastnst.losses.autograd import constant, leaf, recording
 from fastnst.ops.checks import check_features, position_weight
-from fastnst.ops.dtypes import accumulate_dtype
+from fastnst.ops.dtypes import accumulate_dtype, autocast_disabled
 
 Target = tuple[Tensor, ...]
 """What a style loss keeps of the style image's features."""
@@ -132,7 +132,7 @@ def measure(loss: StyleLoss, x: Tensor, weight: Tensor | None = None) -> Target:
         torch.Size([1, 8])
     """
     weight = _checked(x, weight)
-    with recording(False), torch.autocast(x.device.type, enabled=False):
+    with recording(False), autocast_disabled(x.device):
         if isinstance(loss, MomentLoss):
             return loss.target(*moments(x.detach(), weight))
         return _by_features(loss).target(x.detach(), weight)
@@ -166,7 +166,7 @@ def value_and_gradient(
         (torch.Size([]), torch.Size([1, 8, 8]))
     """
     weight = _checked(x, weight)
-    with torch.autocast(x.device.type, enabled=False):
+    with autocast_disabled(x.device):
         if isinstance(loss, MomentLoss):
             with recording(False):
                 mean, moment = moments(x.detach(), weight)

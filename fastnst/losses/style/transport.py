@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from fastnst.devices import wide_dtype
 from fastnst.losses.style.base import CHUNK, FeatureLoss, StyleLoss, Target, with_gradient
 from fastnst.ops.dtypes import accumulate_dtype
 
@@ -38,7 +39,7 @@ class LineLoss(FeatureLoss):
         if weight is not None:
             w = weight.flatten()
             positive = w > 0
-            f, w = f[:, positive], w[positive].double()
+            f, w = f[:, positive], w[positive].to(wide_dtype(w.device))
         parts = []
         for _, p in _along(f, directions):
             values, order = p.sort(1)
@@ -61,8 +62,8 @@ class LineLoss(FeatureLoss):
         quantiles, directions = target[0][0], target[1] if len(target) > 1 else None
         f = _flat(x)
         lines, positions = quantiles.shape[0], f.shape[1]
-        gradient, value = torch.zeros_like(f), f.new_zeros((), dtype=torch.float64)
-        w = None if weight is None else weight.flatten().double()
+        gradient, value = torch.zeros_like(f), f.new_zeros((), dtype=wide_dtype(f.device))
+        w = None if weight is None else weight.flatten().to(value.dtype)
         for chunk, p in _along(f, directions):
             values, order = p.sort(1)
             if w is None:
@@ -72,7 +73,7 @@ class LineLoss(FeatureLoss):
                 share = w[order]
                 difference = values - _at(quantiles[chunk], share.cumsum(1) - share / 2).to(f.dtype)
                 by_value = share.to(f.dtype) * difference
-            value += (by_value * difference).sum(dtype=torch.float64)
+            value += (by_value * difference).sum(dtype=value.dtype)
             along = torch.empty_like(p).scatter_(1, order, by_value)
             if directions is None:
                 gradient[chunk] += along
@@ -134,7 +135,8 @@ def _resample(quantiles: Tensor, count: int) -> Tensor:
     """Interpolate quantiles ``[k, n]`` at ``count`` ranks, the centers of equal intervals of 0..1."""
     if quantiles.shape[1] == count:
         return quantiles
-    ranks = (torch.arange(count, device=quantiles.device, dtype=torch.float64) + 0.5) / count
+    device = quantiles.device
+    ranks = (torch.arange(count, device=device, dtype=wide_dtype(device)) + 0.5) / count
     return _at(quantiles, ranks.expand(quantiles.shape[0], count)).to(quantiles.dtype)
 
 
@@ -142,7 +144,7 @@ def _at(quantiles: Tensor, ranks: Tensor) -> Tensor:
     """Interpolate quantiles ``[k, n]``, which lie at the centers of n equal intervals of 0..1, at ranks ``[k, m]``."""
     last = quantiles.shape[1] - 1
     index = (ranks * (last + 1) - 0.5).clamp(0, last)
-    below = index.long()
+    below = index.long().clamp_max_(last)  # float32 may round above it
     low, high = quantiles.gather(1, below), quantiles.gather(1, (below + 1).clamp_max(last))
     return low + (index - below) * (high - low)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastnst.devices import to_float64
 from fastnst.losses.style.base import MomentLoss, StyleLoss, Target, with_gradient
 from fastnst.losses.style.statistics import covariance
 
@@ -20,7 +21,8 @@ class Wasserstein(MomentLoss):
 
     Eigenvalues of ``S K S`` are clamped to ``(8 eps)^2`` times the largest, with the eps of the statistics' dtype, and
     to ``ridge^2``. They are computed in float64 whatever the features' dtype, because the condition number of ``S K S``
-    is the square of that of K. On CUDA this synchronizes with the device.
+    is the square of that of K: on the device, or on the CPU where the device has no float64. On accelerators this
+    synchronizes with the device.
 
     Several styles are blended by averaging their means and second moments.
 
@@ -45,11 +47,11 @@ class Wasserstein(MomentLoss):
         return (by_mean + self._bures(covariance(mean, moment), kept, root)) / mean.shape[1]
 
     def blend(self, targets: Sequence[Target], weights: Sequence[float]) -> Target:
-        raw = [(mean, kept + mean[:, :, None].double() * mean[:, None, :].double()) for mean, kept, _ in targets]
+        raw = [(mean, kept + to_float64(mean)[:, :, None] * to_float64(mean)[:, None, :]) for mean, kept, _ in targets]
         mean, moment = StyleLoss.blend(self, raw, weights)
         diagonal = self.ridge * torch.eye(mean.shape[1], dtype=moment.dtype, device=moment.device)
-        blended, *rest = self.target(mean.double(), moment - diagonal)
-        return blended.to(mean.dtype), *rest
+        blended, *rest = self.target(to_float64(mean), moment - diagonal)
+        return blended.to(mean), *rest
 
     def _bures(self, k: Tensor, kept: Tensor, root: Tensor) -> Tensor:
         with torch.no_grad():
@@ -65,10 +67,10 @@ class Wasserstein(MomentLoss):
             side = root @ vectors
             unit = torch.eye(k.shape[1], dtype=own.dtype, device=own.device)
             gradient = unit - (side / roots[:, None, :]) @ side.mT
-        return with_gradient(k, trace.to(k.dtype), gradient.to(k.dtype))
+        return with_gradient(k, trace.to(k), gradient.to(k))
 
 
 def _with_ridge(k: Tensor, ridge: float) -> Tensor:
-    exact = k.double()
-    unit = torch.eye(k.shape[1], dtype=exact.dtype, device=k.device)
+    exact = to_float64(k)
+    unit = torch.eye(k.shape[1], dtype=exact.dtype, device=exact.device)
     return 0.5 * (exact + exact.mT) + ridge * unit
