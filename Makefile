@@ -33,9 +33,11 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 NVCC := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
-# ninja and ccache come from the environment itself. Paths below the checkout are the same for ccache in every checkout.
+# ninja and ccache come from the environment itself. ccache takes paths relative to the checkout, so that every checkout on a
+# machine shares what one has compiled.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export CCACHE_BASEDIR ?= $(CURDIR)
+export CCACHE_NOHASHDIR ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-all asan tsan lint wheel cuda kernels bench bench-gpu bench-gpu-here bench-gpu-venv gpu-day docs docs-check docs-pictures clean

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -27,7 +28,9 @@ MOST_MEGABYTES = 30
 
 def call(*command: str | Path, **options: object) -> None:
     print("  $", " ".join(str(part) for part in command)[:100].replace("\n", " "), flush=True)
+    start = time.monotonic()
     subprocess.run([str(part) for part in command], check=True, **options)  # type: ignore[call-overload]
+    print(f"    {time.monotonic() - start:.0f} s")
 
 
 def isolated(folder: Path) -> tuple[Path, Path]:

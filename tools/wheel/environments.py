@@ -12,6 +12,9 @@ from tools.wheel.build import ROOT, call
 
 COMPILER = ("cc", "c++", "gcc", "g++", "as", "ld")
 
+# torch warns where there is no NumPy, which fastnst installs and its compilation does not need.
+STRICT = ("-W", "error", "-W", "ignore:Failed to initialize NumPy")
+
 # Run with the installed package, in an empty folder, where warnings are errors.
 USE = """
 import pathlib, sys, torch, fastnst
@@ -61,15 +64,16 @@ class Environment:
                 (self.compiler / name).symlink_to(found)
 
     def variables(self, *tools: Path) -> dict[str, str]:
-        """The variables of a program: nothing of this process but the languages' encoding and pip's settings."""
-        path = os.pathsep.join(map(str, (self.bin, *tools)))
+        """The variables of a program: nothing of this process."""
         nowhere = "http://127.0.0.1:9"  # the port of no service
         return {
-            "PATH": path,
+            "PATH": os.pathsep.join(map(str, (self.bin, *tools))),
             "HOME": str(self.elsewhere),
             "LANG": "C.UTF-8",
-            "https_proxy": nowhere,
             "http_proxy": nowhere,
+            "https_proxy": nowhere,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_ROOT_USER_ACTION": "ignore",
         }
 
     def pip(self, *arguments: str | Path) -> None:
@@ -93,11 +97,11 @@ class Environment:
 
     def use(self, cuda: bool) -> None:
         """Import the package, run an op, and compare the CUDA module that is loaded with the one that should be."""
-        print(self.run("python", "-W", "error", "-c", USE, ROOT, "cuda" if cuda else "cpu"), end="")
+        print(self.run("python", *STRICT, "-c", USE, ROOT, "cuda" if cuda else "cpu"), end="")
 
     def style(self) -> None:
         """Make a picture and run the commands that report on the installation."""
-        self.run("python", "-W", "error", "-c", STYLIZE)
+        self.run("python", *STRICT, "-c", STYLIZE)
         for command in (("fastnst", "--version"), ("fastnst", "info")):
             lines = self.run(*command).splitlines()
             print(*(f"  {line}" for line in lines if line.startswith(("fastnst", "torch", "CUDA module"))), sep="\n")

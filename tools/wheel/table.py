@@ -3,8 +3,8 @@
     make wheel && python -m tools.wheel.table [--torch torch==2.13.0] [--torch torch==2.14.1] [--rounds 3]
 
 In each environment torch and the other dependencies are installed first, so that no time depends on an index. Each
-time is the median of the rounds. The first picture is `fastnst demo`, from the start of the process to its end, without
-a network.
+time is the median of the rounds, except that of compiling, which is done once, one file at a time, without ninja. The
+first picture is `fastnst demo`, from the start of the process to its end, without a network.
 """
 
 from __future__ import annotations
@@ -42,21 +42,19 @@ def row(torch: str, wheel: Path, sdist: Path, rounds: int, folder: Path) -> str:
     """The line of the table for one torch, measured in a new environment."""
     environment = Environment(folder)
     environment.pip(torch, "setuptools>=77", wheel)  # the dependencies too
-    times: dict[str, list[float]] = {"wheel": [], "sdist": [], "import": [], "picture": []}
+    environment.run("pip", "uninstall", "-q", "-y", "fastnst")
+    compiling = seconds(lambda: environment.compile(sdist))
+    times: dict[str, list[float]] = {"wheel": [], "import": [], "picture": []}
     for _ in range(rounds):
-        environment.run("pip", "uninstall", "-q", "-y", "fastnst")
-        times["sdist"].append(seconds(lambda: environment.compile(sdist)))
         environment.run("pip", "uninstall", "-q", "-y", "fastnst")
         times["wheel"].append(seconds(lambda: environment.pip("--no-index", "--no-deps", wheel)))
         times["import"].append(seconds(lambda: environment.run("python", "-c", "from fastnst import ops")))
         times["picture"].append(seconds(lambda: environment.run("fastnst", "demo", "--quiet")))
     version = environment.run("python", "-c", "import torch; print(torch.__version__)").strip()
-    wheel_s, sdist_s, import_s, picture_s = (statistics.median(each) for each in times.values())
+    wheel_s, import_s, picture_s = (statistics.median(each) for each in times.values())
     (package,) = folder.glob("venv/lib/python*/site-packages/fastnst")
-    return (
-        f"| {version} | {wheel_s:.1f} | {sdist_s:.0f} | {import_s:.1f} | {picture_s:.0f} | {megabytes(package):.1f} | "
-        f"{megabytes(folder / 'venv'):.0f} |"
-    )
+    times_of_use = f"{wheel_s:.1f} | {compiling:.0f} | {import_s:.1f} | {picture_s:.0f}"
+    return f"| {version} | {times_of_use} | {megabytes(package):.1f} | {megabytes(folder / 'venv'):.0f} |"
 
 
 def main() -> None:
