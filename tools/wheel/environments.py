@@ -81,10 +81,10 @@ class Environment:
         call(self.python, "-m", "pip", "install", "-q", *arguments)
 
     def compile(self, sdist: Path) -> None:
-        """Install an sdist where Python, torch, setuptools and a compiler are, without an index."""
+        """Compile and install an sdist for the CPU where torch, setuptools and a compiler are, without an index."""
         options = ("--no-index", "--no-deps", "--no-build-isolation")
         command = (self.python, "-m", "pip", "install", "-q", *options, sdist)
-        call(*command, env=self.variables(self.compiler), cwd=self.elsewhere)
+        call(*command, env=self.variables(self.compiler) | {"USE_CUDA": "0"}, cwd=self.elsewhere)
 
     def run(self, *command: str | Path) -> str:
         """Run a program of the environment; return what it prints. Anything on stderr is an error."""
