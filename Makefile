@@ -6,9 +6,10 @@
 #   make asan    build the CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer and run the tests of the ops
 #   make tsan    the same under ThreadSanitizer, with the tests of several threads
 #   make lint    formatting, lint and types
-#   make wheel   build sdist and wheel, install the wheel elsewhere under a later torch, use it
-#   make cuda    build, link and import the CUDA module for every architecture, report on its kernels, and predict their
-#                time (needs nvcc; no GPU needed)
+#   make wheel   build sdist and wheel into dist/, audit them, and use them in empty environments; with nvcc the wheel has the
+#                CUDA module too
+#   make cuda    install the wheel beside a CUDA build of torch, check that every op is there, report on its kernels, and
+#                predict their time (needs nvcc; no GPU needed)
 #   make kernels compile the kernels alone, without torch, for the one architecture QUICK_ARCH
 #   make bench   time every op against eager PyTorch and torch.compile, then whole steps against packages of PyPI; results
 #                in bench/results/ (an hour on two cores)
@@ -31,8 +32,12 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-# ninja and ccache come from the environment itself.
+NVCC := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
+# ninja and ccache come from the environment itself. ccache takes paths relative to the checkout, so that every checkout on a
+# machine shares what one has compiled.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export CCACHE_BASEDIR ?= $(CURDIR)
+export CCACHE_NOHASHDIR ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-all asan tsan lint wheel cuda kernels bench bench-gpu bench-gpu-here bench-gpu-venv gpu-day docs docs-check docs-pictures clean
@@ -58,8 +63,8 @@ lint: $(VENV)/.linters
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests tools -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-wheel: $(VENV)/.installed
-	$(BIN)/python -m tools.check_wheel --other-torch "$(CUDA_TORCH)"
+wheel: $(VENV)/.wheel-tools $(if $(NVCC),build/wheel/.built)
+	$(BIN)/python -m tools.wheel --torch "$(TORCH)" $(if $(NVCC),--wheel build/wheel --torch "$(CUDA_TORCH)")
 
 cuda: $(CUDA_VENV)/.installed
 	cd / && "$(CURDIR)/$(CUDA_VENV)/bin/python" -m tools.check_cuda
@@ -127,15 +132,27 @@ $(CUDA_VENV)/.tools: Makefile
 	  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm pybind11 cmake
 	@touch $@
 
+# With every module, for `make wheel` and `make cuda` alike: each source is compiled once. setuptools would also pack what
+# an earlier build left in build/lib.
+build/wheel/.built: $(CUDA_VENV)/.tools $(SOURCES) $(shell find fastnst -type f -not -name '*.so' -not -name '*.pyc')
+	rm -rf build/wheel build/lib.* build/bdist.*
+	PATH="$(CURDIR)/$(CUDA_VENV)/bin:$$PATH" FORCE_CUDA=1 $(CUDA_VENV)/bin/pip wheel -q --no-build-isolation --no-deps -w build/wheel .
+	@touch $@
+
 # Not editable: a module linked to CUDA in the checkout would be imported under the CPU build of torch as well. The .pth
 # file makes bench and tools of the checkout importable from elsewhere, after the installed fastnst; hence `cd /` above.
-$(CUDA_VENV)/.installed: $(CUDA_VENV)/.tools $(SOURCES) $(shell find fastnst -name '*.py')
-	PATH="$(CURDIR)/$(CUDA_VENV)/bin:$$PATH" FORCE_CUDA=1 $(CUDA_VENV)/bin/pip install --no-build-isolation -q .
+$(CUDA_VENV)/.installed: build/wheel/.built
+	$(CUDA_VENV)/bin/pip install -q build/wheel/*.whl
+	$(CUDA_VENV)/bin/pip install -q --force-reinstall --no-deps build/wheel/*.whl
 	echo "$(CURDIR)" > "$$($(CUDA_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
 	@touch $@
 
 $(VENV)/.linters: $(VENV)/.installed
 	$(BIN)/pip install -q --no-build-isolation -e ".[test,lint]"
+	@touch $@
+
+$(VENV)/.wheel-tools: $(VENV)/.installed
+	$(BIN)/pip install -q --no-build-isolation -e ".[test,wheel]"
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.installed

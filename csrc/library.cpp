@@ -7,6 +7,8 @@
 
 namespace {
 std::string build_info() { return FASTNST_BUILD; }
+// The CUDA release that fastnst._C_cuda was built with, such as "13.0"; empty without that module.
+std::string cuda_release() { return FASTNST_CUDA; }
 }  // namespace
 
 STABLE_TORCH_LIBRARY(fastnst, m) {
@@ -48,9 +50,13 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
       "conv3x3_backward_out(Tensor grad, Tensor weight, Tensor? mask, Tensor? argmax, int height, int width, "
       "bool border, int first, Tensor(a!) out) -> ()");
   m.def("build_info() -> str");
+  m.def("cuda_release() -> str");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(fastnst, CompositeExplicitAutograd, m) { m.impl("build_info", TORCH_BOX(&build_info)); }
+STABLE_TORCH_LIBRARY_IMPL(fastnst, CompositeExplicitAutograd, m) {
+  m.impl("build_info", TORCH_BOX(&build_info));
+  m.impl("cuda_release", TORCH_BOX(&cuda_release));
+}
 
 extern "C" {
 // The module is empty; importing it loads the library and runs its registrations.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from fastnst.ops import _library, reference
+from fastnst.ops import _library, raw, reference
 from fastnst.ops import adam_step as _adam_step  # noqa: F401  registers the op
 from fastnst.ops._library import follow_matmul_precision, warn_without_kernels
 from fastnst.ops.bias_relu import bias_relu_, bias_relu_style_loss
@@ -36,6 +36,7 @@ __all__ = [
     "moments",
     "pool",
     "pool_with_argmax",
+    "raw",
     "reference",
     "style_loss",
     "style_loss_and_residual",

@@ -39,6 +39,11 @@ def _load_cuda() -> str | None:
         return "built for CPU only"
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is not a CUDA build"
+    release = str(torch.ops.fastnst.cuda_release())
+    if release and release.partition(".")[0] != torch.version.cuda.partition(".")[0]:
+        # NVIDIA: "It is unsafe to pass [opaque handles] from function A to function B if those functions have been
+        # compiled with different major versions of the toolkit", and a stream is one. docs/install.md has the link.
+        return f"built for CUDA {release}, while torch {torch.__version__} is built for CUDA {torch.version.cuda}"
     try:
         importlib.import_module("fastnst._C_cuda")
     except (ImportError, OSError) as error:
