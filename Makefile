@@ -5,7 +5,9 @@
 #   make test-all  all tests, including long sweeps and 2,000 damaged files
 #   make asan    build the CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer and run the tests of the ops
 #   make tsan    the same under ThreadSanitizer, with the tests of several threads
-#   make lint    formatting, lint and types
+#   make clang   build the CPU kernels with Clang and run the tests of the ops
+#   make aarch64  build them for aarch64 with a cross compiler and run the tests of the ops in an emulator
+#   make lint    formatting, lint, types, and the workflows and other files that hosts of repositories read
 #   make wheel   build sdist and wheel, install the wheel elsewhere under a later torch, use it
 #   make cuda    build, link and import the CUDA module for every architecture, report on its kernels, and predict their
 #                time (needs nvcc; no GPU needed)
@@ -35,7 +37,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all asan tsan lint wheel cuda kernels bench bench-gpu bench-gpu-here bench-gpu-venv gpu-day docs docs-check docs-pictures clean
+.PHONY: demo test test-all asan tsan clang aarch64 lint wheel cuda kernels bench bench-gpu bench-gpu-here bench-gpu-venv gpu-day docs docs-check docs-pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fastnst demo -o demo
@@ -52,11 +54,26 @@ asan: $(VENV)/.installed
 tsan: $(VENV)/.installed
 	$(BIN)/python -m tools.sanitize thread
 
+# Beside the normal build.
+clang: $(VENV)/.installed
+	CC=clang CXX=clang++ USE_CUDA=0 $(BIN)/python setup.py -q build --build-base build/clang/base --build-lib build/clang
+	cd build/clang && PYTHONPATH="$(CURDIR)/build/clang" ../../$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" \
+	  -c ../../pyproject.toml --rootdir ../.. -o pythonpath="$(CURDIR)/build/clang $(CURDIR)/tests" ../../tests/ops
+
+aarch64: $(VENV)/.installed
+	$(BIN)/python -m tools.aarch64
+
 lint: $(VENV)/.linters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests tools -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*_*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --offline --quiet .github
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m tools.check_wheel --other-torch "$(CUDA_TORCH)"
