@@ -31,7 +31,8 @@ def main(selection: list[str]) -> int:
     build()
     paths = ["-o", f"pythonpath={FOLDER / 'package'} {ROOT / 'tests'}"]
     command = [*python(), "-m", "pytest", *ALWAYS, *paths, *(selection or SELECTED)]
-    return subprocess.run(command, check=False).returncode
+    # Elsewhere, since processes that tests start would import the package of the checkout first.
+    return subprocess.run(command, cwd=FOLDER, check=False).returncode
 
 
 if __name__ == "__main__":
