@@ -5,7 +5,9 @@
 #   make test-all  all tests, including long sweeps and 2,000 damaged files
 #   make asan    build the CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer and run the tests of the ops
 #   make tsan    the same under ThreadSanitizer, with the tests of several threads
-#   make lint    formatting, lint and types
+#   make clang   build the CPU kernels with Clang and run the tests of the ops
+#   make aarch64  build them for aarch64 with a cross compiler and run the tests of the ops in an emulator
+#   make lint    formatting, lint, types, and the workflows and other files that hosts of repositories read
 #   make wheel   build sdist and wheel into dist/, audit them, and use them in empty environments; with nvcc the wheel has the
 #                CUDA module too
 #   make cuda    install the wheel beside a CUDA build of torch, check that every op is there, report on its kernels, and
@@ -40,7 +42,7 @@ export CCACHE_BASEDIR ?= $(CURDIR)
 export CCACHE_NOHASHDIR ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all asan tsan lint wheel cuda kernels bench bench-gpu bench-gpu-here bench-gpu-venv gpu-day docs docs-check docs-pictures clean
+.PHONY: demo test test-all asan tsan clang aarch64 lint wheel cuda kernels bench bench-gpu bench-gpu-here bench-gpu-venv gpu-day docs docs-check docs-pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fastnst demo -o demo
@@ -57,11 +59,26 @@ asan: $(VENV)/.installed
 tsan: $(VENV)/.installed
 	$(BIN)/python -m tools.sanitize thread
 
+# Beside the normal build.
+clang: $(VENV)/.installed
+	CC=clang CXX=clang++ USE_CUDA=0 $(BIN)/python setup.py -q build --build-base build/clang/base --build-lib build/clang
+	cd build/clang && PYTHONPATH="$(CURDIR)/build/clang" ../../$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" \
+	  -c ../../pyproject.toml --rootdir ../.. -o pythonpath="$(CURDIR)/build/clang $(CURDIR)/tests" ../../tests/ops
+
+aarch64: $(VENV)/.installed
+	$(BIN)/python -m tools.aarch64
+
 lint: $(VENV)/.linters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests tools -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*_*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --offline --quiet .github
 
 wheel: $(VENV)/.wheel-tools $(if $(NVCC),build/wheel/.built)
 	$(BIN)/python -m tools.wheel --torch "$(TORCH)" $(if $(NVCC),--wheel build/wheel --torch "$(CUDA_TORCH)")

@@ -24,6 +24,8 @@ ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 CSRC = Path("csrc")
 DEFINES = [f"-DTORCH_TARGET_VERSION={STABLE_TORCH}"]
 CXX_FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wno-psabi", *DEFINES]
+# The vector extensions that the kernels are written in, which Visual C++ does not have.
+NO_WINDOWS = "fastnst: no build for Windows: the CPU kernels need GCC or Clang; use the Windows Subsystem for Linux"
 # Two architectures of a file at once: the largest files are the last to finish.
 NVCC_FLAGS = ["-O3", "-std=c++17", "--threads=2", "-Xcompiler=-fvisibility=hidden", "-DUSE_CUDA", *DEFINES]
 
@@ -138,10 +140,13 @@ def link_runtime_statically(module: Extension) -> None:
 
 class Build(cpp_extension.BuildExtension):
     def finalize_options(self) -> None:
+        if sys.platform == "win32":
+            sys.exit(NO_WINDOWS)
         super().finalize_options()
         # Editable installs use a fresh temporary folder each time, which would recompile everything.
-        kind = f"{sys.implementation.cache_tag}-torch-{torch.__version__}{SANITIZE and f'-{SANITIZE}'}"
-        self.build_temp = str(Path("build", f"temp-{kind}"))
+        compiler = Path(os.environ.get("CXX", "")).name
+        kind = [sys.implementation.cache_tag, f"torch-{torch.__version__}", SANITIZE, compiler]
+        self.build_temp = str(Path("build", "-".join(["temp", *filter(None, kind)])))
 
 
 setup(

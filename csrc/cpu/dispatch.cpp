@@ -19,9 +19,11 @@ const Kernels& choose() {
   if (pairs && (want.empty() || want == "avx512_bf16")) return avx512_bf16_kernels();
   if (avx512 && (want.empty() || want == "avx512")) return avx512_kernels();
   if (avx2 && (want.empty() || want == "avx2")) return avx2_kernels();
+#elif defined(__aarch64__)
+  if (want.empty() || want == "neon") return neon_kernels();
 #endif
   check(want.empty() || want == "portable", "FASTNST_CPU=", want,
-        ": expected portable, avx2, avx512 or avx512_bf16, and an instruction set that this processor supports");
+        ": expected portable, avx2, avx512, avx512_bf16 or neon, and an instruction set that this processor supports");
   return portable_kernels();
 }
 

@@ -87,7 +87,7 @@ inline void gram_blocks(const GramTask& t) {
   const int64_t block = gram_block(t.x.channels), size = words<W>(block) * padded<W>(t.row_end);
   const T* weight = static_cast<const T*>(t.weight);
   Scratch<W> packed(size), weighted(weight ? size : 0);
-  alignas(64) T tile[kTileRows * kPanel];
+  alignas(64) T tile[kTileRows<W> * kPanel];
   for (int64_t begin = t.first_block * block; begin < t.x.positions; begin += t.block_step * block) {
     const int64_t count = std::min(block, t.x.positions - begin), depth = words<W>(count);
     pack_panels<In, W>(t.x, t.b, begin, count, t.row_end, packed.data);
@@ -108,8 +108,8 @@ inline void gram_blocks(const GramTask& t) {
       }
     }
     for (int64_t j0 = 0; j0 < t.row_end; j0 += kPanel) {
-      for (int64_t i0 = std::max(t.row_begin, j0); i0 < t.row_end; i0 += kTileRows) {
-        const int64_t rows = std::min(kTileRows, t.row_end - i0), columns = std::min(kPanel, i0 + rows - j0);
+      for (int64_t i0 = std::max(t.row_begin, j0); i0 < t.row_end; i0 += kTileRows<W>) {
+        const int64_t rows = std::min(kTileRows<W>, t.row_end - i0), columns = std::min(kPanel, i0 + rows - j0);
         const W* a = left + i0 / kPanel * kPanel * depth + i0 % kPanel;
         product_tile<W>(depth, a, 1, kPanel, packed.data + j0 * depth, kPanel, columns, tile);
         for (int64_t i = 0; i < rows; ++i) {
@@ -244,7 +244,7 @@ inline void backward_channels_last(const BackwardTask& t) {
   const int64_t channels = t.x.channels, depth = words<W>(channels), ld = padded<W>(channels);
   const int64_t length = strip_length(channels);
   Scratch<W> packed(length * depth);
-  alignas(64) T tile[kTileRows * kTileColumns<W>];
+  alignas(64) T tile[kTileRows<W> * kTileColumns<W>];
   const W* matrix = static_cast<const W*>(t.matrix);
   for (int64_t begin = t.begin; begin < t.end; begin += length) {
     const int64_t count = std::min(length, t.end - begin), first = t.b * t.x.stride_b + begin * t.x.stride_n;
@@ -252,9 +252,9 @@ inline void backward_channels_last(const BackwardTask& t) {
       pack_line(strip.x + first + n * t.x.stride_n, channels, packed.data + n * depth);
     for (int64_t c0 = t.channel_begin; c0 < t.channel_end; c0 += kTileColumns<W>) {
       const int64_t columns = std::min(kTileColumns<W>, t.channel_end - c0);
-      for (int64_t i0 = 0; i0 < count; i0 += kTileRows) {
+      for (int64_t i0 = 0; i0 < count; i0 += kTileRows<W>) {
         product_tile<W>(depth, packed.data + i0 * depth, depth, 1, matrix + c0, ld, columns, tile);
-        const int64_t rows = std::min(kTileRows, count - i0);
+        const int64_t rows = std::min(kTileRows<W>, count - i0);
         for (int64_t i = 0; i < rows; ++i)
           strip.template finish<true>(tile + i * kTileColumns<W>, columns, first + (i0 + i) * t.x.stride_n + c0, 1,
                                       strip.weight ? strip.weight + begin + i0 + i : nullptr, 0,
@@ -272,13 +272,13 @@ inline void backward_channels_first(const BackwardTask& t) {
   const int64_t channels = t.x.channels, depth = words<W>(channels), ld = padded<W>(channels);
   const int64_t length = strip_length(channels);
   Scratch<W> packed(depth * length);
-  alignas(64) T tile[kTileRows * kTileColumns<W>];
+  alignas(64) T tile[kTileRows<W> * kTileColumns<W>];
   const W* matrix = static_cast<const W*>(t.matrix);
   for (int64_t begin = t.begin; begin < t.end; begin += length) {
     const int64_t count = std::min(length, t.end - begin), first = t.b * t.x.stride_b + begin * t.x.stride_n;
     pack<W, false>(strip.x + first, channels, t.x.stride_c, count, t.x.stride_n, packed.data, length);
-    for (int64_t c0 = t.channel_begin; c0 < t.channel_end; c0 += kTileRows) {
-      const int64_t rows = std::min(kTileRows, t.channel_end - c0);
+    for (int64_t c0 = t.channel_begin; c0 < t.channel_end; c0 += kTileRows<W>) {
+      const int64_t rows = std::min(kTileRows<W>, t.channel_end - c0);
       for (int64_t j0 = 0; j0 < count; j0 += kTileColumns<W>) {
         const int64_t columns = std::min(kTileColumns<W>, count - j0);
         product_tile<W>(depth, matrix + c0, 1, ld, packed.data + j0, length, columns, tile);

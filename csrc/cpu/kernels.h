@@ -134,6 +134,8 @@ const Kernels& portable_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
 const Kernels& avx512_bf16_kernels();
+#elif defined(__aarch64__)
+const Kernels& neon_kernels();
 #endif
 
 // The best table for this processor, or the one that the environment variable FASTNST_CPU names.

@@ -10,7 +10,7 @@
 #endif
 #define FASTNST_ISA avx2
 #define FASTNST_VECTOR_BYTES 32
-#define FASTNST_TILE_ROWS 4
+#define FASTNST_REGISTERS 16
 #include "kernels_impl.h"
 #if defined(__clang__)
 #pragma clang attribute pop

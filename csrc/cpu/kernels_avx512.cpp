@@ -11,7 +11,7 @@
 #endif
 #define FASTNST_ISA avx512
 #define FASTNST_VECTOR_BYTES 64
-#define FASTNST_TILE_ROWS 8
+#define FASTNST_REGISTERS 32
 #include "kernels_impl.h"
 #if defined(__clang__)
 #pragma clang attribute pop

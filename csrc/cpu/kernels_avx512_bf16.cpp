@@ -11,7 +11,7 @@
 #endif
 #define FASTNST_ISA avx512_bf16
 #define FASTNST_VECTOR_BYTES 64
-#define FASTNST_TILE_ROWS 8
+#define FASTNST_REGISTERS 32
 #define FASTNST_BFLOAT16_PAIRS
 #include "kernels_impl.h"
 #if defined(__clang__)

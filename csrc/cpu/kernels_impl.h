@@ -1,6 +1,5 @@
-// The CPU kernels. Compiled once per instruction set, in the namespace FASTNST_ISA; FASTNST_VECTOR_BYTES is the width
-// of its registers, FASTNST_TILE_ROWS the number of rows of a product that they hold. No include guard: each
-// kernels_*.cpp includes it once.
+// The CPU kernels. Compiled once per instruction set, in the namespace FASTNST_ISA, which has FASTNST_REGISTERS vector
+// registers of FASTNST_VECTOR_BYTES. No include guard: each kernels_*.cpp includes it once.
 
 // First the types and the product that the others use.
 #include "simd_impl.h"

@@ -2,8 +2,6 @@
 
 namespace fastnst::cpu::FASTNST_ISA {
 
-constexpr int64_t kTileRows = FASTNST_TILE_ROWS;
-
 // Two bfloat16 values in one word, terms k and k + 1 of a product; the first is the lower half.
 struct Pair {
   uint32_t bits;
@@ -22,9 +20,12 @@ using Vector = typename VectorOf<T>::type;
 
 template <typename T>
 constexpr int64_t kLanes = FASTNST_VECTOR_BYTES / static_cast<int64_t>(sizeof(T));
-// A tile of a product is kTileRows x kTileColumns: two registers wide.
+// A tile of a product is kTileRows x kTileColumns: two registers wide, and half of the registers hold its sums. Its
+// rows lie in one packed panel of kTileColumns.
 template <typename T>
 constexpr int64_t kTileColumns = 2 * kLanes<T>;
+template <typename T>
+constexpr int64_t kTileRows = FASTNST_REGISTERS / 4 < kTileColumns<T> ? FASTNST_REGISTERS / 4 : kTileColumns<T>;
 
 template <typename T>
 constexpr int64_t padded(int64_t n) {
@@ -188,7 +189,7 @@ inline void product_tile(int64_t depth, const W* a, int64_t a_row, int64_t a_k, 
   using T = typename Product<W>::Sum;
   constexpr int64_t kWords = kRun / Product<W>::kTerms;
   for (int64_t begin = 0; begin == 0 || begin < depth; begin += kWords) {
-    Vector<T> acc[kTileRows][kVectors] = {};
+    Vector<T> acc[kTileRows<T>][kVectors] = {};
     const int64_t end = std::min(begin + kWords, depth);
     for (int64_t k = begin; k < end; ++k) {
       Vector<W> right[kVectors];
@@ -196,14 +197,14 @@ inline void product_tile(int64_t depth, const W* a, int64_t a_row, int64_t a_k, 
       for (int64_t v = 0; v < kVectors; ++v)
         right[v] = *reinterpret_cast<const Vector<W>*>(b + k * b_k + v * kLanes<W>);
 #pragma GCC unroll 8
-      for (int64_t i = 0; i < kTileRows; ++i) {
+      for (int64_t i = 0; i < kTileRows<T>; ++i) {
         const W left = a[i * a_row + k * a_k];
 #pragma GCC unroll 2
         for (int64_t v = 0; v < kVectors; ++v) Product<W>::add(acc[i][v], left, right[v]);
       }
     }
 #pragma GCC unroll 8
-    for (int64_t i = 0; i < kTileRows; ++i) {
+    for (int64_t i = 0; i < kTileRows<T>; ++i) {
       Vector<T>* to = reinterpret_cast<Vector<T>*>(tile + i * kTileColumns<T>);
 #pragma GCC unroll 2
       for (int64_t v = 0; v < kVectors; ++v) to[v] = begin ? to[v] + acc[i][v] : acc[i][v];

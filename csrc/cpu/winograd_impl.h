@@ -11,7 +11,8 @@
 namespace fastnst::cpu::FASTNST_ISA {
 
 constexpr int64_t kTile = ConvTask::kTile, kPatch = kTile + 2, kPoints = kPatch * kPatch;
-// Rows of a product: as many as fit into registers in addition to two of weights and one broadcast.
+// Rows of a product, two registers of sums each. AVX-512 multiplies by a number in memory; elsewhere the rows take
+// registers too.
 constexpr int64_t kPanel = FASTNST_VECTOR_BYTES == 64 ? 12 : 6;
 static_assert(ConvTask::kPanel % kPanel == 0);
 constexpr double kRootHalf = 0.70710678118654752440, kRootTwo = 1.41421356237309504880;
@@ -112,7 +113,23 @@ inline void from_points(const Vector<T> m[kPatch], Vector<T> y[kTile]) {
 template <int64_t kRegisters, typename T>
 inline void panel_product(int64_t depth, const T* v, int64_t v_row, const T* u, T* out) {
   Vector<T> acc[kPanel][kRegisters] = {};
-  for (int64_t c = 0; c < depth; ++c) {
+  int64_t c = 0;
+#ifdef FASTNST_LANE_OPERANDS
+  for (; c + kLanes<T> <= depth; c += kLanes<T>) {
+    Vector<T> rows[kPanel];
+#pragma GCC unroll 6
+    for (int64_t i = 0; i < kPanel; ++i) rows[i] = *reinterpret_cast<const Vector<T>*>(v + i * v_row + c);
+#pragma GCC unroll 4
+    for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
+      const Vector<T>* columns = reinterpret_cast<const Vector<T>*>(u + (c + lane) * kTileColumns<T>);
+#pragma GCC unroll 6
+      for (int64_t i = 0; i < kPanel; ++i)
+#pragma GCC unroll 2
+        for (int64_t r = 0; r < kRegisters; ++r) acc[i][r] += rows[i][lane] * columns[r];
+    }
+  }
+#endif
+  for (; c < depth; ++c) {
     const Vector<T>* columns = reinterpret_cast<const Vector<T>*>(u + c * kTileColumns<T>);
 #pragma GCC unroll 12
     for (int64_t i = 0; i < kPanel; ++i) {

@@ -47,9 +47,9 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def choose_convolution(name: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether convolutions use fastnst's Winograd kernel.
 
-    ``"auto"`` uses it on CPUs whose instruction set has a compiled kernel, where it is faster
-    (docs/experiments/winograd.md), except in float64, which is chosen for exactness, and in bfloat16 on CPUs with
-    matrix units. Raises UsageError for ``"winograd"`` on another device than the CPU.
+    ``"auto"`` uses it on CPUs whose instruction set has a compiled kernel, where it is faster, or with NEON takes
+    fewer instructions (docs/experiments/winograd.md), except in float64, which is chosen for exactness, and in
+    bfloat16 on CPUs with matrix units. Raises UsageError for ``"winograd"`` on another device than the CPU.
     """
     if name == "winograd" and device.type != "cpu":
         raise UsageError(f"convolution 'winograd' runs on the CPU only, not on {str(device)!r}; use auto or direct")

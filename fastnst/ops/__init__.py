@@ -65,12 +65,12 @@ def kernels(device: str = "cpu") -> dict[str, str]:
         device: a device such as ``"cpu"`` or ``"cuda"``.
 
     Returns:
-        For each op ``"avx512_bf16"``, ``"avx512"``, ``"avx2"``, ``"portable"``, ``"cuda"`` or ``"reference"``, which is
-        plain PyTorch.
+        For each op ``"avx512_bf16"``, ``"avx512"``, ``"avx2"``, ``"neon"``, ``"portable"``, ``"cuda"`` or
+        ``"reference"``, which is plain PyTorch.
 
     Example:
         >>> from fastnst import ops
-        >>> ops.kernels("cpu")["gram"] in ("avx512_bf16", "avx512", "avx2", "portable")
+        >>> ops.kernels("cpu")["gram"] in ("avx512_bf16", "avx512", "avx2", "neon", "portable")
         True
     """
     kind = torch.device(device).type

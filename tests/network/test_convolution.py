@@ -19,7 +19,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("table", ["avx512_bf16", "avx512", "avx2", "portable"])
+@pytest.mark.parametrize("table", ["avx512_bf16", "avx512", "avx2", "neon", "portable"])
 def test_auto_chooses_winograd_where_the_op_is_compiled_for_the_processor(
     monkeypatch: pytest.MonkeyPatch, table: str, dtype: torch.dtype
 ) -> None:

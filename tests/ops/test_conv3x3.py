@@ -323,7 +323,7 @@ json.dump([ops.kernels()["conv3x3"], worst], sys.stdout)
 """
 
 
-@pytest.mark.parametrize("table", ["portable", "avx2", "avx512", "avx512_bf16"])
+@pytest.mark.parametrize("table", ["portable", "avx2", "avx512", "avx512_bf16", "neon"])
 @pytest.mark.sweep(3)
 def test_every_kernel_table_keeps_the_bounds(table: str) -> None:
     environment = {**os.environ, "FASTNST_CPU": table}

@@ -247,5 +247,5 @@ def test_every_op_uses_the_same_kernel_table_and_other_devices_run_the_reference
     served = ops.kernels()
     assert set(served) == set(ops.NAMES)
     assert {name for name, by in served.items() if by == "reference"} == {"bias_relu_", "bias_relu_style_loss"}
-    assert set(served.values()) - {"reference"} in ({"portable"}, {"avx2"}, {"avx512"}, {"avx512_bf16"})
+    assert set(served.values()) - {"reference"} in ({"portable"}, {"avx2"}, {"avx512"}, {"avx512_bf16"}, {"neon"})
     assert set(ops.kernels("mps").values()) == {"reference"}

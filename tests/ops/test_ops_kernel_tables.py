@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 SCRIPT = Path(__file__).with_name("kernel_table_check.py")
 WIDTHS = {"DEFAULT": 0, "AVX2": 1, "AVX512": 2}
-TABLES = {"portable": 0, "avx2": 1, "avx512": 2, "avx512_bf16": 2}
+TABLES = {"portable": 0, "avx2": 1, "avx512": 2, "avx512_bf16": 2, "neon": 0}
 
 
 def run(table: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -22,6 +23,8 @@ def run(table: str, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def serves(table: str) -> bool:
+    if table == "neon":
+        return platform.machine() in ("aarch64", "arm64")
     if table == "avx512_bf16" and not torch.cpu._is_avx512_bf16_supported():
         return False
     return WIDTHS.get(torch.backends.cpu.get_cpu_capability(), 0) >= TABLES[table]
@@ -43,7 +46,8 @@ def test_an_unknown_kernel_table_is_an_error_that_names_the_known() -> None:
     done = run("avx1024", "-c", "from fastnst import ops")
     assert done.returncode == 1
     expected = (
-        "RuntimeError: FASTNST_CPU=avx1024: expected portable, avx2, avx512 or avx512_bf16, and an instruction set"
+        "RuntimeError: FASTNST_CPU=avx1024: expected portable, avx2, avx512, avx512_bf16 or neon, and an instruction "
+        "set that this processor supports"
     )
     assert expected in done.stderr
 
