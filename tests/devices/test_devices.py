@@ -15,7 +15,7 @@ from fastnst.config.resolve import choose_precision
 from fastnst.errors import UsageError
 
 OPS = sorted(name.removeprefix("fastnst::") for name in torch._C._dispatch_get_all_op_names() if "fastnst::" in name)
-OF_THE_BUILD = {"build_info", "cpu_kernels", "cuda_architectures", "cuda_float32_precision"}
+OF_THE_BUILD = {"build_info", "cuda_release", "cpu_kernels", "cuda_architectures", "cuda_float32_precision"}
 DEVICES = ("cuda", "xpu", "mps", "hpu", "privateuseone")
 
 
