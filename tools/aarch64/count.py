@@ -2,8 +2,8 @@
 
     python -m tools.aarch64.count [--emulator qemu-aarch64]
 
-Needs a QEMU that takes plugins, as the package qemu-user has and qemu-user-static does not. One thread. Two calls more
-of an op add twice its instructions, so those of the start do not count. An emulator has no caches and no pipeline: a
+Needs a QEMU that takes plugins, as the package qemu-user has and qemu-user-static does not. One thread. A
+program with 50 calls more executes 50 times the instructions of one more. An emulator has no caches and no pipeline: a
 count is no time.
 """
 
@@ -18,6 +18,7 @@ import sys
 from tools.aarch64.build import build
 from tools.aarch64.machine import FOLDER, ROOT, prepare, python
 
+MORE = 50  # calls; the start is 5e9 instructions, and varies by 1e6
 CALLS = {
     "gram of 64 channels": "ops.gram(x)",
     "conv3x3 of 64 channels": "ops.conv3x3(x, weight, bias)",
@@ -40,16 +41,18 @@ for _ in range({count}): {call}
 def instructions(emulator: str, table: str, call: str) -> int:
     """The instructions of one call."""
     counts = []
-    for count in (1, 3):
+    for count in (1, 1 + MORE):
         command = [*python(emulator, "-plugin", str(FOLDER / "count.so"), "-E", "PYTHONHASHSEED=0"), "-c"]
         environment = {**os.environ, "FASTNST_CPU": table}
         program = PROGRAM.format(call=call, count=count)
-        done = subprocess.run([*command, program], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, program], cwd=FOLDER, env=environment, capture_output=True, text=True, check=False
+        )
         found = re.search(r"^instructions (\d+)$", done.stderr, re.MULTILINE)
         if done.returncode or not found:
             sys.exit(f"tools.aarch64.count: {emulator} failed: {done.stderr.strip()[-500:]}")
         counts.append(int(found[1]))
-    return (counts[1] - counts[0]) // 2
+    return (counts[1] - counts[0]) // MORE
 
 
 def main() -> None:
