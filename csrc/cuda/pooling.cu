@@ -1,6 +1,6 @@
 // pool, bias_relu_pool_ and pool_backward on CUDA: checks, layouts, allocation, launch. The arithmetic is in
-// csrc/kernels/pooling.cuh.
-#include "../kernels/pooling.cuh"
+// csrc/kernels/pooling.cuh and bias_relu_pool.cuh.
+#include "../kernels/bias_relu_pool.cuh"
 
 #include <limits>
 #include <tuple>

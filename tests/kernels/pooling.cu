@@ -1,5 +1,5 @@
-// Every instantiation of pooling.cuh that the library launches, compiled without torch.
-#include "pooling.cuh"
+// Every instantiation of pooling.cuh and bias_relu_pool.cuh that the library launches, compiled without torch.
+#include "bias_relu_pool.cuh"
 
 namespace fastnst::kernels {
 namespace {
