@@ -1,7 +1,7 @@
 // The kernels between convolutions: bias and ReLU, pooling and its backward.
 #include "bias_relu.cuh"
-#include "bind.h"
 #include "bias_relu_pool.cuh"
+#include "bind.h"
 
 namespace emulator {
 namespace {

@@ -1,7 +1,7 @@
 // Bias, ReLU and max pool in one pass: 3 channels of 5 x 7, NCHW, keeping the activated map; and 16 channels of 4 x 6,
 // channels_last, without it.
-#include "driver.h"
 #include "bias_relu_pool.cuh"
+#include "driver.h"
 
 namespace fastnst::kernels {
 
