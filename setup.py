@@ -10,6 +10,7 @@ builds the CPU module for tools/sanitize.py.
 """
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -144,7 +145,7 @@ class Build(cpp_extension.BuildExtension):
             sys.exit(NO_WINDOWS)
         super().finalize_options()
         # Editable installs use a fresh temporary folder each time, which would recompile everything.
-        compiler = Path(os.environ.get("CXX", "")).name
+        compiler = "-".join(Path(word).name for word in shlex.split(os.environ.get("CXX", ""))[:2])  # also "ccache g++"
         kind = [sys.implementation.cache_tag, f"torch-{torch.__version__}", SANITIZE, compiler]
         self.build_temp = str(Path("build", "-".join(["temp", *filter(None, kind)])))
 

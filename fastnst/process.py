@@ -69,29 +69,36 @@ def check_threads_after_fork() -> None:
         return
     import torch  # late, for the command line: --help does not need it
 
-    if torch.get_num_threads() > 1:
-        child = os.fork()
-        if child == 0:
+    if torch.get_num_threads() == 1:  # it may become more
+        return
+    child = os.fork()
+    if child == 0:
+        try:
             torch.ones(2**20, dtype=torch.float32, device="cpu").sum()
-            os._exit(0)
-        if not _ends(child, FORK_SECONDS):
-            raise FastnstError(
-                "this process is a fork of one that has used PyTorch's threads, in which PyTorch's operations hang; "
-                "call torch.set_num_threads(1) in it first, or start it with the method spawn"
-            )
+        finally:
+            os._exit(0)  # also for an exception, which would run the caller's handlers a second time
+    if not _ends(child, FORK_SECONDS):
+        raise FastnstError(
+            "this process is a fork of one that has used PyTorch's threads, in which PyTorch's operations hang; "
+            "call torch.set_num_threads(1) in it first, or start it with the method spawn"
+        )
     _Fork.untried = False
 
 
 def _ends(child: int, seconds: float) -> bool:
-    """Whether a child process ends in time; it is killed otherwise."""
-    until = time.monotonic() + seconds
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if time.monotonic() > until:
+    """Whether a child process ends in time; otherwise, and where waiting is interrupted, it is killed."""
+    until, ended = time.monotonic() + seconds, False
+    try:
+        while not ended and time.monotonic() < until:
+            time.sleep(0.001)
+            ended = os.waitpid(child, os.WNOHANG) != (0, 0)
+    except ChildProcessError:  # SIGCHLD is ignored, or something else has awaited it
+        ended = True
+    finally:
+        if not ended:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return False
-        time.sleep(0.001)
-    return True
+    return ended
 
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # not every system has all of them

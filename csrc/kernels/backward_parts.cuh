@@ -217,6 +217,7 @@ struct LaneResult {
                (first + position) * (kRowwise ? 1 : x.stride_n);
   }
 
+  // n as an int, at most a number that is above the channels and positions of a tile.
   __device__ static __forceinline__ int left_of(int64_t n) {
     return static_cast<int>(n < Tile::kStageBytes ? n : Tile::kStageBytes);
   }
@@ -230,7 +231,8 @@ struct LaneResult {
     return channel + further_channel(v) < channels_left && position + further_position(v) < positions_left;
   }
   __device__ __forceinline__ int64_t at(const FeatureMap<T>& x, int v) const {
-    const int further = opaque(kRowwise ? further_channel(v) : further_position(v));  // else 16 offsets are kept
+    const int further =
+        opaque(kRowwise ? further_channel(v) : further_position(v));  // else 16 offsets are kept in registers
     return first_at + (kRowwise ? further * x.stride_c : further_channel(v) + further * x.stride_n);
   }
 };

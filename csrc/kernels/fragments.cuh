@@ -36,8 +36,9 @@ struct Panel {
   }
 };
 
-// Always false for a `count` that is an argument of the kernel, but unknown to the compiler: a branch on it prevents
-// interleaving one group of loads or products with the next, which would exceed the registers.
+// Always false, because `count` is not negative and i is below kUnit. If `count` comes from an argument of the kernel,
+// the compiler does not know that: a branch on it keeps it from interleaving one group of loads or products with the
+// next, which would exceed the registers.
 __device__ __forceinline__ bool never(int count, int i) { return count <= i - kUnit; }
 
 // The one or two values of a 32-bit register.

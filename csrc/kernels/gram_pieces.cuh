@@ -20,7 +20,8 @@ constexpr bool kManyRegisters = true;
 
 // The copies of one thread: eight pieces of 16 bytes of every stage. In NCHW they have one position and every `step`-th
 // channel, in channels_last one channel and every `step`-th position. With a bias, the thread replaces its pieces by
-// max(x + bias, 0) and writes them to `activated`. What is opaque would be computed again for every stage.
+// max(x + bias, 0) and writes them to `activated`. opaque() keeps the compiler from computing again, for every stage,
+// what all stages share.
 template <typename T, Load kLoad, bool kBias>
 struct Pieces {
   using P = Panel<T, kLoad>;

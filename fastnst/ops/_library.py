@@ -29,7 +29,7 @@ torch.ops.fastnst.cpu_kernels()  # raises for an invalid FASTNST_CPU here rather
 
 log = logging.getLogger("fastnst")
 
-CUDA_REMEDY = "Reinstall fastnst where a CUDA toolkit and a CUDA build of torch are found, with FORCE_CUDA=1"
+CUDA_REMEDY = "Compile fastnst where a CUDA build of torch and a CUDA toolkit of its release are, with FORCE_CUDA=1"
 """How to get the CUDA kernels: the end of messages."""
 
 

@@ -486,7 +486,7 @@ def test_a_cuda_tensor_without_cuda_kernels_is_taken_with_one_warning(
         ("cpu", None, "built for CPU only", None),
         ("meta", None, "built for CPU only", None),
         ("cuda", None, None, None),
-        ("cuda", None, "built for CPU only", "built for CPU only. Reinstall"),
+        ("cuda", None, "built for CPU only", "built for CPU only. Compile"),
         ("cuda", "7.1", "torch 2.13.0 is not a CUDA build", "kernels exist for the CPU and for NVIDIA GPUs"),
         ("mps", None, None, "kernels exist for the CPU and for NVIDIA GPUs"),
     ],

@@ -163,14 +163,12 @@ def test_the_policy_names_what_there_is() -> None:
     assert {name for name in variables if f'"{name}"' not in sources} == set()
 
 
-def test_wheels_are_built_with_the_oldest_python_and_for_the_architectures_of_setup() -> None:
+def test_wheels_are_built_with_the_oldest_python_and_what_builds_them_exists() -> None:
     table = PROJECT["tool"]["cibuildwheel"]
     oldest = PROJECT["project"]["requires-python"].removeprefix(">=3.")
     assert table["build"] == f"cp3{oldest}-*"
-    setup = (ROOT / "setup.py").read_text()
-    architectures = {part["environment"].get("TORCH_CUDA_ARCH_LIST") for part in table["overrides"]} - {None}
-    assert architectures == {re.search(r'^ARCHITECTURES = "(.*)"$', setup, re.MULTILINE)[1]}  # type: ignore[index]
     for part in table["overrides"]:
+        assert "TORCH_CUDA_ARCH_LIST" not in part["environment"]  # those of setup.py
         if "before-all" in part:
             assert (ROOT / part["before-all"].split()[0]).exists()
 
