@@ -36,10 +36,10 @@ print(f"  {torch.__version__}, {ops.kernels()['gram']}: gram error {error:.1e}; 
 """
 
 STYLIZE = """
-import torch, fastnst
-photo = torch.rand(1, 3, 64, 80)
-result = fastnst.stylize(photo, photo.flip(3), size=64, steps=2, scales=1)
-assert result.image.shape == (1, 3, 51, 64), result.image.shape
+import pathlib, fastnst
+assets = pathlib.Path(fastnst.__file__).parent / "assets"
+result = fastnst.stylize(assets / "demo_photo.jpg", assets / "demo_painting.jpg", size=64, steps=2, scales=1)
+assert result.image.shape[1] == 3 and max(result.image.shape) == 64, result.image.shape
 result.save("out.png")
 """
 
