@@ -150,7 +150,7 @@ def test_a_gpu_without_kernels_is_used_with_one_warning(
     monkeypatch.setattr(torch, "zeros", lambda *sizes, device, dtype: torch.ones(*sizes))
     assert resolve.choose_device("cuda:1") == torch.device("cuda", 1)
     assert caplog.text.count("no fastnst kernels for cuda: ") == 1
-    assert "built for CPU only. Reinstall fastnst where a CUDA toolkit" in caplog.text
+    assert "built for CPU only. Compile fastnst where a CUDA build" in caplog.text
     _library.warn_without_kernels.cache_clear()
 
 
