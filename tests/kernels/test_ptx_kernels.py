@@ -23,7 +23,7 @@ from ptx.device import Interpreter
 from ptx.instructions import FENCES
 from ptx.parse import Instruction, Kernel
 
-SOURCES = ("adam", "backward", "bias_relu", "content_loss", "gram", "pointwise", "pooling", "total_variation")
+SOURCES = ("adam", "backward", "bias_relu", "bias_relu_pool", "content_loss", "gram", "pointwise", "total_variation")
 LAYOUTS = ("nchw", "channels_last", "offset")  # 16 bytes along positions, along channels, and one value at a time
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -135,7 +135,7 @@ POOLED = ((2, 16, 6, 8), (1, 3, 7, 9), (1, 24, 2, 33))
 def test_pooling_equals_float64(
     compiled: Callable[..., Device], shape: tuple[int, ...], kind: str, layout: str, dtype: str
 ) -> None:
-    device = compiled("pooling")
+    device = compiled("bias_relu_pool")
     between.test_pool_equals_float64(device, shape, layout, kind, dtype)
     between.test_pool_backward_equals_float64(device, shape, layout, kind, False, dtype)
     if kind == "max":
