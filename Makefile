@@ -159,7 +159,7 @@ build/wheel/.built: $(CUDA_VENV)/.tools $(SOURCES) $(shell find fastnst -type f 
 # Not editable: a module linked to CUDA in the checkout would be imported under the CPU build of torch as well. The .pth
 # file makes bench and tools of the checkout importable from elsewhere, after the installed fastnst; hence `cd /` above.
 $(CUDA_VENV)/.installed: build/wheel/.built
-	$(CUDA_VENV)/bin/pip install -q build/wheel/*.whl
+	$(CUDA_VENV)/bin/pip install -q build/wheel/*.whl  # its requirements; pip keeps an older build of this version
 	$(CUDA_VENV)/bin/pip install -q --force-reinstall --no-deps build/wheel/*.whl
 	echo "$(CURDIR)" > "$$($(CUDA_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
 	@touch $@

@@ -67,8 +67,7 @@ def toolkit_release(toolkit: str) -> str | None:
 
 
 def compression(release: str) -> list[str]:
-    """The flag that makes machine code smallest, for toolkits that have it: a fifth of the default, measured on
-    tests/kernels/total_variation.cu for two architectures."""
+    """The flag that makes machine code smallest, for toolkits that have it."""
     return ["--compress-mode=size"] if tuple(map(int, release.split("."))) >= (12, 8) else []
 
 

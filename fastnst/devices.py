@@ -21,13 +21,15 @@ def accelerator() -> torch.device | None:
 @functools.cache
 def has_float64(device: torch.device) -> bool:
     """Whether ``device`` computes in float64. MPS does not, nor do some Intel GPUs."""
-    if device.type in ("cpu", "cuda", "meta"):
-        return True
+    if device.type in ("cpu", "cuda", "meta", "mps"):
+        return device.type != "mps"
     try:
         torch.ones((), dtype=torch.float64, device=device).add_(1)
+    except torch.OutOfMemoryError:
+        raise  # says nothing about float64
     except (RuntimeError, TypeError):
         return False
-    return device.type != "mps"  # also for fake tensors, which any device may hold
+    return True
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:

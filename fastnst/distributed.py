@@ -180,7 +180,8 @@ def from_torchrun(device: str | torch.device = "cpu") -> Iterator[Ranks]:
     Args:
         device: of the run, as in the setting of this name.
 
-    Raises UsageError for an invalid timeout, FastnstError where the ranks cannot connect to each other.
+    Raises UsageError for an invalid timeout and for more ranks than devices, FastnstError where the ranks cannot
+    connect to each other.
     """
     count, rank, device = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")), str(device)
     if count == 1:
@@ -189,7 +190,13 @@ def from_torchrun(device: str | torch.device = "cpu") -> Iterator[Ranks]:
     timeout = _timeout()
     accelerator = devices.accelerator()
     if accelerator is not None and device in ("auto", accelerator.type):
-        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
+        local, have = int(os.environ.get("LOCAL_RANK", "0")), torch.accelerator.device_count()
+        if local >= have:
+            raise UsageError(
+                f"rank {local} of this machine has no {accelerator.type} device: there are {have}; "
+                f"start at most {have} ranks on it, or give --device cpu"
+            )
+        torch.accelerator.set_device_index(local)
     try:
         backend = "gloo"
         if accelerator is not None and device != "cpu":

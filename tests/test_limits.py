@@ -160,17 +160,9 @@ def test_other_numbers_of_threads_are_refused(given: str) -> None:
         pass
 
 
-SCRIPT = """
-import sys
-from fastnst.cli import main
-print([main(["info"])] and "", end="")
-"""
-
-
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs the affinity of Linux")
 def test_the_command_follows_the_affinity_of_the_process() -> None:
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " + SCRIPT.replace("\n", "; ").strip(
-        "; "
-    )
+    one_cpu = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    code = f"{one_cpu}; from fastnst.cli import main; main(['info'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "1 threads on 1 CPUs" in done.stdout

@@ -10,8 +10,8 @@ constexpr int kGramThreads = kGramWarps * kWarp;
 constexpr int kStagePanels = 8;
 constexpr int kPanelBytes = 4096;
 constexpr int kStageBytes = kStagePanels * kPanelBytes;
-// Whether half precision multiplies two chunks at once, and copies of partial stages are unrolled. For later
-// architectures the compiler then runs out of registers.
+// Whether half precision and plain tf32 multiply two chunks at once, and copies of partial stages are unrolled. For
+// later architectures the compiler then runs out of registers.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr bool kManyRegisters = false;
 #else

@@ -184,8 +184,8 @@ __global__ void __launch_bounds__(kGramThreads, 1)
     next += advance;
     copy_async_commit();
   };
-  // The chunks of this warp: one, or two adjacent ones, which half precision multiplies at once. Where this lane starts
-  // to load those of its units, in a stage; opaque, so that it is not computed for every stage.
+  // The chunks of this warp: one, or two adjacent ones. Where this lane starts to load those of its units, in a stage;
+  // opaque, so that it is not computed for every stage.
   constexpr int kValues = Panel<T, kLoad>::kValues;
   const int first_chunk = alone ? warp : diagonal ? warp / 4 * 2 : 0;
   const int next_chunk = opaque(units * kValues), first_position = opaque(first_chunk * kChunk<T>);
@@ -224,6 +224,7 @@ __global__ void __launch_bounds__(kGramThreads, 1)
                                         start + position);
       }
     };
+    // Whether both chunks are multiplied at once. 3xTF32, a bias and weights take the registers that this needs.
     constexpr bool kPairs = kMultiply != Multiply::kTf32x3 && !kBias && !kWeighted && kManyRegisters;
     if constexpr (kPairs) {
       if (!alone)

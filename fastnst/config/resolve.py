@@ -28,6 +28,8 @@ def _available(name: str) -> torch.device:
         torch.zeros(1, dtype=torch.float32, device=device).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        if reason.startswith("Could not run"):  # an op of the dispatcher, which the user has not asked for
+            reason = f"this build of PyTorch has no {name.partition(':')[0]}"
         raise UsageError(f"device {name!r} cannot be used ({reason}); try --device cpu") from None
     return device
 

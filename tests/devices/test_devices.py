@@ -98,6 +98,7 @@ def test_ranks_use_their_accelerator_and_its_backend(
     chosen: list[Any] = []
     monkeypatch.setattr(devices, "accelerator", lambda: found)
     monkeypatch.setattr(torch.accelerator, "set_device_index", chosen.append)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
     monkeypatch.setattr(dist, "init_process_group", lambda name, **options: chosen.append(name))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     monkeypatch.setattr(distributed, "_store", lambda wait: None)
@@ -106,3 +107,32 @@ def test_ranks_use_their_accelerator_and_its_backend(
     with distributed.from_torchrun(device) as ranks:
         assert (ranks.rank, ranks.count) == (7, 8)
     assert chosen == ([] if index is None else [index]) + [backend]
+
+
+def test_more_ranks_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    for name, value in (("WORLD_SIZE", "4"), ("RANK", "2"), ("LOCAL_RANK", "2")):
+        monkeypatch.setenv(name, value)
+    expected = (
+        "rank 2 of this machine has no cuda device: there are 2; start at most 2 ranks on it, or give --device cpu"
+    )
+    with pytest.raises(UsageError, match=expected), distributed.from_torchrun("auto"):
+        pass
+
+
+def test_a_device_that_is_full_has_not_said_that_it_lacks_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = True
+
+    def ones(*_: object, **options: object) -> torch.Tensor:
+        if full:
+            raise torch.OutOfMemoryError("full")
+        return torch.zeros(())
+
+    monkeypatch.setattr(torch, "ones", ones)
+    devices.has_float64.cache_clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        devices.has_float64(torch.device("xpu"))
+    full = False
+    assert devices.has_float64(torch.device("xpu"))
+    devices.has_float64.cache_clear()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import fastnst
+from tools.wheel import audit
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -167,6 +168,8 @@ def test_wheels_are_built_with_the_oldest_python_and_what_builds_them_exists() -
     table = PROJECT["tool"]["cibuildwheel"]
     oldest = PROJECT["project"]["requires-python"].removeprefix(">=3.")
     assert table["build"] == f"cp3{oldest}-*"
+    excluded = re.findall(r"--exclude (\S+)", table["linux"]["repair-wheel-command"])
+    assert excluded == list(audit.TORCH)
     for part in table["overrides"]:
         assert "TORCH_CUDA_ARCH_LIST" not in part["environment"]  # those of setup.py
         if "before-all" in part:
