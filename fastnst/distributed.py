@@ -29,7 +29,7 @@ from fastnst.errors import FastnstError, UsageError
 TIMEOUT = 1800  # seconds that a rank waits for the others, unless the environment variable is set
 TIMEOUT_VARIABLE = "FASTNST_RANK_TIMEOUT"
 WORTH_WHILE = 0.8  # a picture is split if no rank gets more than this share of its work
-LEAST_BAND = 128  # rows; a smaller band would not contain all halo rows of the band above in the deepest layers
+LEAST_BAND = 192  # rows; a smaller band would not contain all halo rows of the band above in the deepest layers
 
 
 @dataclass(frozen=True)

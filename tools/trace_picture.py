@@ -130,10 +130,12 @@ def room(module: str) -> str:
 
 
 def is_stop(visit: Visit) -> bool:
-    """Whether the picture goes from here to another room, other than to the ops; or is read or written here."""
+    """Whether the picture goes from here to another room, other than to ops and files; or is read or written here."""
     if visit.module in ENDS:
         return True
-    return any(room(inner.module) not in ("ops", room(visit.module)) or is_stop(inner) for inner in visit.calls)
+    return any(
+        room(inner.module) not in ("ops", "spill", room(visit.module)) or is_stop(inner) for inner in visit.calls
+    )
 
 
 def stops(visit: Visit) -> list[str]:

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -103,10 +103,21 @@ def install(contender: Contender) -> None:
     subprocess.run([*command, contender.package], check=True)
 
 
-def run(contender: Contender, folder: Path, optimizer: str, steps: int, threads: int, out: Path) -> Outcome:
-    """Run one process; time the lines it prints and read its memory. Exits if it fails."""
+def run(
+    contender: Contender,
+    folder: Path,
+    optimizer: str,
+    steps: int,
+    threads: int,
+    out: Path,
+    variables: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Run one process; time the lines it prints and read its memory. Exits if it fails.
+
+    ``variables`` are added to its environment.
+    """
     arguments = ["-m", contender.module, str(folder), optimizer, str(steps), str(out), *contender.arguments]
-    environment = worker.environment(threads, contender.folder)
+    environment = worker.environment(threads, contender.folder) | dict(variables or {})
     stamps: list[float] = []
     resident: list[int] = []
     lines: list[str] = []

@@ -76,10 +76,10 @@ def predicted(one: float, side: int, count: int, network: VGG, bandwidth: float)
     """Seconds with ``count`` ranks, from those of one."""
     if count == 1:
         return one
-    offset = receptive_offset(network, network.chain)
+    offset = receptive_offset(network, network.chain, side)
     bands = Ranks(0, count).bands(side, offset)
     plan = FusionPlan(network.chain, frozenset(), network.pooling, network.winograd)
-    halo = StripLayout(plan, side, side, bands[-1]).halo_above
+    halo = StripLayout(plan, (side, side), side, bands[-1]).halo_above
     inputs = [(3, 1), *((layer.channels, layer.stride) for layer in network.chain)]
     shared = sum(4 * (rows.stop - rows.start) * inputs[i][0] * side // inputs[i][1] for i, rows in halo.items())
     statistics_bytes = 8 * sum(c * c for c in (64, 128, 256, 512, 512))

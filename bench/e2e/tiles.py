@@ -29,7 +29,7 @@ from fastnst.objective.whole import Objective
 from fastnst.strips.objective import StripObjective
 
 AIM = 2.6  # times the picture whole, at 2048^2 with a tile of 1024^2
-LIMITS = {4096: 2.5e9, 8192: 6e9}
+LIMITS = {4096: 1.7e9, 8192: 4.5e9}
 BOUND = 1e-5
 
 

@@ -1,6 +1,7 @@
 // content_loss and its backward on the CPU, one pass each.
 #include <vector>
 
+#include "chunks.h"
 #include "gram.h"
 
 namespace fastnst::cpu {
@@ -17,7 +18,7 @@ Tensor content_loss(const Tensor& x_, const Tensor& target) {
   const Tensor wanted = in_layout_of(target, x);
   const int64_t n = x.numel(), blocks = (n + kElementBlock - 1) / kElementBlock;
   std::vector<double> parts(static_cast<size_t>(blocks), 0.0);
-  torch::stable::parallel_for(0, blocks, 4, [&](int64_t begin, int64_t end) {
+  for_ranges(blocks, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * kElementBlock, count = std::min(kElementBlock, n - first);
       parts[static_cast<size_t>(i)] =
@@ -41,7 +42,7 @@ Tensor content_loss_backward(const Tensor& grad, const Tensor& x_, const Tensor&
   Tensor out = allocate_like(x);
   double factor = 0;
   with_accumulate_type(x, [&](auto zero) { factor = 2.0 * *static_cast<const decltype(zero)*>(grad.data_ptr()); });
-  torch::stable::parallel_for(0, x.numel(), kElementBlock, [&](int64_t begin, int64_t end) {
+  for_ranges(x.numel(), kElementBlock, [&](int64_t begin, int64_t end) {
     kernels().scaled_difference(x.scalar_type(), at(x, begin), at(wanted, begin), const_cast<char*>(at(out, begin)),
                                 factor, end - begin);
   });

@@ -3,18 +3,35 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "../pool_checks.h"
+#include "chunks.h"
 #include "kernels.h"
+#include "workspace.h"
 
 namespace fastnst::cpu {
 namespace {
 
-// Panels in cache at once: few if the transformed weights of a layer are kept. If they are recomputed for every block,
-// as many as fit into the last-level cache with the weights, to amortize the transform.
-constexpr int64_t kFewPanels = 2, kMaxPanels = 11;
+// Transformed tiles that are shared by all threads, in bytes: half of the last-level cache of most processors. Shared
+// weights are read again for every few tiles and should be a smaller part of it.
+constexpr int64_t kShared = 16 << 20, kSharedWeights = 6 << 20;
+// Tiles that a thread transforms at once if the weights are shared: fewer would read the weights too often.
+constexpr int64_t kTilesAtOnce = 3 * ConvTask::kPanel;
+// Chunks per thread, so that none waits long for the last.
+constexpr int64_t kChunksPerThread = 3;
+// Input channels from which tiles of six are exact enough (docs/experiments/winograd.md).
+constexpr int64_t kManyChannels = 256;
 
-int64_t tiles_along(int64_t size) { return (size + ConvTask::kTile - 1) / ConvTask::kTile; }
+int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
+
+// The side of a tile, by the number of products for a square of this width. It does not depend on the height, so that a
+// part of the rows has the bits of the whole.
+int64_t tile_of(int64_t channels, int64_t width) {
+  const int64_t four = ceil_div(width, 4), six = ceil_div(width, 6);
+  return channels >= kManyChannels && six * six * 64 < four * four * 36 ? 6 : 4;
+}
 
 void check_weights(const char* op, const Tensor& x, const char* name, const Tensor& weight, int64_t axis) {
   check(weight.dim() == 4 && weight.size(axis) == x.size(1) && weight.size(2) == 3 && weight.size(3) == 3, op,
@@ -24,55 +41,114 @@ void check_weights(const char* op, const Tensor& x, const char* name, const Tens
   check(!weight.is_cuda(), op, ": expected weight on the device of ", name);
 }
 
-template <typename T>
-T* image(const Tensor& x, int64_t b) {
-  return x.data_ptr() ? reinterpret_cast<T*>(static_cast<char*>(x.data_ptr()) +
-                                             b * x.size(1) * x.size(2) * x.size(3) *
-                                                 (x.scalar_type() == ScalarType::Byte ? 1 : element_size(x)))
-                      : nullptr;
-}
-
 // The channels_last maps of a call.
 struct Maps {
   Tensor in, out;
   std::optional<Tensor> mask, argmax, out_argmax;
 };
 
-// Distributes the tiles of all images over the threads, and the output channels as well if there are few tiles. The
-// partition does not affect results.
-void run(const ConvTask& task, const Maps& maps) {
-  const int64_t tiles = tiles_along(task.out_height) * tiles_along(task.out_width), batch = maps.in.size(0);
-  if (tiles == 0 || batch == 0 || task.outputs == 0) return;
-  const int64_t threads = torch::stable::get_num_threads();
-  const int64_t panels = (tiles + ConvTask::kPanel - 1) / ConvTask::kPanel, all = panels * batch;
-  const int64_t most = task.channels * task.outputs > ConvTask::kMaxKept ? kMaxPanels : kFewPanels;
-  const int64_t shares = std::min(threads, all);
-  const int64_t groups = (task.outputs + ConvTask::kColumns - 1) / ConvTask::kColumns;
-  const int64_t parts = std::min(groups, std::max<int64_t>(1, threads / shares));
-  torch::stable::parallel_for(0, shares * parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t share = i / parts, part = i % parts;
-      int64_t panel = share * all / shares;
-      const int64_t last = (share + 1) * all / shares;
-      while (panel < last) {
-        const int64_t b = panel / panels, first = panel % panels, count = std::min(last - panel, panels - first);
-        const int64_t blocks = (count + most - 1) / most;
-        ConvTask t = task;
-        t.block = (count + blocks - 1) / blocks * ConvTask::kPanel;
-        t.first_tile = first * ConvTask::kPanel;
-        t.last_tile = std::min(tiles, (first + count) * ConvTask::kPanel);
-        t.first_output = part * groups / parts * ConvTask::kColumns;
-        t.last_output = std::min(task.outputs, (part + 1) * groups / parts * ConvTask::kColumns);
-        t.x = image<const void>(maps.in, b);
-        t.out = image<void>(maps.out, b);
-        if (maps.mask) t.mask = image<const void>(*maps.mask, b);
-        if (maps.argmax) t.argmax = image<const uint8_t>(*maps.argmax, b);
-        if (maps.out_argmax) t.out_argmax = image<uint8_t>(*maps.out_argmax, b);
-        kernels().winograd(t);
-        panel += count;
-      }
-    }
+// The buffers of a thread.
+struct Buffers {
+  Buffers(ConvTask& t, int64_t v_bytes, int64_t u_bytes, int64_t m_bytes) : v(v_bytes), u(u_bytes), m(m_bytes) {
+    if (v_bytes) t.v = v.data();
+    if (u_bytes) t.u = u.data();
+    if (m_bytes) t.m = m.data();
+  }
+  Workspace v, u, m;
+};
+
+// Transforms all weights once; then every chunk transforms and multiplies some tiles.
+void share_weights(const ConvTask& task, int64_t tiles, int64_t blocks) {
+  const int64_t runs = task.runs(), size = kernels().conv_sizes(task).u;
+  const Workspace shared(blocks * runs * size);
+  const auto weights = [&](int64_t block, int64_t run) {
+    return static_cast<char*>(shared.data()) + (block * runs + run) * size;
+  };
+  for_chunks(blocks * runs, [&](int64_t i) {
+    ConvTask t = task;
+    t.u = weights(i / runs, i % runs);
+    kernels().conv_weights(t, i / runs, i % runs);
   });
+  const int64_t threads = torch::stable::get_num_threads(), panels = ceil_div(tiles, ConvTask::kPanel);
+  const int64_t chunks = std::max(ceil_div(tiles, kTilesAtOnce), std::min(panels, kChunksPerThread * threads));
+  for_chunks_with(chunks, [&] {
+    ConvTask t = task;
+    t.v_rows = t.m_rows = ceil_div(panels, chunks) * ConvTask::kPanel;
+    const ConvSizes sizes = kernels().conv_sizes(t);
+    Buffers buffers(t, sizes.v, 0, sizes.m);
+    return [&, t, buffers = std::move(buffers)](int64_t i) mutable {
+      const int64_t first = i * panels / chunks * ConvTask::kPanel, end = (i + 1) * panels / chunks * ConvTask::kPanel;
+      t.v_first = first;
+      kernels().conv_input(t, first, end);
+      for (int64_t block = 0; block < blocks; ++block) {
+        for (int64_t run = 0; run < runs; ++run) {
+          t.u = weights(block, run);
+          kernels().conv_products(t, block, run, first, std::min(tiles, end));
+        }
+        kernels().conv_outputs(t, block, first, std::min(tiles, end));
+      }
+    };
+  });
+}
+
+// Transforms many tiles; then every chunk transforms one block of weights and multiplies it with all or some of them.
+void share_tiles(const ConvTask& task, int64_t tiles, int64_t blocks) {
+  const int64_t threads = torch::stable::get_num_threads(), panels = ceil_div(tiles, ConvTask::kPanel);
+  const int64_t rounds = ceil_div(panels, std::max<int64_t>(1, kShared / kernels().conv_sizes(task).v));
+  ConvTask all = task;
+  all.v_rows = ceil_div(panels, rounds) * ConvTask::kPanel;
+  const Workspace shared(kernels().conv_sizes(all).v);
+  all.v = shared.data();
+  for (int64_t round = 0; round < rounds; ++round) {
+    const int64_t first = round * panels / rounds, count = (round + 1) * panels / rounds - first;
+    all.v_first = first * ConvTask::kPanel;
+    for_chunks(count, [&](int64_t i) {
+      kernels().conv_input(all, (first + i) * ConvTask::kPanel, (first + i + 1) * ConvTask::kPanel);
+    });
+    const int64_t parts = std::clamp<int64_t>(kChunksPerThread * threads / blocks, 1, count);
+    for_chunks_with(blocks * parts, [&] {
+      ConvTask t = all;
+      t.m_rows = ceil_div(count, parts) * ConvTask::kPanel;
+      const ConvSizes sizes = kernels().conv_sizes(t);
+      Buffers buffers(t, 0, sizes.u, sizes.m);
+      return [&, t, buffers = std::move(buffers)](int64_t i) {
+        const int64_t block = i / parts, part = i % parts, begin = (first + part * count / parts) * ConvTask::kPanel;
+        const int64_t end = std::min(tiles, (first + (part + 1) * count / parts) * ConvTask::kPanel);
+        for (int64_t run = 0; run < t.runs(); ++run) {
+          kernels().conv_weights(t, block, run);
+          kernels().conv_products(t, block, run, begin, end);
+        }
+        kernels().conv_outputs(t, block, begin, end);
+      };
+    });
+  }
+}
+
+// Computes the tiles of all images. The smaller of the transformed weights and tiles is shared by the threads. Neither
+// the choice nor the partition affects results.
+void run(ConvTask task, const Maps& maps) {
+  task.batch = maps.in.size(0);
+  // In float64 and float16 tiles of six would only make the module larger.
+  const bool usual = task.dtype == ScalarType::Float || task.dtype == ScalarType::BFloat16;
+  task.tile = usual ? tile_of(task.channels, task.width) : 4;
+  const int64_t tiles = ceil_div(task.out_height, task.tile) * ceil_div(task.out_width, task.tile) * task.batch;
+  if (tiles == 0 || task.outputs == 0) return;
+  const std::vector<double> zeros(static_cast<size_t>(task.channels) + 64);
+  task.zeros = zeros.data();
+  task.x = maps.in.data_ptr();
+  task.out = maps.out.data_ptr();
+  if (maps.mask) task.mask = maps.mask->data_ptr();
+  if (maps.argmax) task.argmax = static_cast<const uint8_t*>(maps.argmax->data_ptr());
+  if (maps.out_argmax) task.out_argmax = static_cast<uint8_t*>(maps.out_argmax->data_ptr());
+  const int64_t blocks = ceil_div(task.outputs, ConvTask::kColumns);
+  task.v_rows = ConvTask::kPanel;
+  const ConvSizes sizes = kernels().conv_sizes(task);
+  const int64_t of_weights = blocks * task.runs() * sizes.u, of_tiles = ceil_div(tiles, ConvTask::kPanel) * sizes.v;
+  if (of_weights <= kSharedWeights && of_weights <= of_tiles) {
+    share_weights(task, tiles, blocks);
+  } else {
+    share_tiles(task, tiles, blocks);
+  }
 }
 
 ConvTask forward_task(const char* op, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,

@@ -3,15 +3,18 @@
 
 #include <vector>
 
+#include "chunks.h"
+
 namespace fastnst::cpu {
 namespace {
 
 constexpr int64_t kMaxSlices = 8;
 constexpr int64_t kBlocksPerSlice = 4;  // fewer do not justify a separate workspace
 constexpr int64_t kStripsPerGroup = 8;  // fewer strips are also divided by channels
+constexpr int64_t kStripsAtOnce = 4;    // per chunk
 
-// Row groups of a triangle grow with their index; in alternation from both ends, any run has about the same work.
-int64_t balanced(int64_t i, int64_t n) { return i % 2 ? n - 1 - i / 2 : i / 2; }
+// Row groups of a triangle grow with their index; the last chunks should be short.
+int64_t longest_first(int64_t i, int64_t n) { return n - 1 - i; }
 
 const char* of_batch(const std::optional<Tensor>& values, int64_t b, int64_t count) {
   return values ? static_cast<const char*>(values->data_ptr()) + b * count * element_size(*values) : nullptr;
@@ -49,15 +52,13 @@ void gram_rows(const Tensor& x, const std::optional<Tensor>& weight, bool with_s
   const int64_t most = f.channels > kWide ? 1 : f.channels > kWide / 2 ? kMaxSlices / 2 : kMaxSlices;
   const int64_t slices = std::max<int64_t>(1, std::min(most, blocks / kBlocksPerSlice));
   if (slices == 1) {
-    torch::stable::parallel_for(0, f.batch * groups, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t group = balanced(i % groups, groups);
-        const int64_t stride = std::min(f.channels, (group + 1) * kRowsPerTask);
-        std::vector<double> gram(static_cast<size_t>(kRowsPerTask * stride), 0.0), sum(kRowsPerTask, 0.0);
-        const GramTask t = task(i / groups, group, gram.data(), stride, sum.data());
-        kernels().gram(t);
-        finish(done(t));
-      }
+    for_chunks(f.batch * groups, [&](int64_t i) {
+      const int64_t group = longest_first(i % groups, groups);
+      const int64_t stride = std::min(f.channels, (group + 1) * kRowsPerTask);
+      std::vector<double> gram(static_cast<size_t>(kRowsPerTask * stride), 0.0), sum(kRowsPerTask, 0.0);
+      const GramTask t = task(i / groups, group, gram.data(), stride, sum.data());
+      kernels().gram(t);
+      finish(done(t));
     });
     return;
   }
@@ -69,24 +70,20 @@ void gram_rows(const Tensor& x, const std::optional<Tensor>& weight, bool with_s
     return task(b, group, grams.mutable_data_ptr<double>() + row * stride, stride,
                 sums.mutable_data_ptr<double>() + (with_sum ? row : 0));
   };
-  torch::stable::parallel_for(0, f.batch * slices * groups, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      GramTask t = of(i / groups / slices, i / groups % slices, balanced(i % groups, groups));
-      t.first_block = i / groups % slices;
-      t.block_step = slices;
-      kernels().gram(t);
-    }
+  for_chunks(f.batch * slices * groups, [&](int64_t i) {
+    GramTask t = of(i / groups / slices, i / groups % slices, longest_first(i % groups, groups));
+    t.first_block = i / groups % slices;
+    t.block_step = slices;
+    kernels().gram(t);
   });
-  torch::stable::parallel_for(0, f.batch * groups, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const GramTask first = of(i / groups, 0, balanced(i % groups, groups));
-      for (int64_t slice = 1; slice < slices; ++slice) {
-        const GramTask next = of(i / groups, slice, balanced(i % groups, groups));
-        for (int64_t k = 0; k < (first.row_end - first.row_begin) * stride; ++k) first.gram[k] += next.gram[k];
-        for (int64_t k = 0; next.sum && k < first.row_end - first.row_begin; ++k) first.sum[k] += next.sum[k];
-      }
-      finish(done(first));
+  for_chunks(f.batch * groups, [&](int64_t i) {
+    const GramTask first = of(i / groups, 0, longest_first(i % groups, groups));
+    for (int64_t slice = 1; slice < slices; ++slice) {
+      const GramTask next = of(i / groups, slice, longest_first(i % groups, groups));
+      for (int64_t k = 0; k < (first.row_end - first.row_begin) * stride; ++k) first.gram[k] += next.gram[k];
+      for (int64_t k = 0; next.sum && k < first.row_end - first.row_begin; ++k) first.sum[k] += next.sum[k];
     }
+    finish(done(first));
   });
 }
 
@@ -104,7 +101,7 @@ void matrix_backward(const Tensor& x, const Tensor& matrix, const std::optional<
     const Tensor a = ready;
     ready = allocate(matrix, {f.batch, rows, ld}, accumulate_type(x));
     const std::optional<Tensor> from = a, to = ready;
-    torch::stable::parallel_for(0, f.batch * rows, 32, [&](int64_t begin, int64_t end) {
+    for_ranges(f.batch * rows, 32, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         MatrixTask t;
         t.dtype = f.dtype;
@@ -121,7 +118,7 @@ void matrix_backward(const Tensor& x, const Tensor& matrix, const std::optional<
   const std::optional<Tensor> m = ready, w = contiguous_or_none(weight), s = contiguous_or_none(shift);
   const int64_t length = strip_length(channels), strips = (f.positions + length - 1) / length;
   const int64_t groups = strips >= kStripsPerGroup ? 1 : (channels + kRowsPerTask - 1) / kRowsPerTask;
-  torch::stable::parallel_for(0, f.batch * groups * strips, 1, [&](int64_t begin, int64_t end) {
+  for_ranges(f.batch * groups * strips, kStripsAtOnce, [&](int64_t begin, int64_t end) {
     while (begin < end) {
       const int64_t part = begin / strips, stop = std::min(end, (part + 1) * strips);
       const int64_t b = part / groups, group = part % groups;

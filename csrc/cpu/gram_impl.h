@@ -111,7 +111,7 @@ inline void gram_blocks(const GramTask& t) {
       for (int64_t i0 = std::max(t.row_begin, j0); i0 < t.row_end; i0 += kTileRows<W>) {
         const int64_t rows = std::min(kTileRows<W>, t.row_end - i0), columns = std::min(kPanel, i0 + rows - j0);
         const W* a = left + i0 / kPanel * kPanel * depth + i0 % kPanel;
-        product_tile<W>(depth, a, 1, kPanel, packed.data + j0 * depth, kPanel, columns, tile);
+        product_tile<W, kTileRows<W>>(depth, a, 1, kPanel, packed.data + j0 * depth, kPanel, columns, tile);
         for (int64_t i = 0; i < rows; ++i) {
           double* to = t.gram + (i0 + i - t.row_begin) * t.row_stride + j0;
           const T* from = tile + i * kPanel;
@@ -212,27 +212,38 @@ struct Strip {
         content(static_cast<T>(task.content)) {}
 
   // Adds the other terms to `count` products in `value` and stores them from `offset` with stride `kUnit ? 1 : stride`.
-  // Along the row the weight and the shift advance by their steps, one of which is zero. One short loop per term, so
-  // that each is vectorized, and a specialization for whole tiles.
-  template <bool kUnit, int64_t kCount = 0>
-  inline void finish(T* __restrict value, int64_t any_count, int64_t offset, int64_t row_stride, const T* w,
-                     int64_t w_step, const T* s, int64_t s_step) const {
-    if (kUnit && !kCount && any_count == kTileColumns<T>)
-      return finish<kUnit, kTileColumns<T>>(value, any_count, offset, row_stride, w, w_step, s, s_step);
-    const int64_t stride = kUnit ? 1 : row_stride, count = kCount ? kCount : any_count;
-    for (int64_t j = 0; j < count; ++j) value[j] *= factor;
-    if (w)
-      for (int64_t j = 0; j < count; ++j) value[j] *= w[j * w_step];
-    if (s)
-      for (int64_t j = 0; j < count; ++j) value[j] += s[j * s_step];
-    if (above)
-      for (int64_t j = 0; j < count; ++j) value[j] += widen(above[offset + j * stride]);
-    if (target)
-      for (int64_t j = 0; j < count; ++j)
-        value[j] += content * (widen(x[offset + j * stride]) - widen(target[offset + j * stride]));
-    if (t.relu)
-      for (int64_t j = 0; j < count; ++j) value[j] = widen(x[offset + j * stride]) > 0 ? value[j] : T(0);
-    for (int64_t j = 0; j < count; ++j) store(out + offset + j * stride, value[j]);
+  // With kChannels the row has the channels of one position, which share a weight; else the positions of one channel,
+  // which share a shift.
+  template <bool kUnit, bool kChannels>
+  inline void finish(const T* value, int64_t count, int64_t offset, int64_t stride, const T* w, const T* s) const {
+    int64_t j = 0;
+    if constexpr (kUnit)
+      for (; j + kLanes<T> <= count; j += kLanes<T>) finish_lanes<kChannels>(value + j, offset + j, w, s, j);
+    for (; j < count; ++j) {
+      const int64_t at = offset + j * (kUnit ? 1 : stride);
+      T y = value[j] * factor;
+      if (w) y *= w[kChannels ? 0 : j];
+      if (s) y += s[kChannels ? j : 0];
+      if (above) y += widen(above[at]);
+      if (target) y += content * (widen(x[at]) - widen(target[at]));
+      if (t.relu) y = widen(x[at]) > 0 ? y : T(0);
+      store(out + at, y);
+    }
+  }
+
+  // One register of a row with unit stride.
+  template <bool kChannels>
+  inline void finish_lanes(const T* value, int64_t at, const T* w, const T* s, int64_t j) const {
+    Vector<T> y = load_lanes(value) * factor;
+    if (w) y *= kChannels ? Vector<T>{} + *w : load_lanes(w + j);
+    if (s) y += kChannels ? load_lanes(s + j) : Vector<T>{} + *s;
+    if (above) y += load_lanes(above + at);
+    if (target || t.relu) {
+      const Vector<T> feature = load_lanes(x + at);
+      if (target) y += content * (feature - load_lanes(target + at));
+      if (t.relu) y = feature > 0 ? y : Vector<T>{};
+    }
+    store_lanes(out + at, y);
   }
 };
 
@@ -243,8 +254,8 @@ inline void backward_channels_last(const BackwardTask& t) {
   const Strip<In, T> strip(t);
   const int64_t channels = t.x.channels, depth = words<W>(channels), ld = padded<W>(channels);
   const int64_t length = strip_length(channels);
-  Scratch<W> packed(length * depth);
-  alignas(64) T tile[kTileRows<W> * kTileColumns<W>];
+  Scratch<W> packed((length + kPanelRows) * depth);
+  alignas(64) T tile[kPanelRows * kTileColumns<W>];
   const W* matrix = static_cast<const W*>(t.matrix);
   for (int64_t begin = t.begin; begin < t.end; begin += length) {
     const int64_t count = std::min(length, t.end - begin), first = t.b * t.x.stride_b + begin * t.x.stride_n;
@@ -252,13 +263,13 @@ inline void backward_channels_last(const BackwardTask& t) {
       pack_line(strip.x + first + n * t.x.stride_n, channels, packed.data + n * depth);
     for (int64_t c0 = t.channel_begin; c0 < t.channel_end; c0 += kTileColumns<W>) {
       const int64_t columns = std::min(kTileColumns<W>, t.channel_end - c0);
-      for (int64_t i0 = 0; i0 < count; i0 += kTileRows<W>) {
-        product_tile<W>(depth, packed.data + i0 * depth, depth, 1, matrix + c0, ld, columns, tile);
-        const int64_t rows = std::min(kTileRows<W>, count - i0);
+      for (int64_t i0 = 0; i0 < count; i0 += kPanelRows) {
+        product_tile<W, kPanelRows>(depth, packed.data + i0 * depth, depth, 1, matrix + c0, ld, columns, tile);
+        const int64_t rows = std::min(kPanelRows, count - i0);
         for (int64_t i = 0; i < rows; ++i)
-          strip.template finish<true>(tile + i * kTileColumns<W>, columns, first + (i0 + i) * t.x.stride_n + c0, 1,
-                                      strip.weight ? strip.weight + begin + i0 + i : nullptr, 0,
-                                      strip.shift ? strip.shift + c0 : nullptr, 1);
+          strip.template finish<true, true>(tile + i * kTileColumns<W>, columns, first + (i0 + i) * t.x.stride_n + c0,
+                                            1, strip.weight ? strip.weight + begin + i0 + i : nullptr,
+                                            strip.shift ? strip.shift + c0 : nullptr);
       }
     }
   }
@@ -270,27 +281,34 @@ inline void backward_channels_first(const BackwardTask& t) {
   using T = typename Product<W>::Sum;
   const Strip<In, T> strip(t);
   const int64_t channels = t.x.channels, depth = words<W>(channels), ld = padded<W>(channels);
-  const int64_t length = strip_length(channels);
-  Scratch<W> packed(depth * length);
-  alignas(64) T tile[kTileRows<W> * kTileColumns<W>];
+  const int64_t length = strip_length(channels), row = padded<W>(length);
+  Scratch<W> packed(depth * row);
+  alignas(64) T tile[std::max(kPanelRows, kTileRows<W>) * kTileColumns<W>];
   const W* matrix = static_cast<const W*>(t.matrix);
   for (int64_t begin = t.begin; begin < t.end; begin += length) {
     const int64_t count = std::min(length, t.end - begin), first = t.b * t.x.stride_b + begin * t.x.stride_n;
-    pack<W, false>(strip.x + first, channels, t.x.stride_c, count, t.x.stride_n, packed.data, length);
-    for (int64_t c0 = t.channel_begin; c0 < t.channel_end; c0 += kTileRows<W>) {
-      const int64_t rows = std::min(kTileRows<W>, t.channel_end - c0);
+    pack<W, false>(strip.x + first, channels, t.x.stride_c, count, t.x.stride_n, packed.data, row);
+    for (int64_t c0 = t.channel_begin, rows = 0; c0 < t.channel_end; c0 += rows) {
+      // Near the end a smaller tile, which begins earlier if some of its rows would lie beyond the matrix.
+      const bool whole = c0 + kPanelRows <= ld;
+      const int64_t first_row = whole ? c0 : std::min(c0, ld - kTileRows<W>), skipped = c0 - first_row;
+      rows = std::min(whole ? kPanelRows : kTileRows<W> - skipped, t.channel_end - c0);
       for (int64_t j0 = 0; j0 < count; j0 += kTileColumns<W>) {
         const int64_t columns = std::min(kTileColumns<W>, count - j0);
-        product_tile<W>(depth, matrix + c0, 1, ld, packed.data + j0, length, columns, tile);
+        if (whole) {
+          product_tile<W, kPanelRows>(depth, matrix + c0, 1, ld, packed.data + j0, row, columns, tile);
+        } else {
+          product_tile<W, kTileRows<W>>(depth, matrix + first_row, 1, ld, packed.data + j0, row, columns, tile);
+        }
         for (int64_t i = 0; i < rows; ++i) {
           const int64_t c = c0 + i, offset = first + c * t.x.stride_c + j0 * t.x.stride_n;
-          T* value = tile + i * kTileColumns<W>;
+          const T* value = tile + (skipped + i) * kTileColumns<W>;
           const T* w = strip.weight ? strip.weight + begin + j0 : nullptr;
           const T* shift = strip.shift ? strip.shift + c : nullptr;
           if (t.x.stride_n == 1) {
-            strip.template finish<true>(value, columns, offset, 1, w, 1, shift, 0);
+            strip.template finish<true, false>(value, columns, offset, 1, w, shift);
           } else {
-            strip.template finish<false>(value, columns, offset, t.x.stride_n, w, 1, shift, 0);
+            strip.template finish<false, false>(value, columns, offset, t.x.stride_n, w, shift);
           }
         }
       }

@@ -18,3 +18,4 @@
 #endif
 
 #include "kernels.h"
+#include "workspace.h"

@@ -16,8 +16,8 @@ constexpr int64_t kWide = 256;            // channels above which a map is wide
 constexpr int64_t kRowsPerTask = 64;      // channels per task; a multiple of every tile
 constexpr int64_t kElementBlock = 16384;  // elements per partial sum of elementwise reductions
 
-// Positions per strip of the backward, at most 128 KB of float32: more for fewer channels.
-inline int64_t strip_length(int64_t channels) { return channels > kWide ? 64 : channels > 128 ? 128 : 256; }
+// Positions per strip of the backward, at most 128 KB of float32: more for fewer channels. Multiples of every tile.
+inline int64_t strip_length(int64_t channels) { return channels > kWide ? 60 : channels > 128 ? 120 : 252; }
 inline int64_t gram_block(int64_t channels) { return channels > kWide ? kShortBlock : kLongBlock; }
 
 // Adds F[:, block] diag(w) F[:, block]^T for the blocks first_block, first_block + block_step, ... to the lower
@@ -70,9 +70,9 @@ struct PlaneTask {
 
 enum class Pool { kMax, kAverage, kL2 };
 
-// A row of `count` 2 x 2 windows with `inner` values per pixel. The stride of inner values is `step` in the pool's
-// input and 1 in its output, that of windows `window` in the input and `inner` in the output; `right` and `down` are
-// the offsets of a window's other pixels. `pooled` is y, or its gradient.
+// `count` groups of `inner` 2 x 2 windows: the pixels of a row of windows if channels_last, else rows of windows. The
+// stride of windows is `step` in the pool's input and 1 in its output, that of groups `window` in the input and `inner`
+// in the output; `right` and `down` are the offsets of a window's other pixels. `pooled` is y, or its gradient.
 struct PoolTask {
   Pool kind = Pool::kMax;
   ScalarType dtype = ScalarType::Float;
@@ -85,14 +85,13 @@ struct PoolTask {
   bool relu = false;
 };
 
-// A 3x3 convolution of one channels_last image, for tiles first_tile..last_tile of kTile x kTile outputs (row-major)
-// and output channels first_output..last_output: out = mask(F > 0) * relu(x * w + bias), where mask, relu and bias are
-// optional. Blocks should be multiples of a panel, the tiles that are multiplied together, and of kColumns outputs.
+// A 3x3 convolution of channels_last images: out = mask(F > 0) * relu(x * w + bias), where mask, relu and bias are
+// optional. Tiles of tile x tile outputs are numbered row by row, image after image; a block is kColumns outputs, and a
+// run is kRun channels, which are summed before they are added to others: their weights stay in the cache, and rounding
+// errors grow more slowly.
 struct ConvTask {
-  static constexpr int64_t kTile = 4, kPanel = 12, kColumns = 32;
-  // The transformed weights of a layer with at most this many pairs of channels (2.4 MB of float) are kept for all
-  // blocks; otherwise they are recomputed for each block.
-  static constexpr int64_t kMaxKept = 128 * 128;
+  // Tiles are multiplied in panels, at best whole ones.
+  static constexpr int64_t kPanel = 12, kColumns = 32, kRun = 64;
 
   ScalarType dtype = ScalarType::Float;  // of everything except the argmax
   const void* x = nullptr;          // [height, width, channels]; or, with `argmax`, [height / 2, width / 2, channels]
@@ -101,13 +100,26 @@ struct ConvTask {
   int64_t weight_output = 1, weight_channel = 0, weight_row = 0, weight_column = 0;
   const void* bias = nullptr;     // [outputs]
   const void* mask = nullptr;     // F, like out
+  const void* zeros = nullptr;    // at least `channels` and the lanes of a register
   void* out = nullptr;            // [out_height, out_width, outputs]; or, with `out_argmax`, its 2 x 2 maxima
   uint8_t* out_argmax = nullptr;  // of the maxima
-  int64_t channels = 0, outputs = 0, height = 0, width = 0, out_height = 0, out_width = 0, pad = 0;
+  int64_t batch = 1, channels = 0, outputs = 0, height = 0, width = 0, out_height = 0, out_width = 0, pad = 0;
   int64_t first_row = 0;  // of the output, as a row of the input
   bool relu = false, replicate = false;
-  int64_t first_tile = 0, last_tile = 0, first_output = 0, last_output = 0;
-  int64_t block = 0;  // tiles in cache at once; does not affect results
+  int64_t tile = 4;  // or 6
+
+  int64_t runs() const { return channels == 0 ? 1 : (channels + kRun - 1) / kRun; }
+
+  // Buffers of the sizes that conv_sizes returns, aligned to a cache line.
+  void* v = nullptr;  // transformed tiles v_first..v_first + v_rows
+  int64_t v_first = 0, v_rows = 0;
+  void* u = nullptr;  // the transformed weights of one block and run
+  void* m = nullptr;  // products of at most m_rows tiles, a multiple of kPanel
+  int64_t m_rows = 0;
+};
+
+struct ConvSizes {
+  int64_t v = 0, u = 0, m = 0;  // bytes
 };
 
 struct Kernels {
@@ -126,7 +138,16 @@ struct Kernels {
   void (*variation_backward)(const PlaneTask&);
   void (*pool)(const PoolTask&);
   void (*pool_backward)(const PoolTask&);
-  void (*winograd)(const ConvTask&);
+  ConvSizes (*conv_sizes)(const ConvTask&);
+  // Tiles first..last to v; those beyond the last image are zero.
+  void (*conv_input)(const ConvTask&, int64_t first, int64_t last);
+  // The weights of a block and run to u.
+  void (*conv_weights)(const ConvTask&, int64_t block, int64_t run);
+  // The products of u with tiles first..last, added to m unless it is the first run. first - v_first is a multiple of
+  // kPanel.
+  void (*conv_products)(const ConvTask&, int64_t block, int64_t run, int64_t first, int64_t last);
+  // A block of outputs of tiles first..last from m.
+  void (*conv_outputs)(const ConvTask&, int64_t block, int64_t first, int64_t last);
 };
 
 const Kernels& portable_kernels();

@@ -1,9 +1,14 @@
 // The CPU kernels. Compiled once per instruction set, in the namespace FASTNST_ISA, which has FASTNST_REGISTERS vector
 // registers of FASTNST_VECTOR_BYTES. No include guard: each kernels_*.cpp includes it once.
 
-// First the types and the product that the others use.
+// First the types, loads and products that the others use.
 #include "simd_impl.h"
 
+#include "lanes_impl.h"
+#include "winograd_points.h"
+#include "winograd_product.h"
+
+// Then the kernels.
 #include "elementwise_impl.h"
 #include "gram_impl.h"
 #include "pool_impl.h"
@@ -31,7 +36,11 @@ constexpr Kernels table = {FASTNST_STRING(FASTNST_ISA),
                            variation_backward,
                            pool,
                            pool_backward,
-                           winograd};
+                           conv_sizes,
+                           conv_input,
+                           conv_weights,
+                           conv_products,
+                           conv_outputs};
 #undef FASTNST_STRING
 #undef FASTNST_STRING_
 

@@ -1,5 +1,6 @@
 // The backward of a layer with losses on the CPU, in place and in one pass:
 // grad = mask(x > 0) * (grad + style R x diag(w) + content (x - target)).
+#include "chunks.h"
 #include "gram.h"
 
 namespace fastnst::cpu {
@@ -20,7 +21,7 @@ void layer_backward(Tensor grad, const Tensor& x, std::optional<Tensor> residual
     return;
   }
   const int64_t bytes = element_size(x);
-  torch::stable::parallel_for(0, x.numel(), kElementBlock, [&](int64_t begin, int64_t end) {
+  for_ranges(x.numel(), kElementBlock, [&](int64_t begin, int64_t end) {
     const auto at = [&](const Tensor& t) { return static_cast<char*>(t.data_ptr()) + begin * bytes; };
     kernels().pointwise_backward(x.scalar_type(), at(grad), at(x), wanted ? at(*wanted) : nullptr, content, relu,
                                  end - begin);

@@ -1,9 +1,11 @@
-// pool and pool_backward on the CPU, one row of windows at a time, in both memory layouts.
+// pool and pool_backward on the CPU, in both memory layouts.
 #include <cstring>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "../pool_checks.h"
+#include "chunks.h"
 #include "kernels.h"
 
 namespace fastnst::cpu {
@@ -16,27 +18,35 @@ Pool pool_of(const char* op, const std::string& kind) {
   return Pool::kL2;
 }
 
-// Maps of height x width: B with C values per pixel if channels_last, else B * C with one.
+// Maps of height x width: B with C values per pixel if channels_last, else B * C with one. Those of even height are one
+// tall map.
 struct Maps {
   Maps(int64_t batch, int64_t channels, int64_t h, int64_t w, bool channels_last)
-      : count(channels_last ? batch : batch * channels), height(h), width(w), inner(channels_last ? channels : 1) {}
+      : count(channels_last ? batch : batch * channels), height(h), width(w), inner(channels_last ? channels : 1) {
+    if (h % 2 == 0) height = h * std::exchange(count, 1);
+  }
   int64_t count, height, width, inner;
 
   int64_t pooled_row() const { return width / 2 * inner; }
   int64_t across() const { return width * inner; }
 
-  // Calls f(task, input, pooled) for each pair of rows, with the offsets of the pair and of its row of windows.
+  // Calls f(task, input, pooled) for pairs of rows, with the offsets of the first pair and of its row of windows: each
+  // pair if channels_last, else all of a map that a thread has.
   template <typename F>
-  void for_each_row(PoolTask task, bool channels_last, const F& f) const {
-    task.count = channels_last ? width / 2 : 1;
+  void for_each_task(PoolTask task, bool channels_last, const F& f) const {
     task.inner = channels_last ? inner : width / 2;
     task.step = channels_last ? 1 : 2;
-    task.window = 2 * inner;
+    task.window = channels_last ? 2 * inner : 2 * across();
     task.right = inner;
     task.down = across();
-    const int64_t rows = height / 2;
-    torch::stable::parallel_for(0, count * rows, 4, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) f(task, (i / rows * height + i % rows * 2) * across(), i * pooled_row());
+    const int64_t rows = height / 2, grain = std::max<int64_t>(1, kElementBlock / (2 * across()));
+    for_ranges(count * rows, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin, taken; i < end; i += taken) {
+        taken = channels_last ? 1 : std::min(end - i, rows - i % rows);
+        PoolTask part = task;
+        part.count = channels_last ? width / 2 : taken;
+        f(part, (i / rows * height + i % rows * 2) * across(), i * pooled_row());
+      }
     });
   }
 };
@@ -55,7 +65,7 @@ std::tuple<Tensor, Tensor> pool(const Tensor& x_, std::string kind) {
   Tensor argmax = new_argmax(x, kind, last);
   if (y.numel() == 0) return {y, argmax};
   const Maps maps(x.size(0), x.size(1), x.size(2), x.size(3), last);
-  maps.for_each_row(task, last, [&](PoolTask t, int64_t input, int64_t pooled) {
+  maps.for_each_task(task, last, [&](PoolTask t, int64_t input, int64_t pooled) {
     t.x = at(x, input);
     t.pooled = at(y, pooled);
     if (t.kind == Pool::kMax) t.argmax = place_at(argmax, pooled);
@@ -94,7 +104,7 @@ Tensor pool_backward(const Tensor& grad_, std::optional<Tensor> x, std::optional
   const Maps maps(grad.size(0), grad.size(1), height, width, last);
   clear_edges(out, maps);
   if (grad.numel() == 0) return out;
-  maps.for_each_row(task, last, [&](PoolTask t, int64_t row, int64_t pooled) {
+  maps.for_each_task(task, last, [&](PoolTask t, int64_t row, int64_t pooled) {
     t.out = at(out, row);
     t.pooled = at(grad, pooled);
     if (where) t.argmax = place_at(*where, pooled);

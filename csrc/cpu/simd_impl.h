@@ -26,6 +26,9 @@ template <typename T>
 constexpr int64_t kTileColumns = 2 * kLanes<T>;
 template <typename T>
 constexpr int64_t kTileRows = FASTNST_REGISTERS / 4 < kTileColumns<T> ? FASTNST_REGISTERS / 4 : kTileColumns<T>;
+// Where the rows need not lie in one panel, there are as many as leave registers for one row of the other operand and a
+// number. AVX-512 multiplies by a number in memory.
+constexpr int64_t kPanelRows = FASTNST_VECTOR_BYTES == 64 ? 12 : 6;
 
 template <typename T>
 constexpr int64_t padded(int64_t n) {
@@ -159,20 +162,11 @@ inline void transpose(const W (&from)[kLanes<W>][kLanes<W>], W* to, int64_t to_r
   for (int64_t i = 0; i < kRows; ++i) std::memcpy(to + i * to_row, &rows[i], sizeof rows[i]);
 }
 
-// Cache-line aligned scratch memory for one task. Aligned manually, because glibc before 2.38 does not reuse a freed
-// block for an aligned allocation of its size, so that the heap would grow with every call.
+// Memory for n values of one task.
 template <typename T>
 struct Scratch {
-  static constexpr size_t kLine = 64;
-  explicit Scratch(int64_t n)
-      : block(::operator new(static_cast<size_t>(std::max<int64_t>(n, 1)) * sizeof(T) + kLine)) {
-    const auto address = reinterpret_cast<uintptr_t>(block);
-    data = reinterpret_cast<T*>((address + kLine - 1) / kLine * kLine);
-  }
-  ~Scratch() { ::operator delete(block); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  void* block;
+  explicit Scratch(int64_t n) : block(n * static_cast<int64_t>(sizeof(T))), data(static_cast<T*>(block.data())) {}
+  Workspace block;
   T* data;
 };
 
@@ -182,29 +176,29 @@ struct Scratch {
 constexpr int64_t kRun = 32;
 
 // tile[i][j] = sum over k < depth of a[i * a_row + k * a_k] * b[k * b_k + j], in words, with each run accumulated in
-// registers, for the first kVectors registers of columns. b and tile are aligned to a register.
-template <typename W, int64_t kVectors>
+// registers, for kRows rows and the first kVectors registers of columns. b and tile are aligned to a register.
+template <typename W, int64_t kRows, int64_t kVectors>
 inline void product_tile(int64_t depth, const W* a, int64_t a_row, int64_t a_k, const W* b, int64_t b_k,
                          typename Product<W>::Sum* tile) {
   using T = typename Product<W>::Sum;
   constexpr int64_t kWords = kRun / Product<W>::kTerms;
   for (int64_t begin = 0; begin == 0 || begin < depth; begin += kWords) {
-    Vector<T> acc[kTileRows<T>][kVectors] = {};
+    Vector<T> acc[kRows][kVectors] = {};
     const int64_t end = std::min(begin + kWords, depth);
     for (int64_t k = begin; k < end; ++k) {
       Vector<W> right[kVectors];
 #pragma GCC unroll 2
       for (int64_t v = 0; v < kVectors; ++v)
         right[v] = *reinterpret_cast<const Vector<W>*>(b + k * b_k + v * kLanes<W>);
-#pragma GCC unroll 8
-      for (int64_t i = 0; i < kTileRows<T>; ++i) {
+#pragma GCC unroll 12
+      for (int64_t i = 0; i < kRows; ++i) {
         const W left = a[i * a_row + k * a_k];
 #pragma GCC unroll 2
         for (int64_t v = 0; v < kVectors; ++v) Product<W>::add(acc[i][v], left, right[v]);
       }
     }
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kTileRows<T>; ++i) {
+#pragma GCC unroll 12
+    for (int64_t i = 0; i < kRows; ++i) {
       Vector<T>* to = reinterpret_cast<Vector<T>*>(tile + i * kTileColumns<T>);
 #pragma GCC unroll 2
       for (int64_t v = 0; v < kVectors; ++v) to[v] = begin ? to[v] + acc[i][v] : acc[i][v];
@@ -213,13 +207,13 @@ inline void product_tile(int64_t depth, const W* a, int64_t a_row, int64_t a_k, 
 }
 
 // The same for `columns` columns, with the second register only if it is needed.
-template <typename W>
+template <typename W, int64_t kRows>
 inline void product_tile(int64_t depth, const W* a, int64_t a_row, int64_t a_k, const W* b, int64_t b_k,
                          int64_t columns, typename Product<W>::Sum* tile) {
   if (columns > kLanes<W>) {
-    product_tile<W, 2>(depth, a, a_row, a_k, b, b_k, tile);
+    product_tile<W, kRows, 2>(depth, a, a_row, a_k, b, b_k, tile);
   } else {
-    product_tile<W, 1>(depth, a, a_row, a_k, b, b_k, tile);
+    product_tile<W, kRows, 1>(depth, a, a_row, a_k, b, b_k, tile);
   }
 }
 

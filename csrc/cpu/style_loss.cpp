@@ -1,6 +1,7 @@
 // style_loss on the CPU: the residual R = G - A and its squared norm, in the same pass as the Gram matrix.
 #include <vector>
 
+#include "chunks.h"
 #include "gram.h"
 
 namespace fastnst::cpu {
@@ -40,7 +41,7 @@ std::tuple<Tensor, Tensor> style_loss(const Tensor& x_, const Tensor& target, st
       });
     });
     std::vector<double> rows(static_cast<size_t>(batch * channels), 0.0);
-    torch::stable::parallel_for(0, batch * channels, 32, [&](int64_t begin, int64_t end) {
+    for_ranges(batch * channels, 32, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) rows[static_cast<size_t>(i)] = sum_of_squares(r + i * channels, channels);
     });
     double total = 0;

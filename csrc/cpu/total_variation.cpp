@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "chunks.h"
 #include "gram.h"
 
 namespace fastnst::cpu {
@@ -29,7 +30,7 @@ void for_each_band(const Tensor& x, Variation kind, const Tensor* out, double fa
   const int64_t height = x.size(2), width = x.size(3), channels = x.size(1), planes = x.size(0) * channels;
   const int64_t bands = bands_of(x);
   const int64_t bytes = element_size(x);
-  torch::stable::parallel_for(0, planes * bands, 4, [&](int64_t begin, int64_t end) {
+  for_ranges(planes * bands, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t b = i / bands / channels, c = i / bands % channels, first = i % bands * kRowsPerPart;
       const auto plane_of = [&](const Tensor& t) {

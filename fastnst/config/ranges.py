@@ -112,7 +112,7 @@ RANGES: Mapping[str, Range] = {
     "seed": Range(0, 2**63 - 1),
     "snapshot_every": Range(0, 10**9),
     "max_pixels": Range(2, 10**12),
-    "tiles": Range(16, 10**6),  # rows of a strip
+    "tiles": Range(16, 10**6),  # rows of a strip, or columns in a wide picture
     "memory": Range(2**20, 2**60),
 }
 """The numbers that each setting accepts; for a setting with several numbers, the range of each."""

@@ -34,13 +34,16 @@ def _available(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
+def choose_precision(name: str, device: torch.device, convolution: str = "auto") -> torch.dtype:
     """The dtype of features. ``"auto"`` is bfloat16 if the hardware multiplies it natively, else float32.
 
-    Raises UsageError for ``"float64"`` on a device that has none.
+    On the CPU it is bfloat16 also with fastnst's convolution, which only stores it and multiplies in float32: faster
+    with every instruction set, and half the memory (docs/experiments/winograd.md). Raises UsageError for ``"float64"``
+    on a device that has none.
     """
     if name == "auto":
-        return torch.bfloat16 if devices.multiplies_bfloat16(device) else torch.float32
+        stores = device.type == "cpu" and convolution != "direct"
+        return torch.bfloat16 if stores or devices.multiplies_bfloat16(device) else torch.float32
     if name == "float64" and not devices.has_float64(device):
         raise UsageError(f"precision 'float64': device {str(device)!r} has no float64; use float32, or --device cpu")
     return _DTYPES[name]
@@ -49,9 +52,9 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def choose_convolution(name: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether convolutions use fastnst's Winograd kernel.
 
-    ``"auto"`` uses it on CPUs whose instruction set has a compiled kernel, where it is faster, or with NEON takes
-    fewer instructions (docs/experiments/winograd.md), except in float64, which is chosen for exactness, and in
-    bfloat16 on CPUs with matrix units. Raises UsageError for ``"winograd"`` on another device than the CPU.
+    ``"auto"`` uses it on CPUs, where it is faster, or with NEON takes fewer instructions
+    (docs/experiments/winograd.md), except in float64, which is chosen for exactness, and in bfloat16 on CPUs with
+    matrix units. Raises UsageError for ``"winograd"`` on another device than the CPU.
     """
     if name == "winograd" and device.type != "cpu":
         raise UsageError(f"convolution 'winograd' runs on the CPU only, not on {str(device)!r}; use auto or direct")
@@ -60,5 +63,4 @@ def choose_convolution(name: str, device: torch.device, dtype: torch.dtype) -> b
     if device.type != "cpu" or dtype == torch.float64:
         return False
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    matrix_units = dtype == torch.bfloat16 and probe is not None and bool(probe())
-    return not matrix_units and ops.kernels()["conv3x3"] != "portable"
+    return not (dtype == torch.bfloat16 and probe is not None and bool(probe()))

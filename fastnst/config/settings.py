@@ -150,8 +150,8 @@ class Settings:
     # A run that chose strips itself records their rows by size, such as ("1024x768", 256): see memory_model.
     tiles: int | str | tuple[tuple[str, int], ...] = _setting(
         "auto",
-        "evaluate the network on strips of rows: auto if the picture does not fit into memory, on, off, or the rows "
-        "of a strip",
+        "evaluate the network on strips across the longer side: auto if the picture does not fit into memory, on, "
+        "off, or the rows of a strip, which are columns in a wide picture",
         unit="rows",
         changes_picture=False,
     )

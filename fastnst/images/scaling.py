@@ -51,7 +51,8 @@ def resize(pixels: Tensor, height: int, width: int) -> Tensor:
         width: width of the result.
 
     Returns:
-        ``[B, C, height, width]`` in the dtype and on the device of ``pixels``.
+        ``[B, C, height, width]`` in the dtype and on the device of ``pixels``; of the same size, in 0..1, it shares the
+        memory of ``pixels``.
 
     Raises:
         UsageError: another shape, an integer dtype, or a side below 1.
@@ -66,7 +67,10 @@ def resize(pixels: Tensor, height: int, width: int) -> Tensor:
         raise UsageError(
             f"resize: expected a float tensor [B, C, H, W], got {pixels.dtype} of shape {tuple(pixels.shape)}"
         )
-    return lanczos(pixels, check_integer("height", height), check_integer("width", width)).clamp(0, 1)
+    if tuple(pixels.shape[2:]) != (check_integer("height", height), check_integer("width", width)):
+        return lanczos(pixels, height, width).clamp_(0, 1)
+    low, high = pixels.detach().aminmax()
+    return pixels.detach() if low >= 0 and high <= 1 else pixels.detach().clamp(0, 1)
 
 
 def lanczos(pixels: Tensor, height: int, width: int) -> Tensor:

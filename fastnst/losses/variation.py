@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastnst import process
 from fastnst.devices import wide_dtype
 from fastnst.losses.autograd import constant, leaf, recording
 
@@ -62,6 +63,7 @@ def add_variation(gradient: Tensor, image: Tensor, kind: str, weight: float, row
             found = torch.ops.fastnst.total_variation_backward(factor, halo, kind)
             total += weight * _fused(halo[:, :, top - low :], kind, bottom - top)
         gradient[:, :, top:bottom] += found[:, :, top - low : bottom - low]
+        process.release_memory()  # the C library would keep the freed rows of every part of the image
     return total
 
 

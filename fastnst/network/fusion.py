@@ -13,8 +13,17 @@ from dataclasses import dataclass
 from fastnst.network.layer import Layer
 
 TILE_ROWS = 4
-"""Rows of one tile of fastnst's convolutions. A strip that begins at a multiple of this has the tiles of the whole map,
-and with them its bits. It is also more than the one row that a window reads beyond a tile."""
+"""Rows of one tile of fastnst's convolutions of few channels. A strip that begins at a multiple of this has the tiles
+of the whole map, and with them its bits. It is also more than the one row that a window reads beyond a tile."""
+LARGE_TILE_ROWS, MANY_CHANNELS = 6, 256
+"""The rows of a larger tile, and from how many input channels its rounding errors are small enough."""
+
+
+def tile_rows(inputs: int, width: int) -> int:
+    """The rows of a tile of a convolution, by its input channels and the width of the map; see csrc/cpu/conv3x3.cpp."""
+    small, large = -(-width // TILE_ROWS), -(-width // LARGE_TILE_ROWS)
+    fewer = large**2 * (LARGE_TILE_ROWS + 2) ** 2 < small**2 * (TILE_ROWS + 2) ** 2
+    return LARGE_TILE_ROWS if inputs >= MANY_CHANNELS and fewer else TILE_ROWS
 
 
 @dataclass(frozen=True)

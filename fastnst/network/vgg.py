@@ -6,6 +6,7 @@ and E. Layers are named as in Gatys et al.: ``conv1_1``, ``relu1_1``, ..., ``poo
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -119,6 +120,15 @@ class VGG:
         if not self.winograd:
             return weight.to(self.device, self.dtype, memory_format=torch.channels_last)
         return weight.to(self.device, self.dtype).permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+
+    def transposed(self) -> VGG:
+        """The network whose features of a transposed picture are the transposed features of this one.
+
+        The weights are views of this network's.
+        """
+        network = copy.copy(self)
+        network.convs = {name: (weight.transpose(2, 3), bias) for name, (weight, bias) in self.convs.items()}
+        return network
 
     def padding_of(self, name: str) -> str:
         """The padding of the convolution ``name``: ``"zeros"`` or ``"replicate"``."""

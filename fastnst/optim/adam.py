@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,19 +37,30 @@ class Adam:
         unit: float = 1.0,
     ) -> None:
         self.learning_rate, self.betas, self.epsilon, self.unit = learning_rate, betas, epsilon * unit, unit
-        self.mean = torch.zeros_like(image)
-        self.square = torch.zeros_like(image)
+        self._image = image
         self.count = 0
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """The first moment: zeros, unless :meth:`load_state_dict` sets it before."""
+        return torch.zeros_like(self._image)
+
+    @cached_property
+    def square(self) -> Tensor:
+        """The second moment, likewise."""
+        return torch.zeros_like(self._image)
 
     def state_dict(self) -> dict[str, Any]:
         """The state, tensors not copied."""
         return {"mean": self.mean, "square": self.square, "count": self.count, "learning_rate": self.learning_rate}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy a state or the ``carried`` part of one; an empty one changes nothing."""
+        """Continue with a state, or the ``carried`` part of one, whose tensors become the optimizer's.
+
+        An empty one changes nothing.
+        """
         if "mean" in state:
-            self.mean.copy_(state["mean"])
-            self.square.copy_(state["square"])
+            self.mean, self.square = (state[name].to(self._image).contiguous() for name in ("mean", "square"))
             self.count = state["count"]
         self.learning_rate = state.get("learning_rate", self.learning_rate)
 

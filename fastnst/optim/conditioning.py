@@ -2,9 +2,9 @@
 
 The gradient of a style transfer has components at every spatial frequency, but L-BFGS starts from a scaled identity as
 Hessian and needs many steps to learn the curvature of the low ones. The image is therefore written as x = A z, and
-L-BFGS runs on z. A multiplies the frequency f (in cycles per pixel) by (max(f, LOWEST) / MIDDLE)^-POWER. A is
-symmetric, so the gradient with respect to z is A times the gradient with respect to x, and z itself is never needed.
-The loss and its minima are the same. ``docs/experiments/time_to_loss.md`` has the measured gain.
+L-BFGS runs on z. A^2 multiplies the frequency f (in cycles per pixel) by 1 + (CORNER / max(f, LOWEST))^POWER, times a
+constant. A is symmetric, so the gradient with respect to z is A times the gradient with respect to x, and z itself is
+never needed. The loss and its minima are the same. ``docs/experiments/time_to_loss.md`` has the measured gain.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from fastnst.optim.lbfgs import LBFGS
 
-POWER = 0.5
+CORNER = 0.08
+POWER = 1.5
 MIDDLE = 0.1  # the frequency of weight 1, so that steps keep their size
-LOWEST = 0.02
+LOWEST = 0.004
 
 
 class ConditionedLBFGS:
@@ -61,7 +62,10 @@ def frequency_weights(height: int, width: int) -> Tensor:
     """The weight of each frequency of the real Fourier transform of an image, ``[H, W // 2 + 1]``, float64."""
     vertical = torch.fft.fftfreq(height, dtype=torch.float64, device="cpu")[:, None]
     horizontal = torch.fft.rfftfreq(width, dtype=torch.float64, device="cpu")
-    return (torch.hypot(vertical, horizontal).clamp(min=LOWEST) / MIDDLE) ** -POWER
+    lowest = max(LOWEST, 1 / max(height, width))  # the mean of the image changes no more easily than its longest wave
+    frequency = torch.hypot(vertical, horizontal).clamp(min=lowest)
+    squares: Tensor = (1 + (CORNER / frequency) ** POWER) / (1 + (CORNER / MIDDLE) ** POWER)
+    return squares.sqrt()
 
 
 def precondition(x: Tensor, weights: Tensor) -> Tensor:

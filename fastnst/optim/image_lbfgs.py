@@ -15,8 +15,9 @@ class ImageLBFGS(torch.optim.Optimizer):
     r"""L-BFGS for images: one evaluation per step, no line search, preconditioned for low frequencies.
 
     The algorithm is that of ``fastnst.stylize`` with ``optimizer="lbfgs"``: algorithm 7.4 of Nocedal and Wright,
-    "Numerical Optimization", 2006, on :math:`z` with :math:`x = A z`, where :math:`A` multiplies each spatial frequency
-    :math:`f` by :math:`(\max(f, 0.02) / 0.1)^{-1/2}`.
+    "Numerical Optimization", 2006, on :math:`z` with :math:`x = A z`, where :math:`A^2` multiplies each spatial
+    frequency :math:`f` by :math:`1 + (0.08 / \max(f, 0.004))^{3/2}`, times a constant; :math:`f` is at least one
+    wave per image.
 
     The first step changes :math:`z` by 4 on average, later steps by at most 8 on average, so images should have values
     of about 0..255. Each parameter is minimized on its own.

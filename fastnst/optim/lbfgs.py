@@ -1,9 +1,10 @@
 """L-BFGS for one image: one evaluation and one update per step, no line search, the history in one buffer.
 
-Nocedal and Wright, "Numerical Optimization", 2006, algorithm 7.4 (two-loop recursion), with the initial Hessian scaled
-by s.y / y.y (eq. 7.20). As in neural-style, a step has the full length of the direction times the learning rate. An
-update takes as long as reading the history twice (docs/experiments/lbfgs.md). A history in bfloat16 is widened one
-vector at a time; all arithmetic uses the precision of the image.
+Nocedal and Wright, "Numerical Optimization", 2006, algorithm 7.4 (two-loop recursion). The initial inverse Hessian is a
+scale between s.y / y.y (eq. 7.20), which is short, and s.s / s.y, which is long: the scales of Barzilai and Borwein,
+"Two-point step size gradient methods", 1988. As in neural-style, a step has the full length of the direction times the
+learning rate. An update takes as long as reading the history twice (docs/experiments/lbfgs.md). A history in bfloat16
+is widened one vector at a time; all arithmetic uses the precision of the image.
 
 The first step has no curvature to use. Implementations commonly scale it to a total change of 1, spread over a million
 pixels; the curvature measured from so small a change is a poor estimate, and with bfloat16 features it is lost in
@@ -22,6 +23,8 @@ FIRST_CHANGE = 4.0
 # No step changes a pixel by more than this on average: the losses are of fourth order, and where they are nearly linear
 # the direction can be a thousand times too long.
 MOST_CHANGE = 8.0
+# The initial scale is (s.y / y.y)^(1 - LONG) (s.s / s.y)^LONG. docs/experiments/time_to_loss.md compares.
+LONG = 1 / 3
 # A pair (s, y) is used only if its curvature s.y exceeds this times y.y.
 LEAST_CURVATURE = 1e-10
 
@@ -102,10 +105,11 @@ class LBFGS:
         # Computed from the pair as it is stored: rounding must not turn the sign of the curvature.
         y = gradient.copy_(self.pairs[slot, 1])
         # The only synchronization with the device in a step: the host decides whether the pair is used.
-        curvature, square = torch.stack((self._vector(slot, 0).dot(y), y.dot(y))).tolist()
+        s = self._vector(slot, 0)
+        curvature, square, length = torch.stack((s.dot(y), y.dot(y), s.dot(s))).tolist()
         if curvature > LEAST_CURVATURE * square and square > 0:
             self.curvatures[slot] = curvature
-            self.scale = curvature / square
+            self.scale = curvature / square * (length / curvature * square / curvature) ** LONG
             self.count += 1
         elif self.count >= len(self.curvatures):
             # The old pair of this slot is overwritten and the new one is not used.

@@ -121,8 +121,8 @@ def optimize(
         image: the start, ``[1, 3, H, W]`` in 0..255; not modified unless ``overwrite`` is True.
         settings: the settings of the run.
         context: which scale this is, the callback, the writer of checkpoints.
-        state: the state of this scale to resume from; the result is that of an uninterrupted run. Its tensors are
-            copied and then released.
+        state: the state of this scale to resume from; the result is that of an uninterrupted run. Its tensors become
+            the run's, and it is emptied.
         overwrite: whether ``image`` may be used as the working buffer.
 
     Raises:
@@ -152,7 +152,7 @@ class _ScaleLoop:
         self.average = Average(self.stepper.image, settings.average)
         self.average.load_state_dict(state.state.get("average", {}))
         self.trace = list(state.trace)
-        state.state.clear()  # everything is copied; the pairs of L-BFGS are large
+        state.state.clear()  # what was copied is released; the pairs of L-BFGS are large
         self.steps = settings.steps_at(scale)
         self.steps_before = sum(map(settings.steps_at, range(1, scale)))
         self.clock = self.context.clock or Clock(total=float(self.steps * image.numel()))

@@ -102,4 +102,4 @@ class Clock:
 
 def to_picture(image: Tensor) -> Tensor:
     """Convert pixels in 0..255, as they are optimized, to a picture in 0..1, float32, on the CPU."""
-    return (image.detach().float().cpu() / 255).clamp(0, 1)
+    return (image.detach().float().cpu() / 255).clamp_(0, 1)

@@ -14,6 +14,7 @@ from fastnst.objective.protocol import Losses, ValueAndGrad
 from fastnst.ops.reference import CHUNK
 from fastnst.optim.adam import Adam
 from fastnst.optim.conditioning import ConditionedLBFGS
+from fastnst.spill import FileTensor, release_pages
 
 
 class Optimizer(Protocol):
@@ -51,7 +52,8 @@ class Stepper:
         objective: the function to minimize.
         image: the start, ``[1, 3, H, W]`` in 0..255, updated in place.
         settings: the settings of one scale.
-        state: the :meth:`state_dict` of a stepper to resume from, or its optimizer's part alone.
+        state: the :meth:`state_dict` of a stepper to resume from, or its optimizer's part alone. Its tensors become the
+            stepper's.
     """
 
     def __init__(
@@ -66,13 +68,15 @@ class Stepper:
         own = state.get("loop", {})
         if "image" in own:
             image.copy_(own["image"])
-        self.good = image.clone()
-        """The last image whose loss was accepted."""
-        if "good" in own:
-            self.good.copy_(own["good"])
+        self._good = FileTensor(own.get("good", image))
         self.optimizer = make_optimizer(image, settings)
         self.optimizer.load_state_dict(state.get("optimizer", {}))
         self.gradient: Tensor | None = None
+
+    @property
+    def good(self) -> Tensor:
+        """The last image whose loss was accepted."""
+        return self._good.tensor
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """The state between two steps, tensors not copied."""
@@ -87,6 +91,7 @@ class Stepper:
 
     def evaluate(self) -> tuple[Losses, bool]:
         """Compute losses and gradient of the image; return the losses, and whether everything is finite."""
+        release_pages()  # of a checkpoint, a snapshot or a shortened step
         losses, self.gradient = self.objective.value_and_grad(self.image)
         return losses, math.isfinite(losses.total) and all_finite(self.gradient)
 
@@ -99,7 +104,7 @@ class Stepper:
     def accept(self) -> None:
         """Accept the image evaluated last, and take a step from it."""
         assert self.gradient is not None
-        self.good.copy_(self.image)
+        self._good.store(self.image)
         self.optimizer.step(self.image, self.gradient)
         if self.settings.clamp:
             self.image.clamp_(0, 255)
@@ -107,8 +112,9 @@ class Stepper:
 
     def backtrack(self) -> None:
         """Halve the distance to the last accepted image."""
-        image, good = self.image, self.good
-        image.copy_(torch.where(image.isfinite(), image, good).sub_(good).mul_(0.5).add_(good))
+        self.gradient = None
+        for image, good in zip(*(x.view(-1).split(CHUNK) for x in (self.image, self.good)), strict=True):
+            image.copy_(torch.where(image.isfinite(), image, good).sub_(good).mul_(0.5).add_(good))
 
     def reduce_rate(self) -> None:
         """After a rejected step: halve the learning rate of Adam, discard the history of L-BFGS."""

@@ -111,16 +111,29 @@ def read(path: Path, identity: Identity, facts: Mapping[str, Any]) -> SavedRun:
             metadata = file.metadata() or {}
             _check_format(path, metadata)
             kinds = {name: _kind(path, name, file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
-            # The file is mapped, so this takes no memory yet.
-            tensors = {name: file.get_tensor(name) for name in kinds}
-            text = metadata.get("run", "")
-            if metadata.get("sha256") != _digest_all(text, tensors):
-                raise CheckpointError(f"{path}: damaged: its SHA-256 is not the one stored in it")
-            return _checked(path, identity, facts, text, kinds, tensors)
+        tensors = _read_tensors(path, kinds)
+        text = metadata.get("run", "")
+        if metadata.get("sha256") != _digest_all(text, tensors):
+            raise CheckpointError(f"{path}: damaged: its SHA-256 is not the one stored in it")
+        return _checked(path, identity, facts, text, kinds, tensors)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged, or not a checkpoint ({error})") from None
+
+
+def _read_tensors(path: Path, kinds: checkpoint_schema.Tensors) -> dict[str, Tensor]:
+    """The tensors of a file that safetensors has checked. It would map the file, and what is read of a mapped file
+    counts as memory of the process beside the state made of it."""
+    tensors = {}
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+        for name, (shape, dtype) in kinds.items():
+            file.seek(start + header[name]["data_offsets"][0])
+            tensors[name] = torch.empty(shape, dtype=dtype, device="cpu")
+            file.readinto(tensors[name].view(-1).view(torch.uint8).numpy().data)
+    return tensors
 
 
 def _flatten(state: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -137,11 +150,11 @@ def _flatten(state: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Tensor],
 
 
 def _nest(tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The inverse of :func:`_flatten`. Tensors are copied, because the mapped file may be overwritten."""
+    """The inverse of :func:`_flatten`."""
     state = {owner: dict(values) for owner, values in numbers.items()}
     for key, tensor in tensors.items():
         owner, name = key.split(".")
-        state.setdefault(owner, {})[name] = tensor.clone()
+        state.setdefault(owner, {})[name] = tensor
     return state
 
 

@@ -18,7 +18,8 @@ from fastnst.config.ranges import KEEP_COLORS, MATCH_COLORS
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
 from fastnst.images import Picture
-from fastnst.run.scene import Scene
+from fastnst.run.scene import Scene, on_disk
+from fastnst.spill import release_pages
 
 # The luminance Y of YIQ. Its coefficients sum to 1: adding one number to R, G and B changes Y and keeps I and Q.
 LUMINANCE = torch.tensor([[0.299, 0.587, 0.114]], dtype=torch.float64, device="cpu")
@@ -31,6 +32,7 @@ WHITE = TO_XYZ.sum(1, keepdim=True)
 # The least variance of colors in any direction, one of 255 levels squared: a smaller one is rounding error, which
 # matching would amplify.
 LEAST_VARIANCE = 1 / 255**2
+ROWS = 256  # of a picture whose colors are converted at a time
 HALVINGS = 20  # bisection steps for the largest chroma in gamut: to a millionth
 
 
@@ -47,8 +49,10 @@ def content_for(content: Picture, settings: Settings) -> Picture:
     """The content for the transfer: gray with ``keep_color = "luminance"``, else unchanged."""
     if settings.keep_color != "luminance":
         return content
-    gray = _luminance(_planes(content.pixels))
-    return dataclasses.replace(content, pixels=_pixels(gray.expand(3, -1), content.pixels))
+    gray = torch.empty_like(content.pixels)
+    for part, colors in zip(gray.split(ROWS, 2), content.pixels.split(ROWS, 2), strict=True):
+        part[:] = _pixels(_luminance(_planes(colors)).expand(3, -1), part)
+    return on_disk(dataclasses.replace(content, pixels=gray))
 
 
 def style_for(style: Picture, content: Picture, settings: Settings) -> Picture:
@@ -68,7 +72,7 @@ def style_for(style: Picture, content: Picture, settings: Settings) -> Picture:
     matched = matched.clamp(0, 1).expand(3, -1)
     planes[:] = matched.mean(1, keepdim=True)
     planes[:, seen] = matched
-    return dataclasses.replace(style, pixels=_pixels(planes, style.pixels))
+    return on_disk(dataclasses.replace(style, pixels=_pixels(planes, style.pixels)))
 
 
 def restore(image: Tensor, content: Tensor, how: str) -> Tensor:
@@ -90,8 +94,11 @@ def restore(image: Tensor, content: Tensor, how: str) -> Tensor:
         raise UsageError(f"restore: expected pictures of one size, got {tuple(image.shape)} and {tuple(content.shape)}")
     if how == "none":
         return image
-    joined = (_keep_lab if how == "lab" else _keep_yiq)(_planes(image), _planes(content))
-    return _pixels(joined.clamp(0, 1), image)
+    keep, restored = _keep_lab if how == "lab" else _keep_yiq, torch.empty_like(image)
+    for parts in zip(*(x.split(ROWS, 2) for x in (restored, image, content)), strict=True):
+        parts[0][:] = _pixels(keep(_planes(parts[1]), _planes(parts[2])).clamp(0, 1), parts[0])
+        release_pages()
+    return restored
 
 
 def match(style: Tensor, content: Tensor, how: str) -> Tensor:

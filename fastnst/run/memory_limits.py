@@ -34,8 +34,8 @@ class OutOfMemoryError(errors.OutOfMemoryError, torch.OutOfMemoryError):
 
 def strip_rows(work: Workload, have: int | None) -> int | None:
     """The rows of a strip that fits into ``have`` bytes; None if ``LEAST_ROWS`` do not fit."""
-    most = max(LEAST_ROWS, MOST_PIXELS // work.width // LEAST_ROWS * LEAST_ROWS)
-    for rows in range(min(most, -(-work.height // LEAST_ROWS) * LEAST_ROWS), 0, -LEAST_ROWS):
+    most = max(LEAST_ROWS, MOST_PIXELS // work.shorter // LEAST_ROWS * LEAST_ROWS)
+    for rows in range(min(most, -(-work.longer // LEAST_ROWS) * LEAST_ROWS), 0, -LEAST_ROWS):
         if have is None or work.strip_bytes(rows) <= have:
             return rows
     return None
@@ -48,7 +48,7 @@ def choose_rows(work: Workload, device: torch.device) -> int | None:
     """
     settings = work.settings
     if isinstance(settings.tiles, int):
-        return settings.tiles if settings.tiles < work.height else None
+        return settings.tiles if settings.tiles < work.longer else None
     have = budget(settings, device)
     need = work.bytes()
     if settings.tiles != "on" and (have is None or need <= have):

@@ -13,14 +13,14 @@ from fastnst.config.settings import Settings
 from fastnst.files import ASSETS
 from fastnst.network.fusion import FusionPlan
 from fastnst.network.layer import Layer
-from fastnst.strips.spill import IN_MEMORY
+from fastnst.spill import IN_MEMORY
 
 # Workspace of one thread of the Winograd convolution, at most: see csrc/cpu/winograd_impl.h.
 WORKSPACE = 14 * 2**20
 # Images besides the history of L-BFGS: content, style, start, image, last good image, gradient, temporaries.
 IMAGES = {"adam": 10, "lbfgs": 13}
-# With strips, besides the style: content, image, last good image, gradient, moments or temporaries of L-BFGS.
-STRIP_IMAGES = {"adam": 6, "lbfgs": 11}
+# With strips: image, gradient, moments or temporaries of L-BFGS. The others are in files: see fastnst.spill.
+STRIP_IMAGES = {"adam": 4, "lbfgs": 9}
 CARRIED = 5  # rows of a layer that are kept in addition to its strip
 # Fitted to runs by bench/e2e/plan_fit.py, which writes the file.
 FITTED = json.loads((ASSETS / "plan.json").read_text())
@@ -98,12 +98,22 @@ class Workload:
     def strip_terms(self, rows: int) -> MemoryTerms:
         """The terms with strips of ``rows``: see :class:`fastnst.strips.objective.StripObjective`."""
         settings, whole = self.settings, self.terms()
-        longest = max(self.height, self.width)
-        style = (settings.style_scale if settings.style_size is None else settings.style_size / longest) ** 2
-        images = STRIP_IMAGES[settings.optimizer] + style + (settings.average > 0)
+        style = (settings.style_scale if settings.style_size is None else settings.style_size / self.longer) ** 2
+        # Before the first step the style is there, and a copy of it in the units of the network.
+        images = max(STRIP_IMAGES[settings.optimizer] + (settings.average > 0), 2 * style)
         exact = whole.exact + int(images * self._image) + 2 * IN_MEMORY
-        maps = _strip_maps(self.chain, rows, self.width, self.dtype.itemsize)
+        maps = _strip_maps(self.chain, rows, self.shorter, self.dtype.itemsize)
         return dataclasses.replace(whole, maps=maps, images=0, exact=exact)
+
+    @property
+    def longer(self) -> int:
+        """The longer side of the image, along which strips lie."""
+        return max(self.height, self.width)
+
+    @property
+    def shorter(self) -> int:
+        """The shorter side of the image, which is the length of a strip's rows."""
+        return min(self.height, self.width)
 
     @property
     def _width(self) -> int:

@@ -41,7 +41,8 @@ MARGIN = 0.15  # uncertainty of the time, in addition to the spread of the probe
 
 @dataclass(frozen=True)
 class Scale:
-    """A scale of a planned run. ``rows`` are those of a strip, None if the image is evaluated whole."""
+    """A scale of a planned run. ``rows`` are those of a strip, or its columns where the picture is wider than high;
+    None if the image is evaluated whole."""
 
     width: int
     height: int
@@ -90,7 +91,7 @@ class Plan:
     def __str__(self) -> str:
         lines = [
             f"scale {i}  {scale.width}x{scale.height}, {scale.steps} steps of {scale.seconds_per_step:.2g} s"
-            + (f", strips of {scale.rows} rows" if scale.rows else "")
+            + (f", strips of {scale.rows} {'columns' if scale.width > scale.height else 'rows'}" if scale.rows else "")
             for i, scale in enumerate(self.scales, 1)
         ]
         free = "free memory unknown" if self.available is None else f"{memory_limits.gigabytes(self.available)} is free"

@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastnst import images
+from fastnst import images, spill
 from fastnst.config.ranges import STARTS
 from fastnst.config.settings import Settings
 from fastnst.digests import digest
@@ -91,8 +91,14 @@ class Scene:
         return [weight / whole for weight in given]
 
 
+def on_disk(picture: Picture) -> Picture:
+    """The picture, with large tensors in temporary files: see :func:`fastnst.spill.on_disk`."""
+    alpha = None if picture.alpha is None else spill.on_disk(picture.alpha)
+    return replace(picture, pixels=spill.on_disk(picture.pixels), alpha=alpha)
+
+
 class SceneLoader:
-    """Loads the pictures of a run at the sizes they are used in.
+    """Loads the pictures of a run at the sizes they are used in, large ones into temporary files.
 
     Args:
         settings: sizes, crop and limits.
@@ -109,7 +115,7 @@ class SceneLoader:
             self.sizing.check(*full_size(*picture.size, self.settings))
         except UsageError as error:
             raise UsageError(f"{picture.path}: {error}" if picture.path else str(error)) from None
-        return images.load(picture, size=self.settings.size, crop=self.settings.crop)
+        return on_disk(images.load(picture, size=self.settings.size, crop=self.settings.crop))
 
     def style(self, source: Source, content: Picture) -> Picture:
         """A style picture at the settings' style size, or style scale and fit, relative to the content."""
@@ -117,14 +123,14 @@ class SceneLoader:
         side, crop = style_side(picture.size, content.size, self.settings), self.settings.crop is not None
         size = (side, side) if crop else images.fit(*picture.size, side)
         memory_limits.check_style(*size, self.settings, self.sizing.network.device)
-        return images.load(picture, crop=side) if crop else images.load(picture, size=side)
+        return on_disk(images.load(picture, crop=side) if crop else images.load(picture, size=side))
 
     def start(self, content: Picture) -> Picture | None:
         """The picture that ``settings.init`` names, at the content's size; None if it names none."""
         if self.settings.init in STARTS:
             return None
         start = self._read(self.settings.init)
-        return replace(start, pixels=images.resize(start.pixels, *content.size))
+        return on_disk(replace(start, pixels=images.resize(start.pixels, *content.size)))
 
     def scene(
         self,
@@ -171,7 +177,7 @@ class SceneLoader:
                 )
             pixels = images.resize(pixels, *whole.size)
         fitted = resize(Picture(pixels))
-        fitted = replace(fitted, pixels=fitted.pixels.clamp(0, 1), path=mask.path)
+        fitted = on_disk(replace(fitted, pixels=fitted.pixels.clamp(0, 1), path=mask.path))
         if not bool((fitted.pixels > 0).any()):
             raise UsageError(f"{title}: has no pixel above zero; paint white what counts")
         return fitted

@@ -108,10 +108,13 @@ class SceneRun:
     def _run_scale(self, scale: int) -> None:
         size = self.sizes[scale - 1]
         objective = self._objective(scale)
-        state = self._loop_state(size)
+        state = self.saved.loop if self.result is None else LoopState()
         image = self._image(state, size)
-        if self.result is not None:
-            self.result = dataclasses.replace(self.result, image=image, carried={})  # releases the last scale's state
+        if self.result is not None:  # releases the last scale's image and then its state
+            self.result = dataclasses.replace(self.result, image=image)
+            carried = resize_state(self.result.carried, *size)
+            state.state.update({"optimizer": carried} if carried else {})
+            self.result = dataclasses.replace(self.result, carried={})
         self.setup.ranks.broadcast(image)
         process.release_memory()  # memory of reading weights and measuring targets
         writer = None
@@ -121,13 +124,6 @@ class SceneRun:
         context = LoopContext(scale, len(self.sizes), self.callback, self.clock, capture, writer)
         self.result = optimize(objective, image, self.setup.settings, context, state=state, overwrite=True)
         self.trace.append(tuple(self.result.trace))
-
-    def _loop_state(self, size: tuple[int, int]) -> LoopState:
-        """The state that a scale starts from: the checkpoint's, or what the optimizer carries over."""
-        if self.result is None:
-            return self.saved.loop
-        carried = resize_state(self.result.carried, *size)
-        return LoopState(state={"optimizer": carried} if carried else {})
 
     def _image(self, state: LoopState, size: tuple[int, int]) -> Tensor:
         """The start image of a scale."""
@@ -160,7 +156,7 @@ class SceneRun:
         pixels, rows = setup.pixels(self.scene.content.pixels, *size), setup.sizing.rows(*size, scale)
         if rows is None:
             return Objective(setup.network, pixels, styles, setup.settings, content_mask=mask)
-        ranks = setup.sizing.ranks_for(size[0])
+        ranks = setup.sizing.ranks_for(*size)
         return StripObjective(setup.network, pixels, styles, setup.settings, rows, mask, ranks)
 
     def _restore_finished(self) -> None:

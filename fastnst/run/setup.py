@@ -20,6 +20,7 @@ from fastnst.network.vgg import VGG, chain_to
 from fastnst.optim.cuda_graph import StepCapture, choose_backend
 from fastnst.run.sizing import Sizing
 from fastnst.run.target_cache import TargetCache
+from fastnst.spill import release_pages
 
 log = logging.getLogger("fastnst")
 
@@ -56,8 +57,11 @@ class Setup:
     def pixels(self, picture: Tensor, height: int, width: int) -> Tensor:
         """A picture in 0..1 as pixels in 0..255 of a given size, in the image's dtype, on the device."""
         if picture.shape[-2:] != (height, width):
-            picture = images.resize(picture, height, width)
-        return (picture.to(self.image_dtype) * 255).to(self.network.device)
+            pixels = images.resize(picture, height, width).to(self.image_dtype).mul_(255)
+        else:
+            pixels = picture.to(self.image_dtype) * 255
+        release_pages()
+        return pixels.to(self.network.device)
 
     def weights_digest(self) -> str:
         """The SHA-256 of the weights in use, rounded to bfloat16 so that it is the same on every device."""
@@ -76,7 +80,7 @@ def set_up(settings: Settings, ranks: Ranks = SINGLE) -> Setup:
     device = choose_device(settings.device)
     capture = StepCapture(choose_backend(settings.graph, device))
     process.release_memory()
-    dtype = choose_precision(settings.precision, device)
+    dtype = choose_precision(settings.precision, device, settings.convolution)
     winograd = choose_convolution(settings.convolution, device, dtype)
     chosen = settings.replace(convolution="winograd" if winograd else "direct")
     network, name = _load_network(settings, device, dtype, winograd)

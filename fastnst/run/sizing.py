@@ -44,7 +44,7 @@ class Sizing:
         recorded = self.recorded.get(size)
         if recorded is not None and self._fits(recorded, height, width, settings):
             return recorded
-        tiles = "on" if settings.tiles == "on" or self.ranks_for(height) is not SINGLE else "auto"
+        tiles = "on" if settings.tiles == "on" or self.ranks_for(height, width) is not SINGLE else "auto"
         work = self._workload(height, width, settings.replace(tiles=tiles))
         found = memory_limits.choose_rows(work, self.network.device)
         if recorded is not None and found is not None:
@@ -70,10 +70,10 @@ class Sizing:
         """Whether the rows of strips depend on the free memory."""
         return self.settings.tiles != "off" and not isinstance(self.settings.tiles, int)
 
-    def ranks_for(self, height: int) -> Ranks:
-        """The ranks that share an image of this height: all, or this one alone if sharing does not pay."""
-        offset = receptive_offset(self.network, self.network.chain)
-        return self.ranks if self.ranks.splits(height, offset) else SINGLE
+    def ranks_for(self, height: int, width: int) -> Ranks:
+        """The ranks that share an image of this size: all, or this one alone if sharing does not pay."""
+        offset = receptive_offset(self.network, self.network.chain, min(height, width))
+        return self.ranks if self.ranks.splits(max(height, width), offset) else SINGLE
 
     def out_of_memory(self, size: tuple[int, int], scale: int) -> memory_limits.OutOfMemoryError:
         """The error for a run at this size in which an allocation failed."""

@@ -2,13 +2,13 @@
 
 A 3 x 3 window reads one row beyond the row that it computes, so a layer's strip ends one row before the strip of its
 input; pools halve row numbers. A band ends at every layer where the next band begins, one row after its input. With
-fastnst's convolutions strips and bands begin at multiples of ``TILE_ROWS``, so a layer may end up to that many rows
-before its input.
+fastnst's convolutions strips and bands begin where tiles do, so a layer may end up to the rows of a tile before its
+input.
 """
 
 from __future__ import annotations
 
-from fastnst.network.fusion import TILE_ROWS, FusionPlan
+from fastnst.network.fusion import FusionPlan, tile_rows
 from fastnst.network.layer import Layer
 from fastnst.network.vgg import VGG
 
@@ -18,7 +18,7 @@ class StripLayout:
 
     Args:
         plan: the layers and which of them are computed together.
-        height: of the picture.
+        size: height and width of the picture.
         rows: of the picture in a strip.
         band: the first row of the picture in the band, and the first row below it.
 
@@ -29,9 +29,10 @@ class StripLayout:
         first_reading_below: the first strip that reads rows of the band below.
     """
 
-    def __init__(self, plan: FusionPlan, height: int, rows: int, band: tuple[int, int]) -> None:
+    def __init__(self, plan: FusionPlan, size: tuple[int, int], rows: int, band: tuple[int, int]) -> None:
         self.plan, self.chain = plan, plan.chain
-        self._grid = TILE_ROWS if plan.winograd else 1
+        height, width = size
+        self._tiles = _tiles(self.chain, width, plan.winograd)
         self._heights = [height, *(height // layer.stride for layer in self.chain)]
         first, last, row = self._band_start(band[0]), self._band_start(band[1]), band[0]
         self.ends = [first]
@@ -90,13 +91,13 @@ class StripLayout:
 
     def _computed_from(self, row: int) -> list[int]:
         """The ends of the image and of each layer, as computed from the rows of the image above ``row``."""
-        return self._heights if row >= self._heights[0] else _ends(self.chain, row, self._grid)
+        return self._heights if row >= self._heights[0] else _ends(self.chain, row, self._tiles)
 
     def _band_start(self, row: int) -> list[int]:
         """The first row of the image and of each layer in a band that begins at ``row``; the band above ends there."""
         if row == self._heights[0]:
             return self._heights
-        return [min(pair) for pair in zip(_starts(self.chain, row, self._grid), self._heights, strict=True)]
+        return [min(pair) for pair in zip(_starts(self.chain, row, self._tiles), self._heights, strict=True)]
 
     def _halo(self, start: list[int]) -> dict[int, slice]:
         """By layer, the rows of its input in a band beginning at ``start`` that the band above reads."""
@@ -104,11 +105,14 @@ class StripLayout:
         return {i: slice(start[i], max(start[i], end)) for i, end in ends.items()}
 
 
-def receptive_offset(network: VGG, chain: tuple[Layer, ...]) -> float:
-    """How many rows below the first row of a band its work begins, on average over convolutions weighted by cost."""
-    row, grid = 2**16, TILE_ROWS if network.winograd else 1
+def receptive_offset(network: VGG, chain: tuple[Layer, ...], width: int) -> float:
+    """How many rows below the first row of a band its work begins, on average over convolutions weighted by cost.
+
+    ``width`` is that of the picture.
+    """
+    row, tiles = 2**16, _tiles(chain, width, network.winograd)
     costs, offsets, inputs = [], [], 3
-    for layer, first in zip(chain, _starts(chain, row, grid)[1:], strict=True):
+    for layer, first in zip(chain, _starts(chain, row, tiles)[1:], strict=True):
         if layer.kind == "conv":
             costs.append(inputs * layer.channels / layer.stride**2)
             offsets.append(first * layer.stride - row)
@@ -116,23 +120,32 @@ def receptive_offset(network: VGG, chain: tuple[Layer, ...]) -> float:
     return sum(cost * rows for cost, rows in zip(costs, offsets, strict=True)) / sum(costs)
 
 
-def _starts(chain: tuple[Layer, ...], row: int, grid: int) -> list[int]:
+def _tiles(chain: tuple[Layer, ...], width: int, winograd: bool) -> list[int]:
+    """By layer, the rows at multiples of which it may begin: those of a tile for fastnst's convolutions, else 1."""
+    inputs = [3, *(layer.channels for layer in chain[:-1])]
+    return [
+        tile_rows(count, width // layer.stride) if winograd and layer.kind == "conv" else 1
+        for count, layer in zip(inputs, chain, strict=True)
+    ]
+
+
+def _starts(chain: tuple[Layer, ...], row: int, tiles: list[int]) -> list[int]:
     """The first row of the image and of each layer that can be computed from rows ``row`` and below."""
     starts = [row]
-    for layer in chain:
+    for layer, tile in zip(chain, tiles, strict=True):
         start = starts[-1]
         if layer.kind == "conv" and start > 0:
-            start = -(-(start + 1) // grid) * grid
+            start = -(-(start + 1) // tile) * tile
         starts.append(-(-start // 2) if layer.kind == "pool" else start)
     return starts
 
 
-def _ends(chain: tuple[Layer, ...], row: int, grid: int) -> list[int]:
+def _ends(chain: tuple[Layer, ...], row: int, tiles: list[int]) -> list[int]:
     """How many rows of the image and of each layer can be computed from the first ``row`` rows of a higher image."""
     ends = [row]
-    for layer in chain:
+    for layer, tile in zip(chain, tiles, strict=True):
         end = ends[-1]
         if layer.kind == "conv":
-            end = (end - 1) // grid * grid
+            end = (end - 1) // tile * tile
         ends.append(end // 2 if layer.kind == "pool" else end)
     return ends

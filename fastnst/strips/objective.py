@@ -3,6 +3,9 @@
 The Gram matrix and the other statistics of a layer are sums over positions, so they can be summed over strips. One
 forward pass gives the statistics of the whole picture, and with them the gradient by the features of each layer. The
 backward pass recomputes the features of each strip and applies it. See :mod:`fastnst.strips.sweep` for the passes.
+
+Strips lie along the longer side: a picture that is wider than high is computed transposed, by a network with transposed
+kernels, so that it costs as much as one that is higher than wide.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from fastnst.objective.terms import (
     one_norm,
 )
 from fastnst.objective.whole import check_image
-from fastnst.strips.spill import SpillBuffer
+from fastnst.spill import SpillBuffer
 from fastnst.strips.statistics import StreamingStatistics
 from fastnst.strips.sweep import StripSweep
 
@@ -59,7 +62,7 @@ class StripObjective:
 
     Args:
         network, content, styles, settings, content_mask: as there; the content may be on the CPU.
-        rows: of the picture in a strip; the last strip may have fewer.
+        rows: of the picture in a strip, or columns of a picture that is wider than high; the last strip may have fewer.
         ranks: the processes that share the work; each takes a band of the picture.
 
     Raises:
@@ -77,10 +80,16 @@ class StripObjective:
         ranks: Ranks = SINGLE,
     ) -> None:
         ops.follow_matmul_precision()
-        self.network, self.settings, self.ranks = network, settings, ranks
+        self.settings, self.ranks = settings, ranks
         self.size = (content.shape[-2], content.shape[-1])
-        self.chain, self.terms = layer_terms(network, self.size, styles, settings, content_mask)
-        self.strips = StripSweep(network, self.chain, self.terms, self.size, rows, ranks)
+        self._turns = turns(self.size)
+        if self._turns:
+            network, content = network.transposed(), content.mT
+            content_mask = None if content_mask is None else content_mask.mT
+            styles = styles if isinstance(styles, Mapping) else [_turned(region) for region in styles]
+        self.network, self._swept = network, (content.shape[-2], content.shape[-1])
+        self.chain, self.terms = layer_terms(network, self._swept, styles, settings, content_mask)
+        self.strips = StripSweep(network, self.chain, self.terms, self._swept, rows, ranks)
         self._layers = {layer.name: layer for layer in self.chain}
         self._spill = SpillBuffer()
         self._content: dict[tuple[str, int], SpillBuffer.Slot] = {}  # by layer and first row
@@ -90,9 +99,14 @@ class StripObjective:
     def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
         """Losses and gradient of an image ``[1, 3, H, W]``, as :meth:`Objective.value_and_grad`."""
         check_image(image, self.size)
+        gradient = torch.zeros_like(image)
+        losses = self._evaluate(*((image.mT, gradient.mT) if self._turns else (image, gradient)))
+        return losses, gradient
+
+    def _evaluate(self, image: Tensor, gradient: Tensor) -> Losses:
+        """The losses of an image as it is swept; its gradient is added to ``gradient``."""
         results = {name: self._empty_result(name, image.device) for name in self.terms}
         self.strips.forward(image, lambda name, rows, x: self._add_features(results[name], name, rows, x))
-        gradient = torch.zeros_like(image)
         settings, band = self.settings, slice(*self.strips.band)
         variation = torch.zeros((), dtype=wide_dtype(image.device), device=image.device)
         if settings.tv_weight:
@@ -110,7 +124,7 @@ class StripObjective:
         style = {name: float(result.style) for name, result in results.items() if result.statistics}
         content = {name: float(result.content) for name, result in results.items() if self.terms[name].content}
         tv = float(variation)
-        return Losses(sum(style.values()) + sum(content.values()) + tv, content, style, tv), gradient
+        return Losses(sum(style.values()) + sum(content.values()) + tv, content, style, tv)
 
     def _empty_result(self, name: str, device: torch.device) -> LayerResult:
         style, content = (torch.zeros((), dtype=wide_dtype(device), device=device) for _ in range(2))
@@ -118,7 +132,7 @@ class StripObjective:
 
     def _statistics(self, name: str, term: StyleTerm) -> StreamingStatistics:
         layer = self._layers[name]
-        positions = (self.size[0] // layer.stride) * (self.size[1] // layer.stride)
+        positions = (self._swept[0] // layer.stride) * (self._swept[1] // layer.stride)
         return StreamingStatistics(term.loss, term.scale, positions, term.weight)
 
     def _store_content(self, name: str, rows: slice, x: Tensor) -> None:
@@ -183,14 +197,25 @@ class StripObjective:
         return scaled
 
 
+def turns(size: tuple[int, int]) -> bool:
+    """Whether a picture of this height and width is computed transposed in strips: if it is wider than high."""
+    return size[1] > size[0]
+
+
+def _turned(region: Region) -> Region:
+    return region if region.mask is None else replace(region, mask=region.mask.mT)
+
+
 def strip_targets(
     network: VGG, style: Tensor, settings: Settings, rows: int, mask: Tensor | None = None
 ) -> StyleTargets:
-    """As :func:`fastnst.objective.targets.style_targets`, in strips of ``rows`` rows of the style picture."""
+    """As :func:`fastnst.objective.targets.style_targets`, in strips of ``rows`` along the style's longer side."""
     names = styled_layers(settings)
     if not names:
         return {}
     chain, loss = chain_to(network.arch, names), chosen_style_loss(settings)
+    if turns((style.shape[-2], style.shape[-1])):
+        network, style, mask = network.transposed(), style.mT, None if mask is None else mask.mT
     size = (style.shape[-2], style.shape[-1])
     check_size(chain, *size)
     statistics = {}

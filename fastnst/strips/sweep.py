@@ -6,7 +6,7 @@ on each side. Here no pass computes a feature twice. In each strip a layer ends 
 deeper layers lag behind, and the last rows of the input are carried over to the next strip.
 
 - The forward pass goes from the first strip to the last. At each boundary it saves the carried-over rows to a
-  :class:`fastnst.strips.spill.SpillBuffer`, in memory or on disk.
+  :class:`fastnst.spill.SpillBuffer`, in memory or on disk.
 - The backward pass goes from the last strip to the first. It recomputes the features of a strip from the saved rows,
   and carries gradients the other way: those of carried-over rows are added in the strip that computed these rows.
 
@@ -34,9 +34,9 @@ from fastnst.distributed import SINGLE, Ranks
 from fastnst.network.fusion import FusionPlan
 from fastnst.network.layer import Layer
 from fastnst.network.vgg import VGG
+from fastnst.spill import SpillBuffer
 from fastnst.strips.halo import Halo
 from fastnst.strips.layout import StripLayout, receptive_offset
-from fastnst.strips.spill import SpillBuffer
 from fastnst.strips.steps import StripActivations, StripSteps
 
 OnFeatures = Callable[[str, slice, Tensor], None]
@@ -73,11 +73,11 @@ class StripSweep:
         ranks: Ranks = SINGLE,
     ) -> None:
         self.network, self.chain, self.ranks = network, chain, ranks
-        self.bands = ranks.bands(size[0], receptive_offset(network, chain))
+        self.bands = ranks.bands(size[0], receptive_offset(network, chain, size[1]))
         self.band = self.bands[ranks.rank]
         self._width = size[1]
         self._plan = FusionPlan(chain, frozenset(observed), network.pooling, network.winograd)
-        self._layout = StripLayout(self._plan, size[0], rows, self.band)
+        self._layout = StripLayout(self._plan, size, rows, self.band)
         self._steps = StripSteps(network, self._layout)
         self._spill = SpillBuffer()
         self._carried: list[dict[str, SpillBuffer.Slot]] = []  # by strip, the rows carried over into it

@@ -6,7 +6,6 @@ import pytest
 import torch
 from support.pictures import samples, tiny
 
-from fastnst import ops
 from fastnst.config.resolve import choose_convolution
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
@@ -19,17 +18,12 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("table", ["avx512_bf16", "avx512", "avx2", "neon", "portable"])
-def test_auto_chooses_winograd_where_the_op_is_compiled_for_the_processor(
-    monkeypatch: pytest.MonkeyPatch, table: str, dtype: torch.dtype
-) -> None:
-    monkeypatch.setattr(ops, "kernels", lambda: {"conv3x3": table})
+def test_auto_chooses_winograd_on_the_cpu(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert choose_convolution("auto", CPU, dtype) == (table != "portable")
+    assert choose_convolution("auto", CPU, dtype)
 
 
 def test_auto_chooses_pytorch_for_matrix_units_float64_and_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "kernels", lambda: {"conv3x3": "avx512"})
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert choose_convolution("auto", CPU, torch.float32)
     assert not choose_convolution("auto", CPU, torch.bfloat16)

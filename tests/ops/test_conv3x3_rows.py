@@ -8,6 +8,7 @@ from op_cases import channels_last, noise
 from torch import Tensor
 
 from fastnst import ops
+from fastnst.network.fusion import tile_rows
 
 HEIGHT, WIDTH, INPUTS, OUTPUTS = 27, 13, 5, 19
 call = torch.ops.fastnst
@@ -28,13 +29,28 @@ def empty(channels: int, rows: int, dtype: torch.dtype, width: int = WIDTH) -> T
 def test_rows_from_a_part_of_the_map_have_the_bits_of_the_whole(
     first: int, last: int, dtype: torch.dtype, padding: str
 ) -> None:
-    """If they start at a multiple of four rows and the input includes the rows that a tile reads."""
+    """If they start where a tile does and the input includes the rows that a tile reads."""
     x, weight, bias = maps(dtype)
     whole = ops.conv3x3(x, weight, bias, relu=True, padding=padding)
     above, below = max(first - 1, 0), min(-(-last // 4) * 4 + 1, HEIGHT)
     out = empty(OUTPUTS, last - first, dtype)
     call.conv3x3_out(x[:, :, above:below], weight, bias, True, padding, first - above, out)
     assert torch.equal(out, whole[:, :, first:last])
+
+
+@pytest.mark.parametrize(("width", "tile"), [(13, 4), (30, 6), (31, 4), (32, 4), (66, 6)])
+def test_with_many_channels_rows_start_at_multiples_of_the_tile(width: int, tile: int) -> None:
+    """Tiles have four or six rows by the width of the map, so that the strips of a map have its bits."""
+    inputs, height, rows = 256, 30, 12
+    assert tile_rows(inputs, width) == tile
+    x, weight = channels_last(noise((1, inputs, height, width), 1).float()), noise((40, inputs, 3, 3), 2).float()
+    whole = ops.conv3x3(x, weight, relu=True)
+    for first in range(tile, height - rows, tile):
+        out = empty(40, rows, torch.float32, width)
+        call.conv3x3_out(x[:, :, first - 1 : first + rows + 1], weight, None, True, "zeros", 1, out)
+        assert torch.equal(out, whole[:, :, first : first + rows])
+    call.conv3x3_out(x[:, :, 10 - tile : 30], weight, None, True, "zeros", tile, out)
+    assert torch.equal(out, whole[:, :, 10:22]) == (10 % tile == 0)
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 8), (8, 16), (20, 26)])

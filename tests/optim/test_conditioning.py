@@ -25,8 +25,12 @@ def test_a_is_symmetric_and_positive(height: int, width: int) -> None:
     assert torch.linalg.eigvalsh(a).min() > 0.1
 
 
-@pytest.mark.parametrize(("cycles", "weight"), [(0, 5**0.5), (1, 4**0.5), (4, 1.0), (16, 0.5)])
-def test_a_wave_is_multiplied_by_the_root_of_its_wavelength(cycles: int, weight: float) -> None:
+@pytest.mark.parametrize(
+    ("cycles", "square"), [(0, 1 + 3.2**1.5), (1, 1 + 3.2**1.5), (4, 1 + 0.8**1.5), (16, 1 + 0.2**1.5)]
+)
+def test_a_wave_is_multiplied_by_a_root_that_falls_with_its_frequency(cycles: int, square: float) -> None:
+    """Frequencies of 0, which counts as 0.025, and 0.025, 0.1 and 0.4; at 0.1 the factor is 1."""
+    weight = (square / (1 + 0.8**1.5)) ** 0.5
     wave = torch.cos(2 * math.pi * cycles / 40 * torch.arange(40, dtype=torch.float64)).expand(1, 1, 10, 40)
     torch.testing.assert_close(precondition(wave, frequency_weights(10, 40)), weight * wave)
 

@@ -56,8 +56,9 @@ def test_a_closure_gives_the_loss_and_a_scheduler_the_rate() -> None:
         return loss.item()
 
     assert optimizer.step(closure) == 3 * 64 * 400.0
-    # Half of a first step of 4 levels in z, which A = (0.02 / 0.1)^(-1/2) multiplies for the lowest frequency.
-    torch.testing.assert_close(image.detach(), torch.full_like(image, 100 + 0.5 * 4 * 5**0.5))
+    # Half of a first step of 4 levels in z, which A multiplies for the lowest frequency, an eighth.
+    lowest = ((1 + 0.64**1.5) / (1 + 0.8**1.5)) ** 0.5
+    torch.testing.assert_close(image.detach(), torch.full_like(image, 100 + 0.5 * 4 * lowest))
     scheduler.step()
     assert optimizer.param_groups[0]["lr"] == 0.25
     assert optimizer.step() is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +15,10 @@ Pair = tuple[Tensor, Tensor]
 
 
 def two_loops(pairs: list[Pair], gradient: Tensor, scale: float = 1.0) -> Tensor:
-    """Nocedal and Wright, algorithm 7.4; pairs are ordered from the oldest to the newest."""
+    """Nocedal and Wright, algorithm 7.4; pairs are ordered from the oldest to the newest.
+
+    The initial scale is a third of the way, in logarithms, from the short to the long step of Barzilai and Borwein.
+    """
     q, alphas = gradient.double(), []
     wide = [(s.double(), y.double()) for s, y in pairs]
     for s, y in reversed(wide):
@@ -21,7 +26,8 @@ def two_loops(pairs: list[Pair], gradient: Tensor, scale: float = 1.0) -> Tensor
         q = q - alphas[-1] * y
     if wide:
         s, y = wide[-1]
-        scale = (s.dot(y) / y.dot(y)).item()
+        short, long = s.dot(y) / y.dot(y), s.dot(s) / s.dot(y)
+        scale = math.exp((2 * math.log(short) + math.log(long)) / 3)
     q = q * scale
     for s, y in wide:
         q = q + (alphas.pop() - y.dot(q) / s.dot(y)) * s
@@ -77,7 +83,7 @@ def test_the_direction_equals_the_two_loop_recursion_over_a_long_run(
     ravine = Ravine((1, 3, 37, 43))
     image = ravine.start()
     found = follow(LBFGS(image, history=history), ravine, image, 160, history)
-    assert max(error for error, _ in found) <= 1e-5
+    assert max(error for error, _ in found) <= 3e-5
     assert all(product < 0 for _, product in found)
 
 

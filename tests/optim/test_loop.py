@@ -14,12 +14,20 @@ import torch
 from support.toys import Bowl, Script, adam, newton, noise, zeros
 from torch import Tensor
 
+from fastnst import spill
 from fastnst.config.settings import Settings
 from fastnst.errors import FastnstError
 from fastnst.objective.protocol import Losses
 from fastnst.optim import conditioning, lbfgs, loop, progress
 from fastnst.optim.loop import LoopContext, ScaleResult
 from fastnst.optim.progress import Clock, Step
+
+
+@pytest.fixture(autouse=True, params=["in memory", "in a file"])
+def _last_good_image(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a large picture is in a file."""
+    monkeypatch.setattr(spill, "IN_MEMORY", 2**30 if request.param == "in memory" else 0)
+
 
 BOTH = pytest.mark.parametrize("make", [adam, newton])
 

@@ -31,6 +31,7 @@ def test_lbfgs_agrees_with_pytorchs(monkeypatch: pytest.MonkeyPatch, history: in
     # PyTorch's first step has an L1 norm of 1, ours a mean change of FIRST_CHANGE per pixel.
     monkeypatch.setattr(lbfgs, "FIRST_CHANGE", 1 / start.numel())
     monkeypatch.setattr(lbfgs, "MOST_CHANGE", math.inf)
+    monkeypatch.setattr(lbfgs, "LONG", 0.0)
     monkeypatch.setattr(conditioning, "POWER", 0.0)  # on the image itself
     for steps in (1, 2, 3, 5, 15):
         run = loop.optimize(Bowl(), start, newton(steps=steps, history=history, learning_rate=rate))

@@ -27,7 +27,7 @@ FLOORS = (
     {"config"},
     {"images"},
     {"ops"},
-    {"distributed", "devices", "digests", "files", "limits", "process"},
+    {"distributed", "devices", "digests", "files", "limits", "process", "spill"},
     {"errors"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(reversed(FLOORS)) for room in rooms}

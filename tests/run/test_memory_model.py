@@ -179,6 +179,38 @@ def test_strips_are_as_high_as_memory_allows(monkeypatch: pytest.MonkeyPatch) ->
         memory_limits.choose_rows(Workload(DEEP, 3000, 3000, torch.float32, Settings()), CPU)
 
 
+def strip_bytes(height: int, width: int, rows: int = 64, **changes: Any) -> int:
+    return Workload(DEEP, height, width, torch.float32, Settings.from_preset(**changes)).strip_bytes(rows)
+
+
+def test_strips_lie_along_the_longer_side() -> None:
+    tall, wide = (Workload(DEEP, *size, torch.float32, Settings(tiles=64)) for size in ((8000, 1000), (1000, 8000)))
+    assert tall.strip_bytes(64) == wide.strip_bytes(64) < tall.strip_bytes(128)
+    for have in (tall.strip_bytes(64), None):
+        assert memory_limits.strip_rows(tall, have) == memory_limits.strip_rows(wide, have)
+    for work in (tall, wide):
+        assert memory_limits.choose_rows(work.replace(tiles=7999), CPU) == 7999
+        assert memory_limits.choose_rows(work.replace(tiles=8000), CPU) is None
+
+
+@pytest.mark.parametrize(("optimizer", "images"), [("adam", 4), ("lbfgs", 9 + 2 * 5)])
+def test_with_strips_memory_grows_by_the_images_of_a_step(optimizer: str, images: int) -> None:
+    def need(longer: int, **changes: Any) -> int:
+        return strip_bytes(longer, 2000, optimizer=optimizer, history=5, **changes)
+
+    image = 3 * 4 * 1000 * 2000
+    assert need(5000) - need(4000) == images * image
+    assert need(5000, average=0.5) - need(4000, average=0.5) == (images + 1) * image
+
+
+def test_a_style_larger_than_the_picture_is_counted_twice() -> None:
+    """Its pixels are read into a second copy before the first step."""
+    image = 3 * 4 * 4000 * 2000
+    plain = strip_bytes(4000, 2000, optimizer="adam")
+    assert strip_bytes(4000, 2000, optimizer="adam", style_scale=1.4) == plain
+    assert strip_bytes(4000, 2000, optimizer="adam", style_scale=2.0) == plain + 4 * image
+
+
 def test_memory_can_be_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_limits, "available", lambda device: 2**50)
     asked = Settings(memory=strips(96))
@@ -188,7 +220,7 @@ def test_memory_can_be_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory_limits.choose_rows(Workload(DEEP, 3000, 3000, torch.float32, Settings()), CPU) is None
     assert memory_limits.choose_rows(Workload(DEEP, 3000, 3000, torch.float32, Settings(tiles=200)), CPU) == 200
     assert (
-        memory_limits.choose_rows(Workload(DEEP, 200, 300, torch.float32, Settings(tiles=200)), CPU) is None
+        memory_limits.choose_rows(Workload(DEEP, 200, 300, torch.float32, Settings(tiles=300)), CPU) is None
     )  # it is one strip
 
 

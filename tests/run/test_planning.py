@@ -79,7 +79,7 @@ def test_a_plan_of_a_run_that_does_not_fit_names_what_would(monkeypatch: pytest.
     assert by_strips.fits
     rows = by_strips.scales[-1].rows
     assert rows is not None
-    assert f"strips of {rows} rows" in str(by_strips)
+    assert f"strips of {rows} columns" in str(by_strips)
     assert by_strips.bytes <= have < found.bytes
     assert by_strips.scales[-1].seconds_per_step > found.scales[-1].seconds_per_step
 

@@ -92,11 +92,12 @@ def test_precisions_agree_on_the_picture() -> None:
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_is_bfloat16_where_the_processor_supports_it(
+def test_auto_is_bfloat16_where_it_is_stored_or_the_processor_multiplies_it(
     monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    assert resolve.choose_precision("auto", torch.device("cpu")) == dtype
+    assert resolve.choose_precision("auto", torch.device("cpu")) == torch.bfloat16
+    assert resolve.choose_precision("auto", torch.device("cpu"), "direct") == dtype
     assert resolve.choose_precision("float32", torch.device("cpu")) == torch.float32
     assert resolve.choose_precision("auto", torch.device("mps")) == torch.float32
 

@@ -130,12 +130,15 @@ def test_bands_give_the_features_and_gradient_of_the_whole_picture(
 
 @pytest.mark.parametrize("winograd", [False, True])
 @pytest.mark.parametrize("observed", [("relu5_1",), MIXED])
-def test_a_band_computes_all_rows_of_its_halo(bundled: Weights, winograd: bool, observed: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("width", [96, 512, 4096])
+def test_a_band_computes_all_rows_of_its_halo(
+    bundled: Weights, winograd: bool, observed: tuple[str, ...], width: int
+) -> None:
     """Wherever a band of the least height begins; otherwise rows would have to come from a third band."""
     network = VGG(bundled, observed, winograd=winograd)
     plan = FusionPlan(network.chain, frozenset(observed), network.pooling, winograd)
     for top in (*range(128, 192), 1000, 1001, 1023, 1024):
-        band = StripLayout(plan, 4096, 4096, (top, top + LEAST_BAND))
+        band = StripLayout(plan, (4096, width), 4096, (top, top + LEAST_BAND))
         assert all(
             band.ends[0][i] <= rows.start and rows.stop <= band.ends[-1][i] for i, rows in band.halo_above.items()
         )
@@ -157,14 +160,14 @@ def test_a_halo_has_the_rows_that_two_bands_share() -> None:
 
 
 def test_the_receptive_offset_grows_with_the_depth(bundled: Weights) -> None:
-    """By one row for each 3 x 3 convolution, or by up to four with tiles of four rows."""
+    """By one row for each 3 x 3 convolution, or by up to the rows of a tile."""
     shallow, deep = (VGG(bundled, [name]) for name in ("relu1_1", "relu5_1"))
-    assert receptive_offset(shallow, shallow.chain) == 1
+    assert receptive_offset(shallow, shallow.chain, 512) == 1
     ours = VGG(bundled, ["relu5_1"], winograd=True)
-    assert 16 < receptive_offset(deep, deep.chain) < receptive_offset(ours, ours.chain) < 256
+    assert 16 < receptive_offset(deep, deep.chain, 512) < receptive_offset(ours, ours.chain, 512) < 256
 
 
-@pytest.mark.parametrize(("height", "offset"), [(4001, 150.0), (2048, 60.0), (1024, 150.0), (1024, 20.5)])
+@pytest.mark.parametrize(("height", "offset"), [(4001, 150.0), (2048, 60.0), (1536, 150.0), (1536, 20.5)])
 def test_ranks_have_equal_work(height: int, offset: float) -> None:
     for count in (2, 3, 5, 8):
         ranks = Ranks(0, count)
