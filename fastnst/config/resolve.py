@@ -37,9 +37,9 @@ def _available(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device, convolution: str = "auto") -> torch.dtype:
     """The dtype of features. ``"auto"`` is bfloat16 if the hardware multiplies it natively, else float32.
 
-    On the CPU it is bfloat16 also with fastnst's convolution, which only stores it and multiplies in float32: faster
-    with every instruction set, and half the memory (docs/experiments/winograd.md). Raises UsageError for ``"float64"``
-    on a device that has none.
+    On the CPU it is bfloat16 also with fastnst's convolution, which only stores it and multiplies in float32: half the
+    memory, and no slower on x86 (docs/experiments/winograd.md). Raises UsageError for ``"float64"`` on a device that
+    has none.
     """
     if name == "auto":
         stores = device.type == "cpu" and convolution != "direct"

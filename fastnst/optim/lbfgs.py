@@ -19,6 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastnst.devices import wide_dtype
+from fastnst.ops.reference import CHUNK
+
 FIRST_CHANGE = 4.0
 # No step changes a pixel by more than this on average: the losses are of fourth order, and where they are nearly linear
 # the direction can be a thousand times too long.
@@ -106,7 +109,7 @@ class LBFGS:
         y = gradient.copy_(self.pairs[slot, 1])
         # The only synchronization with the device in a step: the host decides whether the pair is used.
         s = self._vector(slot, 0)
-        curvature, square, length = torch.stack((s.dot(y), y.dot(y), s.dot(s))).tolist()
+        curvature, square, length = torch.stack((_wide_dot(s, y), _wide_dot(y, y), _wide_dot(s, s))).tolist()
         if curvature > LEAST_CURVATURE * square and square > 0:
             self.curvatures[slot] = curvature
             self.scale = curvature / square * (length / curvature * square / curvature) ** LONG
@@ -116,18 +119,30 @@ class LBFGS:
             self.curvatures[slot] = 0.0
 
     def _compute_direction(self, flat: Tensor, direction: Tensor) -> None:
-        """The two-loop recursion: direction = -H gradient."""
+        """The two-loop recursion: direction = -H gradient.
+
+        The products with the newest pair, on which the direction depends most, are summed in float64.
+        """
         torch.neg(flat, out=direction)
         used, alphas = self.used, {}
         for slot in used:
-            alphas[slot] = self._vector(slot, 0).dot(direction).div_(self.curvatures[slot])
-            direction.addcmul_(self._vector(slot, 1), alphas[slot], value=-1)
+            dot = _wide_dot if slot == used[0] else torch.dot
+            alphas[slot] = dot(self._vector(slot, 0), direction).div_(self.curvatures[slot])
+            direction.addcmul_(self._vector(slot, 1), alphas[slot].to(direction.dtype), value=-1)
         direction.mul_(self.scale)
         for slot in reversed(used):
-            beta = self._vector(slot, 1).dot(direction).div_(self.curvatures[slot])
-            direction.addcmul_(self._vector(slot, 0), alphas[slot].sub_(beta))
+            dot = _wide_dot if slot == used[0] else torch.dot
+            beta = dot(self._vector(slot, 1), direction).div_(self.curvatures[slot])
+            direction.addcmul_(self._vector(slot, 0), alphas[slot].sub_(beta).to(direction.dtype))
 
     def _vector(self, slot: int, which: int) -> Tensor:
         """s (0) or y (1) of a pair in the image's precision; valid until the next call."""
         vector = self.pairs[slot, which]
         return vector if vector.dtype == self.wide.dtype else self.wide.copy_(vector)
+
+
+def _wide_dot(x: Tensor, y: Tensor) -> Tensor:
+    """The product of two vectors in float64 where the device has it, without a copy of a whole vector."""
+    wide = wide_dtype(x.device)
+    parts = zip(x.split(CHUNK), y.split(CHUNK), strict=True)
+    return torch.stack([a.to(wide).dot(b.to(wide)) for a, b in parts]).sum()

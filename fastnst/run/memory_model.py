@@ -15,13 +15,13 @@ from fastnst.network.fusion import FusionPlan
 from fastnst.network.layer import Layer
 from fastnst.spill import IN_MEMORY
 
-# Workspace of one thread of the Winograd convolution, at most: see csrc/cpu/winograd_impl.h.
-WORKSPACE = 14 * 2**20
+# Workspace of the Winograd convolution, at most: shared by the threads, and of one thread. See csrc/cpu/conv3x3.cpp.
+SHARED, WORKSPACE = 16 * 2**20, 3 * 2**20
 # Images besides the history of L-BFGS: content, style, start, image, last good image, gradient, temporaries.
 IMAGES = {"adam": 10, "lbfgs": 13}
 # With strips: image, gradient, moments or temporaries of L-BFGS. The others are in files: see fastnst.spill.
 STRIP_IMAGES = {"adam": 4, "lbfgs": 9}
-CARRIED = 5  # rows of a layer that are kept in addition to its strip
+CARRIED = 7  # rows of a layer that are kept in addition to its strip
 # Fitted to runs by bench/e2e/plan_fit.py, which writes the file.
 FITTED = json.loads((ASSETS / "plan.json").read_text())
 MODEL: Mapping[str, float] = FITTED["memory"]
@@ -85,7 +85,7 @@ class Workload:
         convs = [(c, layer) for c, layer in zip(channels, self.chain, strict=False) if layer.kind == "conv"]
         exact = sum(9 * c * layer.channels * itemsize for c, layer in convs)
         if winograd:
-            exact += WORKSPACE * torch.get_num_threads()
+            exact += SHARED + WORKSPACE * torch.get_num_threads()
         if settings.optimizer == "lbfgs":
             pairs = min(_most(settings.history), _most(settings.steps))
             exact += pairs * (

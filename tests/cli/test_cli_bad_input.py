@@ -282,6 +282,7 @@ def test_out_of_memory_says_a_size_that_does_fit(
 ) -> None:
     monkeypatch.setattr(memory_limits, "available", lambda device: int(memory_model.MODEL["loading"]) + 8 * 2**20)
     monkeypatch.setattr(memory_model, "WORKSPACE", 2**20)
+    monkeypatch.setattr(memory_model, "SHARED", 0)
     line = refused(run, 1, "stylize", content, style, "-o", "out.png", *FAST, "--size", size, "--tiles", "off")
     assert "out of memory" in line
     fits = re.search(r"--size (\d+) would fit", line)

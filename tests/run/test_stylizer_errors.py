@@ -109,6 +109,7 @@ def test_an_allocation_that_fails_names_a_smaller_size(
 ) -> None:
     monkeypatch.setattr(memory_model, "MODEL", {**memory_model.MODEL, "base": 0, "loading": 0})
     monkeypatch.setattr(memory_model, "WORKSPACE", 0)
+    monkeypatch.setattr(memory_model, "SHARED", 0)
     if where == "objective":
         fail_at(monkeypatch, 1, error)
     else:

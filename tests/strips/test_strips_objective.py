@@ -133,7 +133,7 @@ def test_masks(bundled64: Weights, style_loss: str) -> None:
     settings = Settings.from_preset(style_loss=style_loss, **MIDDLE)
     assert_close(both(bundled64, settings, (101, 42), 32, masks=True), 1e-12)
     # Equal features are ranked in the order of their positions, which have different weights.
-    assert_close(both(bundled64, settings, (42, 101), 32, masks=True), 1e-2 if style_loss == "histogram" else 1e-12)
+    assert_close(both(bundled64, settings, (42, 101), 32, masks=True), 1e-4 if style_loss == "histogram" else 1e-12)
 
 
 @pytest.mark.parametrize("preset", ["default", "gatys", "johnson", "spst", "tutorial"])

@@ -11,7 +11,8 @@ from pathlib import Path
 from tools.aarch64.machine import FOLDER, ROOT, SITE
 
 CSRC = ROOT / "csrc"
-FLAGS = ["-O3", "-g0", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-Wno-psabi"]
+FLAGS = ["-O3", "-g0", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno"]
+FLAGS += ["-fno-trapping-math", "-Wno-psabi"]
 FLAGS += ["-Wall", "-Wextra", "-Werror", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPy_LIMITED_API=0x030a0000"]
 
 
