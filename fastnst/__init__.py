@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastnst.run.planning import Plan, plan
     from fastnst.run.result import Result
     from fastnst.run.stylizer import Stylizer, stylize
+    from fastnst.run.texture import texture
 
 _FROM = {
     "CheckpointError": "errors",
@@ -44,6 +45,7 @@ _FROM = {
     "plan": "run",
     "save_settings": "config",
     "stylize": "run",
+    "texture": "run",
 }
 _MODULES = ("config", "gallery", "images", "losses", "ops", "optim", "weights")
 
@@ -73,6 +75,7 @@ __all__ = [
     "plan",
     "save_settings",
     "stylize",
+    "texture",
     "weights",
 ]
 

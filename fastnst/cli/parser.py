@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
 from fastnst import __version__
 from fastnst.cli.help_text import presets_help, setting_help
+from fastnst.cli.texture_arguments import NOT_OF_TEXTURES, add_texture_arguments
 from fastnst.config.presets import PRESETS
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
@@ -92,6 +93,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     commands = {
         "stylize": added.add_parser("stylize", help="style one picture", epilog=presets_help()),
         "gallery": added.add_parser("gallery", help="style a folder of pictures", epilog=presets_help()),
+        "texture": added.add_parser("texture", help="make a picture with the texture of others", epilog=presets_help()),
         "settings": added.add_parser("settings", help="print the settings in a picture or a file as TOML"),
         "weights": added.add_parser("weights", help="list, fetch or show weights of the network"),
         "info": added.add_parser("info", help="print versions, the device and the kernels in use"),
@@ -99,6 +101,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     }
     _add_stylize(commands["stylize"])
     _add_gallery(commands["gallery"])
+    _add_texture(commands["texture"])
     _add_settings(commands["settings"])
     _add_weights(commands["weights"])
     _add_info(commands["info"])
@@ -145,14 +148,15 @@ def _add_stylize(parser: Parser) -> None:
     _add_reporting(parser)
 
 
-def _add_masks(parser: Parser) -> None:
+def _add_masks(parser: Parser, *, content: bool = True) -> None:
     group = parser.add_argument_group("masks: pictures of the size of their picture; white is 1, black is 0")
     for name, text in (
         ("--mask", "where in the result each STYLE applies; one mask for each STYLE"),
         ("--style-mask", "which part of each STYLE is used; one mask for each STYLE"),
     ):
         group.add_argument(name, metavar="FILE", nargs="+", action="extend", default=[], help=text)
-    group.add_argument("--content-mask", metavar="FILE", help="factor of the content loss at each position")
+    if content:
+        group.add_argument("--content-mask", metavar="FILE", help="factor of the content loss at each position")
 
 
 def _add_checkpoint(parser: Parser) -> None:
@@ -190,6 +194,15 @@ def _add_gallery(parser: Parser) -> None:
         "seed": " and of shuffled pairs",
     }
     _add_setting_options(parser, "tutorial", details)
+    _add_reporting(parser)
+
+
+def _add_texture(parser: Parser) -> None:
+    add_texture_arguments(parser)
+    details = {"snapshot_every": "; written to OUT_0050.png and so on"}
+    _add_setting_options(parser, "texture", details, without=NOT_OF_TEXTURES)
+    _add_masks(parser, content=False)
+    _add_checkpoint(parser)
     _add_reporting(parser)
 
 
@@ -246,7 +259,9 @@ def _add_reporting(parser: Parser) -> None:
     group.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
 
 
-def _add_setting_options(parser: Parser, preset: str, details: Mapping[str, str]) -> None:
+def _add_setting_options(
+    parser: Parser, preset: str, details: Mapping[str, str], without: Collection[str] = ()
+) -> None:
     """Add the options that become Settings. Options that are not given are absent from the namespace."""
     parser.set_defaults(default_preset=preset)
     group = parser.add_argument_group(f"the result (defaults of the preset {preset})")
@@ -266,6 +281,8 @@ def _add_setting_options(parser: Parser, preset: str, details: Mapping[str, str]
     defaults = Settings.from_preset(preset)
     for group, metavars in groups:
         for name, metavar in metavars.items():
+            if name in without:
+                continue
             keywords: dict[str, Any] = {"metavar": metavar}
             if metavar == _SWITCH:
                 keywords = {"action": argparse.BooleanOptionalAction}

@@ -26,7 +26,7 @@ HISTORY_DTYPES = ("auto", "bfloat16")
 TV_KINDS = ("anisotropic", "isotropic", "squared", "nine_point")
 KEEP_COLORS = ("none", "yiq", "lab", "luminance")
 MATCH_COLORS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")
-STYLE_FITS = ("longest", "longest_shrink", "shorter_shrink")
+STYLE_FITS = ("longest", "longest_shrink", "shorter_shrink", "none")
 
 CHOICES: Mapping[str, Sequence[str]] = {
     "optimizer": OPTIMIZERS,

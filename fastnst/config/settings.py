@@ -118,7 +118,8 @@ class Settings:
     crop: int | None = _setting(None, "side of a square center crop, instead of `size`", unit="pixels")
     # "shorter_shrink" also leaves a style picture alone up to 1.1 times the shorter side of the content.
     style_fit: str = _setting(
-        "longest", "side of the style picture that is scaled to the content's; the _shrink forms never enlarge"
+        "longest",
+        "side of the style picture that is scaled to the content's; the _shrink forms never enlarge; none keeps its size",
     )
     style_scale: float = _setting(1.0, "size of the style picture relative to the content")
     style_size: int | None = _setting(

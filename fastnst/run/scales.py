@@ -51,6 +51,8 @@ def style_side(style: tuple[int, int], content: tuple[int, int], settings: Setti
     longest = max(style)
     if settings.style_size is not None:
         return settings.style_size
+    if settings.style_fit == "none":
+        return max(1, round(longest * settings.style_scale))
     if settings.style_fit == "shorter_shrink":
         wanted = min(content) * settings.style_scale
         much_larger = min(style) > MUCH_LARGER * wanted
