@@ -44,6 +44,7 @@ _LOSS = {
     "style_size": "N",
     "pooling": "HOW",
     "padding": "HOW",
+    "edges": "HOW",
     "weights": "NAME|FILE",
 }
 _OPTIMIZER = {

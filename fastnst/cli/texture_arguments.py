@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from fastnst.cli.help_text import setting_help
+from fastnst.config.settings import Settings
+
 NOT_OF_TEXTURES = ("size", "crop", "keep_color", "match_color", "content_weight", "content_layers")
 """Settings without an option, since a texture has no content picture."""
 
@@ -28,6 +31,14 @@ def add_texture_arguments(parser: argparse.ArgumentParser) -> None:
         dest="texture_size",
         metavar="WxH",
         help="width and height of the result, or one side (2 to 1000000 pixels; default: 512x512)",
+    )
+    parser.add_argument(
+        "--tileable",
+        metavar="HOW",
+        nargs="?",
+        const="both",
+        default=argparse.SUPPRESS,
+        help=setting_help("tileable", Settings.from_preset("texture"), {"tileable": "; both without a value"}),
     )
     parser.add_argument("--parents", action="store_true", help="create the folder of OUT and its parents")
     parser.add_argument(

@@ -18,6 +18,7 @@ def _layers(*names: str, weight: float = 1.0) -> Layers:
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "gatys": {
+        "edges": "drop",
         "content_weight": 1.0,
         "tv_weight": 0.0,
         "style_layers": _layers(*STYLE_LAYERS, weight=1 / 5),
@@ -29,6 +30,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "init": "noise",
     },
     "johnson": {
+        "edges": "drop",
         "style_layers": _layers(*STYLE_LAYERS),
         "content_weight": 5.0,
         "style_weight": 100.0,
@@ -41,6 +43,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "noise": 1e-3,
     },
     "tutorial": {
+        "edges": "drop",
         "arch": "vgg16",
         # In the TensorFlow network of the tutorial, conv3_3 names the output after the ReLU, which is relu3_3 here.
         "content_layers": _layers("relu3_3"),
@@ -62,6 +65,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "snapshot_every": 50,
     },
     "crowson": {
+        "edges": "drop",
         "weights": "vgg19-torchvision",
         "style_layers": tuple((name, 4.0 ** (4 - i) / 341) for i, name in enumerate(STYLE_LAYERS)),
         "content_weight": 0.015,
@@ -84,6 +88,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "average": 0.99,
     },
     "spst": {
+        "edges": "drop",
         "style_layers": _layers(*STYLE_LAYERS),
         "content_weight": 1.0,
         "tv_weight": 0.0,

@@ -28,6 +28,15 @@ KEEP_COLORS = ("none", "yiq", "lab", "luminance")
 MATCH_COLORS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")
 STYLE_FITS = ("longest", "longest_shrink", "shorter_shrink", "none")
 
+WRAPS: Mapping[str, tuple[bool, bool]] = {
+    "none": (False, False),
+    "both": (True, True),
+    "x": (False, True),
+    "y": (True, False),
+}
+"""For each value of ``tileable``, whether the first row follows the last, and whether the first column does."""
+EDGES = ("mirror", "drop")
+
 CHOICES: Mapping[str, Sequence[str]] = {
     "optimizer": OPTIMIZERS,
     "history_dtype": HISTORY_DTYPES,
@@ -36,6 +45,8 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "graph": GRAPHS,
     "tv_kind": TV_KINDS,
     "style_fit": STYLE_FITS,
+    "tileable": tuple(WRAPS),
+    "edges": EDGES,
     "keep_color": KEEP_COLORS,
     "match_color": MATCH_COLORS,
 }

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from fastnst import ops, process
 from fastnst.config.provenance import find_inputs
-from fastnst.objective.protocol import Losses
+from fastnst.images.scaling import resize_wrapped
+from fastnst.objective.protocol import Losses, ValueAndGrad
+from fastnst.objective.views import viewed
 from fastnst.objective.whole import Objective
 from fastnst.optim.adam import resize_state
 from fastnst.optim.loop import LoopContext, LoopState, ScaleResult, StartError, optimize
@@ -25,6 +27,7 @@ from fastnst.run.result import Result, finish
 from fastnst.run.scales import scale_sizes, shrinks
 from fastnst.run.scene import Scene, mask_values
 from fastnst.run.setup import Setup
+from fastnst.run.sizing import view_of_edges
 from fastnst.run.targets import regions
 from fastnst.strips.objective import StripObjective
 
@@ -94,7 +97,7 @@ class SceneRun:
             if self.result is None:
                 raise
             log.warning("scale %d: %s; the result is that of the scale before, enlarged", scale, error)
-            image = self.setup.pixels(to_picture(self.result.image), *self.sizes[-1])
+            image = self._resized(to_picture(self.result.image), self.sizes[-1])
             self.result = ScaleResult(image, [], "stalled")
             self.trace += [()] * (len(self.sizes) - len(self.trace))
             return False
@@ -130,16 +133,20 @@ class SceneRun:
         if state.image is not None:
             return state.image.to(self.setup.network.device)
         if self.result is not None:
-            return self.setup.pixels(to_picture(self.result.image), *size)
+            return self._resized(to_picture(self.result.image), size)
         return self._first_image(size)
+
+    def _resized(self, picture: Tensor, size: tuple[int, int]) -> Tensor:
+        """A picture as pixels of a scale."""
+        return self.setup.pixels(resize_wrapped(picture, *size, self.setup.settings.wraps), *size)
 
     def _first_image(self, size: tuple[int, int]) -> Tensor:
         """The start image of the run: the content, the style stretched to its size, a given picture, or noise."""
         setup, settings, scene = self.setup, self.setup.settings, self.scene
         if scene.start is not None:
-            return setup.pixels(scene.start.pixels, *size)
+            return self._resized(scene.start.pixels, size)
         if settings.init == "content":
-            return setup.pixels(scene.content.pixels, *size)
+            return self._resized(scene.content.pixels, size)
         if settings.init == "style":
             return setup.pixels(scene.styles[0].picture.pixels, *size)
         # Drawn on the CPU, so that a seed gives the same noise on every device.
@@ -148,16 +155,19 @@ class SceneRun:
         network = setup.network
         return (network.mean + (noise * settings.noise).to(network.device)).to(setup.image_dtype)
 
-    def _objective(self, scale: int) -> Objective | StripObjective:
+    def _objective(self, scale: int) -> ValueAndGrad:
         """The objective of a scale, for the whole image or for strips of it."""
         setup, size = self.setup, self.sizes[scale - 1]
         styles = regions(setup, self.scene.styles, self.shares, self.shrinks[scale - 1], size, scale)
-        mask = mask_values(self.scene.content_mask, size)
-        pixels, rows = setup.pixels(self.scene.content.pixels, *size), setup.sizing.rows(*size, scale)
+        view, mask = view_of_edges(size, setup.settings, setup.network), mask_values(self.scene.content_mask, size)
+        mask = None if mask is None else view.image(mask)
+        pixels, rows = view.image(self._resized(self.scene.content.pixels, size)), setup.sizing.rows(*size, scale)
         if rows is None:
-            return Objective(setup.network, pixels, styles, setup.settings, content_mask=mask)
-        ranks = setup.sizing.ranks_for(*size)
-        return StripObjective(setup.network, pixels, styles, setup.settings, rows, mask, ranks)
+            objective: ValueAndGrad = Objective(setup.network, pixels, styles, setup.settings, content_mask=mask)
+        else:
+            ranks = setup.sizing.ranks_for(*size)
+            objective = StripObjective(setup.network, pixels, styles, setup.settings, rows, mask, ranks)
+        return objective if view.extended == size else viewed(objective, view)
 
     def _restore_finished(self) -> None:
         """Take the result of a run that the checkpoint holds finished."""

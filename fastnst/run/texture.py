@@ -72,7 +72,9 @@ def texture(
         >>> result.image.shape
         torch.Size([1, 3, 64, 96])
     """
-    settings = Settings.from_preset(**{"preset": PRESET, **changes}) if settings is None else settings.replace(**changes)
+    settings = (
+        Settings.from_preset(**{"preset": PRESET, **changes}) if settings is None else settings.replace(**changes)
+    )
     sides = parse_size(size)
     return stylize(
         blank(sides),

@@ -54,12 +54,12 @@ def _completed(pictures: PictureFiles, like: str, stored: StoredSettings) -> Pic
     """Fill in the styles that are not given from the picture of ``--like`` and, with them, the masks."""
     if pictures.styles:
         return pictures
-    found = {
-        name: tuple(find_recorded(like, stored, part, "STYLE"))
-        for name, part in (("styles", "style"), ("masks", "mask"), ("style_masks", "style_mask"))
-        if not getattr(pictures, name)
-    }
-    return dataclasses.replace(pictures, **found)
+
+    def recorded(part: str) -> tuple[str, ...]:
+        return tuple(find_recorded(like, stored, part, "STYLE"))
+
+    masks, style_masks = pictures.masks or recorded("mask"), pictures.style_masks or recorded("style_mask")
+    return dataclasses.replace(pictures, styles=recorded("style"), masks=masks, style_masks=style_masks)
 
 
 def main(options: argparse.Namespace) -> int:
