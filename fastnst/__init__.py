@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastnst.objective.protocol import Losses
     from fastnst.objective.whole import Objective
     from fastnst.optim.progress import Step
+    from fastnst.run.inpaint import inpaint
     from fastnst.run.planning import Plan, plan
     from fastnst.run.result import Result
     from fastnst.run.stylizer import Stylizer, stylize
@@ -41,6 +42,7 @@ _FROM = {
     "UsageError": "errors",
     "VGG": "network",
     "WeightsError": "errors",
+    "inpaint": "run",
     "load_settings": "config",
     "plan": "run",
     "save_settings": "config",
@@ -68,6 +70,7 @@ __all__ = [
     "config",
     "gallery",
     "images",
+    "inpaint",
     "load_settings",
     "losses",
     "ops",

@@ -33,6 +33,12 @@ def add_texture_arguments(parser: argparse.ArgumentParser) -> None:
         help="width and height of the result, or one side (2 to 1000000 pixels; default: 512x512)",
     )
     parser.add_argument(
+        "--inpaint",
+        metavar="MASK",
+        help="fill the first STYLE where the picture MASK is white, with the texture of the other styles or, without "
+        "others, of its own; where MASK is black, STYLE keeps its pixels (the default preset is then inpaint)",
+    )
+    parser.add_argument(
         "--tileable",
         metavar="HOW",
         nargs="?",

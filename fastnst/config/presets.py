@@ -15,6 +15,19 @@ def _layers(*names: str, weight: float = 1.0) -> Layers:
     return tuple((name, weight) for name in names)
 
 
+_TEXTURE: Mapping[str, Any] = {
+    "content_layers": (),
+    "content_weight": 0.0,
+    "tv_weight": 0.0,
+    # The weights that give the bundled network the balance of one whose mean activations are 1: docs/presets.md.
+    "style_layers": (("relu1_1", 1.0), ("pool1", 2.4e-3), ("pool2", 2.7e-3), ("pool3", 5.3e-5), ("pool4", 7.4)),
+    "style_form": "gatys",
+    "pooling": "average",
+    "scales": 3,
+    "size": None,
+    "style_fit": "none",
+}
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "gatys": {
@@ -101,17 +114,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "style_fit": "shorter_shrink",
         "size": None,
     },
-    "texture": {
-        "content_layers": (),
-        "content_weight": 0.0,
-        "tv_weight": 0.0,
-        # The weights that give the bundled network the balance of one whose mean activations are 1: docs/presets.md.
-        "style_layers": (("relu1_1", 1.0), ("pool1", 2.4e-3), ("pool2", 2.7e-3), ("pool3", 5.3e-5), ("pool4", 7.4)),
-        "style_form": "gatys",
-        "pooling": "average",
-        "scales": 3,
-        "size": None,
-        "style_fit": "none",
-        "init": "noise",
-    },
+    "texture": {**_TEXTURE, "init": "noise"},
+    "inpaint": {**_TEXTURE, "init": "content"},
 }

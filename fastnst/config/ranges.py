@@ -28,12 +28,8 @@ KEEP_COLORS = ("none", "yiq", "lab", "luminance")
 MATCH_COLORS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")
 STYLE_FITS = ("longest", "longest_shrink", "shorter_shrink", "none")
 
-WRAPS: Mapping[str, tuple[bool, bool]] = {
-    "none": (False, False),
-    "both": (True, True),
-    "x": (False, True),
-    "y": (True, False),
-}
+TILEABLE = ("none", "both", "x", "y")
+WRAPS = dict(zip(TILEABLE, ((False, False), (True, True), (False, True), (True, False)), strict=True))
 """For each value of ``tileable``, whether the first row follows the last, and whether the first column does."""
 EDGES = ("mirror", "drop")
 
@@ -45,7 +41,7 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "graph": GRAPHS,
     "tv_kind": TV_KINDS,
     "style_fit": STYLE_FITS,
-    "tileable": tuple(WRAPS),
+    "tileable": TILEABLE,
     "edges": EDGES,
     "keep_color": KEEP_COLORS,
     "match_color": MATCH_COLORS,

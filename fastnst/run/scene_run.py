@@ -14,11 +14,11 @@ from fastnst import ops, process
 from fastnst.config.provenance import find_inputs
 from fastnst.images.scaling import resize_wrapped
 from fastnst.objective.protocol import Losses, ValueAndGrad
-from fastnst.objective.views import viewed
+from fastnst.objective.views import Hold, viewed
 from fastnst.objective.whole import Objective
 from fastnst.optim.adam import resize_state
 from fastnst.optim.loop import LoopContext, LoopState, ScaleResult, StartError, optimize
-from fastnst.optim.progress import Callback, Clock, to_picture
+from fastnst.optim.progress import Callback, Clock, Step, to_picture
 from fastnst.run import colors
 from fastnst.run.checkpoint import Checkpoint
 from fastnst.run.checkpoint_file import Identity, SavedRun
@@ -124,9 +124,19 @@ class SceneRun:
         if self.checkpoint is not None:
             writer = self.checkpoint.writer(scale, self.trace, self.clock, self.setup.sizing.recorded)
         capture = self.setup.capture
-        context = LoopContext(scale, len(self.sizes), self.callback, self.clock, capture, writer)
+        callback, hold = self.callback, self._hold(size)
+        if hold is not None:
+            objective, callback = viewed(objective, hold), _showing(callback, hold)
+        context = LoopContext(scale, len(self.sizes), callback, self.clock, capture, writer)
         self.result = optimize(objective, image, self.setup.settings, context, state=state, overwrite=True)
+        if hold is not None:
+            self.result = dataclasses.replace(self.result, image=hold.image(self.result.image))
         self.trace.append(tuple(self.result.trace))
+
+    def _hold(self, size: tuple[int, int]) -> Hold | None:
+        """What keeps the pixels outside a hole, at the size of a scale."""
+        weight = mask_values(None if self.scene.hole is None else self.scene.hole.weight, size)
+        return None if weight is None else Hold(self._resized(self.scene.content.pixels, size), weight)
 
     def _image(self, state: LoopState, size: tuple[int, int]) -> Tensor:
         """The start image of a scale."""
@@ -189,10 +199,26 @@ class SceneRun:
     def _finish(self) -> Result:
         assert self.result is not None
         seconds, setup = self.clock.seconds, self.setup
-        picture = finish(to_picture(self.result.image), self.original, setup.settings)
+        hole, trace = self.scene.hole, tuple(self.trace)
+        picture = finish(to_picture(self.result.image), self.original, setup.settings, hole)
         settings = setup.sizing.with_strips(setup.settings)
-        trace, alpha = tuple(self.trace), self.scene.content.alpha
-        return Result(picture, alpha, settings, trace, seconds, self.result.stopped, self.inputs)
+        whole, bits = (self.scene.content, None) if hole is None else (hole.picture, hole.bits)
+        return Result(picture, whole.alpha, settings, trace, seconds, self.result.stopped, self.inputs, bits)
+
+
+def _showing(callback: Callback | None, hold: Hold) -> Callback | None:
+    """The callback, called with steps whose image has the pixels that are held."""
+    if callback is None:
+        return None
+
+    def call(step: Step) -> bool | None:
+        shown = dataclasses.replace(step, _view=hold.image)
+        try:
+            return callback(shown)
+        finally:
+            shown.release()
+
+    return call
 
 
 def _clock(sizes: Sequence[tuple[int, int]], steps_at: Callable[[int], int], saved: SavedRun) -> Clock:

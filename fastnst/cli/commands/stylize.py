@@ -76,6 +76,14 @@ class StylizeRequest:
         assert self.pictures.content is not None  # see PictureFiles.require
         return self.pictures.content
 
+    def load(self, world: distributed.Ranks) -> tuple[Stylizer, Scene]:
+        """The network, and the pictures in their size in the run. A large photograph is freed on return."""
+        pictures = self.pictures
+        original = images.load(self.content, max_pixels=self.settings.max_pixels)
+        stylizer = Stylizer(self.settings, world)
+        masks = (pictures.masks, pictures.style_masks, pictures.content_mask)
+        return stylizer, stylizer.load_scene(original, pictures.styles, *masks)
+
     def default_name(self) -> str:
         """The name of the output if none is given."""
         return "_".join(Path(path).stem for path in (self.pictures.content or "", *self.pictures.styles)) + ".png"
@@ -149,7 +157,7 @@ def _run(request: StylizeRequest, output: Path, file: checkpoint.Checkpoint | No
     if world.first:
         fetch_weights(settings, quiet)
     world.barrier()
-    stylizer, scene = _load(request, world)
+    stylizer, scene = request.load(world)
     snapshots = settings.snapshot_every if world.first else 0
     inputs = find_inputs(settings, **scene.files()) if snapshots or world.count > 1 else {}
     world.check_same({"torch": torch.__version__, **describe(settings, inputs, output.parent)})
@@ -172,20 +180,11 @@ def _run(request: StylizeRequest, output: Path, file: checkpoint.Checkpoint | No
     return exit_code(result.stopped, request.checkpoint)
 
 
-def _load(request: StylizeRequest, world: distributed.Ranks) -> tuple[Stylizer, Scene]:
-    """The pictures in their size in the run. A large photograph is freed on return."""
-    pictures = request.pictures
-    original = images.load(request.content, max_pixels=request.settings.max_pixels)
-    stylizer = Stylizer(request.settings, world)
-    masks = (pictures.masks, pictures.style_masks, pictures.content_mask)
-    return stylizer, stylizer.load_scene(original, pictures.styles, *masks)
-
-
 def _snapshot_callback(
     stylizer: Stylizer, scene: Scene, output: Path, inputs: dict[str, Input], results: Results
 ) -> Callable[[Step], None]:
     def save_snapshot(step: Step) -> None:
-        pixels = stylizer.finish(step.image, scene.content)
+        pixels = stylizer.finish(step.image, scene.content, scene.hole)
         facts = describe(stylizer.settings_with_strips(), inputs, output.parent)
         path = _snapshot_path(output, step.count)
         results.add(images.save(path, pixels, alpha=scene.content.alpha, settings=facts))
