@@ -30,15 +30,22 @@ class ConditionedLBFGS:
         image: ``[1, 3, H, W]``, the tensor that :meth:`step` will update in place.
         learning_rate, history, dtype: as in :class:`fastnst.optim.lbfgs.LBFGS`.
         unit: factor of the gradients that keeps their scalar products in range; it does not change the steps.
+        share: as in :class:`fastnst.optim.lbfgs.LBFGS`.
     """
 
     carried: tuple[str, ...] = ()  # curvature learned at one size is useless at another
 
     def __init__(
-        self, image: Tensor, learning_rate: float, history: int, dtype: torch.dtype | None = None, unit: float = 1.0
+        self,
+        image: Tensor,
+        learning_rate: float,
+        history: int,
+        dtype: torch.dtype | None = None,
+        unit: float = 1.0,
+        share: float = 1.0,
     ) -> None:
         self.learning_rate, self.unit = learning_rate, unit
-        self.inner = LBFGS(image, learning_rate, history, dtype)
+        self.inner = LBFGS(image, learning_rate, history, dtype, share)
         self.weights = frequency_weights(*image.shape[-2:]).to(image)
 
     def state_dict(self) -> dict[str, Any]:

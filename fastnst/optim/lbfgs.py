@@ -40,12 +40,18 @@ class LBFGS:
         learning_rate: factor of each step.
         history: number of pairs kept; memory is ``2 * history`` images of ``dtype`` and three of the image's.
         dtype: of the pairs kept; None: the image's.
+        share: of the pixels that the loss depends on; the mean changes are those of these pixels.
     """
 
     def __init__(
-        self, image: Tensor, learning_rate: float = 1.0, history: int = 20, dtype: torch.dtype | None = None
+        self,
+        image: Tensor,
+        learning_rate: float = 1.0,
+        history: int = 20,
+        dtype: torch.dtype | None = None,
+        share: float = 1.0,
     ) -> None:
-        self.learning_rate = learning_rate
+        self.learning_rate, self.share = learning_rate, share
         # s and y: the changes of the image and of the gradient. Not zeroed: rows never written take no memory.
         self.pairs = image.new_empty(history, 2, image.numel(), dtype=dtype or image.dtype)
         self.wide = image.new_empty(image.numel() if self.pairs.dtype != image.dtype else 0)
@@ -91,13 +97,13 @@ class LBFGS:
         if self.gradient is None or self.direction is None:
             self.gradient, self.direction = flat.clone(), flat.neg()
             size = flat.abs().mean()
-            factor = torch.where(size > 0, self.learning_rate * FIRST_CHANGE / size, 0.0)
+            factor = torch.where(size > 0, self.learning_rate * FIRST_CHANGE * self.share / size, 0.0)
         else:
             self._store_pair(flat, self.gradient, self.direction)
             self.gradient.copy_(flat)
             self._compute_direction(flat, self.direction)
             size = self.direction.abs().mean()
-            factor = (MOST_CHANGE / size).clamp_(max=self.learning_rate)
+            factor = (MOST_CHANGE * self.share / size).clamp_(max=self.learning_rate)
         image.view(-1).add_(self.direction.mul_(factor))
 
     def _store_pair(self, flat: Tensor, gradient: Tensor, change: Tensor) -> None:
