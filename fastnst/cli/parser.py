@@ -54,6 +54,7 @@ _OPTIMIZER = {
     "epsilon": "X",
     "clamp": _SWITCH,
     "history": "N,...",
+    "first_change": "X",
     "history_dtype": "NAME",
 }
 _MACHINE = {

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fastnst.config.checks import check_setting, check_together
 from fastnst.config.presets import PRESETS, STYLE_LAYERS
-from fastnst.config.ranges import SMALLEST_SCALE
+from fastnst.config.ranges import FIRST_CHANGE, SMALLEST_SCALE
 from fastnst.errors import UsageError, nearest, shown
 
 _T = TypeVar("_T")
@@ -95,6 +95,9 @@ class Settings:
     # Each pair takes the memory of two images.
     history: int | tuple[int, ...] = _setting(
         20, "pairs that L-BFGS stores: one number, or one per scale; the last applies to all further scales"
+    )
+    first_change: float = _setting(
+        FIRST_CHANGE, "mean change of a pixel by the first step of L-BFGS; less for a good start", unit="levels of 255"
     )
     history_dtype: str = _setting("auto", "dtype of the pairs that L-BFGS stores; auto: the dtype of the image")
     steps: int | tuple[int, ...] = _setting(

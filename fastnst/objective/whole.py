@@ -20,6 +20,7 @@ from fastnst.network.cudnn import timed_algorithms
 from fastnst.network.vgg import VGG
 from fastnst.objective.build import layer_terms
 from fastnst.objective.engines import PlainEngine, choose_engine
+from fastnst.objective.pixels import PixelTarget
 from fastnst.objective.protocol import Losses
 from fastnst.objective.targets import Region, StyleTargets
 from fastnst.ops.dtypes import accumulate_dtype
@@ -35,6 +36,7 @@ class Objective:
         settings: the weights, layers, losses and forms; other settings are not read.
         engine: the class of the engine; None: the one that :func:`choose_engine` names for the network.
         content_mask: ``[1, 1, H, W]``, factors of the content loss by pixel; None: 1 everywhere.
+        pixel_target: one more term, of the pixels themselves.
 
     Raises:
         UsageError: the picture is too small for the deepest layer, a form or loss is unknown, a style layer has no
@@ -56,6 +58,8 @@ class Objective:
         settings: Settings,
         engine: type[PlainEngine] | None = None,
         content_mask: Tensor | None = None,
+        *,
+        pixel_target: PixelTarget | None = None,
     ) -> None:
         ops.follow_matmul_precision()  # here and not at each step: a graph of the step could not capture it
         self.network, self.settings = network, settings
@@ -73,6 +77,9 @@ class Objective:
         if has_variation:
             self.parts = (*self.parts, ("tv", ""))
             factors = (*factors, 1.0 if settings.tv_kind == NINE_POINT else settings.tv_weight)
+        self._pixel_target = pixel_target
+        if pixel_target is not None:
+            self.parts, factors = (*self.parts, ("temporal", "")), (*factors, 1.0)
         # Tensors, since numbers would be copied to the device at each step.
         self._factors = torch.tensor(factors, dtype=accumulate_dtype(network.dtype), device=network.device)
         weight = torch.tensor(settings.tv_weight, dtype=content.dtype, device=network.device)
@@ -94,12 +101,20 @@ class Objective:
 
         Everything stays on the device and nothing waits for it, so that a CUDA graph can capture the call.
         """
-        tv: list[Tensor] = []
-        other = None if self._tv_weight is None else lambda: self._variation(image, tv)
+        pixel_values: list[Tensor] = []
+        has_pixels = self._tv_weight is not None or self._pixel_target is not None
+        other = (lambda: self._pixel_gradient(image, pixel_values)) if has_pixels else None
         with timed_algorithms(self.network.device, not self._evaluated):
             values, gradient = self.engine.evaluate(image, other)
         self._evaluated = True
-        return torch.stack([*values, *tv]) * self._factors, gradient
+        return torch.stack([*values, *pixel_values]) * self._factors, gradient
+
+    def _pixel_gradient(self, image: Tensor, values: list[Tensor]) -> Tensor:
+        """The gradient of the losses of the pixels themselves; their values are appended to ``values``."""
+        gradient = torch.zeros_like(image) if self._tv_weight is None else self._variation(image, values)
+        if self._pixel_target is not None:
+            values.append(self._pixel_target.add_gradient_(gradient, image).to(self._factors.dtype))
+        return gradient
 
     def _variation(self, image: Tensor, values: list[Tensor]) -> Tensor:
         """The gradient of the weighted total variation of an image; its value is appended to ``values``."""
@@ -121,6 +136,7 @@ class Objective:
             content={layer: value for kind, layer, value in named if kind == "content"},
             style={layer: value for kind, layer, value in named if kind == "style"},
             tv=sum(value for kind, _, value in named if kind == "tv"),
+            temporal=sum(value for kind, _, value in named if kind == "temporal"),
         )
 
 

@@ -37,7 +37,8 @@ def make_optimizer(image: Tensor, settings: Settings) -> Optimizer:
         return Adam(image, settings.learning_rate, settings.betas, settings.epsilon, unit)
     assert isinstance(settings.history, int), "expected the settings of one scale"
     dtype = torch.bfloat16 if settings.history_dtype == "bfloat16" else image.dtype
-    return ConditionedLBFGS(image, settings.learning_rate, settings.history, dtype, unit)
+    rate, first_change = settings.learning_rate, settings.first_change
+    return ConditionedLBFGS(image, rate, settings.history, dtype, unit, first_change=first_change)
 
 
 def all_finite(x: Tensor) -> bool:

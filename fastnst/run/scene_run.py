@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst import ops, process
 from fastnst.config.provenance import find_inputs
+from fastnst.errors import UsageError
+from fastnst.objective.pixels import PixelTarget
 from fastnst.objective.protocol import Losses
 from fastnst.objective.whole import Objective
 from fastnst.optim.adam import resize_state
@@ -76,6 +79,8 @@ class SceneRun:
         setup = self.setup
         if self.checkpoint is None:
             return SavedRun()
+        if scene.temporal is not None:
+            raise UsageError("checkpoint: a run with a temporal loss has none; fastnst.film resumes at the frame")
         pictures = {part: picture.pixels for part, picture in scene.pictures().items()}
         identity = Identity(setup.settings, pictures, setup.weights_name, setup.weights_digest())
         saved = self.checkpoint.begin(identity)
@@ -152,12 +157,20 @@ class SceneRun:
         """The objective of a scale, for the whole image or for strips of it."""
         setup, size = self.setup, self.sizes[scale - 1]
         styles = regions(setup, self.scene.styles, self.shares, self.shrinks[scale - 1], size, scale)
-        mask = mask_values(self.scene.content_mask, size)
+        mask, target = mask_values(self.scene.content_mask, size), self._pixel_target(size)
         pixels, rows = setup.pixels(self.scene.content.pixels, *size), setup.sizing.rows(*size, scale)
         if rows is None:
-            return Objective(setup.network, pixels, styles, setup.settings, content_mask=mask)
+            return Objective(setup.network, pixels, styles, setup.settings, content_mask=mask, pixel_target=target)
         ranks = setup.sizing.ranks_for(*size)
-        return StripObjective(setup.network, pixels, styles, setup.settings, rows, mask, ranks)
+        return StripObjective(setup.network, pixels, styles, setup.settings, rows, mask, ranks, pixel_target=target)
+
+    def _pixel_target(self, size: tuple[int, int]) -> PixelTarget | None:
+        temporal = self.scene.temporal
+        if temporal is None:
+            return None
+        target = self.setup.pixels(temporal.pixels, *size)
+        weight = temporal.weight if temporal.weight.shape[2:] == size else F.adaptive_avg_pool2d(temporal.weight, size)
+        return PixelTarget(target, weight.to(target), temporal.factor)
 
     def _restore_finished(self) -> None:
         """Take the result of a run that the checkpoint holds finished."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from fastnst.run.target_cache import TargetCache
 from fastnst.spill import release_pages
 
 log = logging.getLogger("fastnst")
+
+_OF_THE_NETWORK = ("arch", "weights", "pooling", "padding", "device", "precision", "convolution", "graph")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,14 @@ class Setup:
     def image_dtype(self) -> torch.dtype:
         """The dtype of images under optimization: float32, or float64 with that precision."""
         return torch.float64 if self.network.dtype == torch.float64 else torch.float32
+
+    def with_settings(self, settings: Settings) -> Setup:
+        """The setup for other settings: with the same network, ranks and style targets if it serves them, else new."""
+        same = all(getattr(settings, name) == getattr(self.settings, name) for name in _OF_THE_NETWORK)
+        if not same or not {layer.name for layer in self.network.chain} >= set(settings.layer_names()):
+            return set_up(settings, self.ranks)
+        chosen = settings.replace(convolution=self.chosen.convolution)
+        return replace(self, settings=settings, chosen=chosen, sizing=Sizing(self.network, chosen, self.ranks))
 
     def pixels(self, picture: Tensor, height: int, width: int) -> Tensor:
         """A picture in 0..1 as pixels in 0..255 of a given size, in the image's dtype, on the device."""

@@ -59,4 +59,5 @@ def _style_targets(setup: Setup, style: StylePicture, size: tuple[int, int], sca
             return style_targets(network, pixels, settings, mask)
         return strip_targets(network, pixels, settings, rows, mask)
 
-    return setup.targets.get((style.fingerprint, size, rows), measure)
+    measured = (settings.style_loss, settings.style_form, settings.style_layers)
+    return setup.targets.get((style.fingerprint, size, rows, measured), measure)
