@@ -14,6 +14,7 @@ from fastnst.film import codecs
 from fastnst.film.codecs import CONTAINERS, Codec
 from fastnst.film.film import FilmInfo
 from fastnst.film.pixels import to_frame
+from fastnst.film.sound import Sound
 from fastnst.images.metadata import PREFIX
 
 log = logging.getLogger("fastnst")
@@ -21,6 +22,7 @@ log = logging.getLogger("fastnst")
 _BT709, _LIMITED = 1, 1  # of AVColorSpace, AVColorPrimaries and AVColorTransferCharacteristic; AVColorRange
 _FINEST = 2**31 - 1  # the largest number of ticks a second of MP4
 _USUAL_TICKS = 90_000
+_MISSING = Fraction(3, 2)  # frames by which a film must be shorter than the one it is made from for its sound to be cut
 
 
 class ContainerWriter:
@@ -32,10 +34,17 @@ class ContainerWriter:
         codec: the codec.
         options: options of the encoder.
         text: what to store as the comment, None for nothing.
+        sound: a film whose sound is written as well.
     """
 
     def __init__(
-        self, temporary: Path, info: FilmInfo, codec: Codec, options: dict[str, str], text: str | None
+        self,
+        temporary: Path,
+        info: FilmInfo,
+        codec: Codec,
+        options: dict[str, str],
+        text: str | None,
+        sound: Path | None = None,
     ) -> None:
         import av
 
@@ -44,7 +53,7 @@ class ContainerWriter:
         self.container: Any = av.open(str(temporary), "w", format=form, container_options=muxing)
         if text is not None:
             self.container.metadata["comment"] = PREFIX + text
-        self.unit = _unit(info)
+        self._info, self.unit = info, _unit(info)
         self._form = codec.alpha if info.has_alpha and codec.alpha else codec.form
         self._size = padded_size(info, codec)
         self._stream: Any = self.container.add_stream(codec.encoder, rate=info.frame_rate, options=options)
@@ -58,7 +67,8 @@ class ContainerWriter:
         if codec.tag is not None and form in ("mp4", "mov"):
             context.codec_tag = codec.tag
         self._durations: dict[int, int] = {}
-        self._last = -1
+        self._last, self._end = -1, Fraction(0)
+        self._sound = None if sound is None else Sound(sound, self.container, form)
 
     def add(self, pixels: Tensor, alpha: Tensor | None, time: Fraction, duration: Fraction | None) -> None:
         """Encode a frame that is shown at ``time``."""
@@ -71,6 +81,9 @@ class ContainerWriter:
         if duration is not None:
             self._durations[tick] = frame.duration = max(round((time + duration) / self.unit) - tick, 1)
         frame.color_trc = frame.color_primaries = _BT709
+        self._end = time + (duration or 1 / self._info.frame_rate)
+        if self._sound is not None:
+            self._sound.write_until(time)
         self._mux(self._stream.encode(frame))
 
     def _mux(self, packets: Any) -> None:
@@ -83,10 +96,17 @@ class ContainerWriter:
     def finish(self) -> None:
         """Write what the encoder still holds."""
         self._mux(self._stream.encode(None))
+        if self._sound is not None:
+            whole, missing = self._info.duration, _MISSING / self._info.frame_rate
+            self._sound.finish(self._end if whole is not None and self._end < whole - missing else None)
 
     def close(self) -> None:
         """Write the end of the file and close it."""
-        self.container.close()
+        try:
+            self.container.close()
+        finally:
+            if self._sound is not None:
+                self._sound.close()
 
 
 def padded_size(info: FilmInfo, codec: Codec) -> tuple[int, int]:

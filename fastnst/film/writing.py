@@ -113,13 +113,15 @@ class FilmWriter:
         self._text = None if settings is None else to_json(settings)
         self._codec = choose_codec(self.path, codec, info.has_alpha)
         self._options = encoder_options(self._codec, quality, fast)
+        self._sound = None if audio_from is None else Path(audio_from)
         self._stack = ExitStack()
         self._writer: Any = None
 
     def __enter__(self) -> FilmWriter:
-        with self._errors():
-            temporary = self._stack.enter_context(replacing(self.path))
-            self._writer = ContainerWriter(temporary, self.info, self._codec, self._options, self._text)
+        with self._errors(), ExitStack() as stack:
+            temporary = stack.enter_context(replacing(self.path))
+            self._writer = ContainerWriter(temporary, self.info, self._codec, self._options, self._text, self._sound)
+            self._stack = stack.pop_all()
         return self
 
     def add(
