@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 
 from fastnst.errors import UsageError, nearest
+from fastnst.film.animations import AnimationFilm, is_animation
 from fastnst.film.containers import ContainerFilm
 from fastnst.film.film import Film, FilmInfo, Frame
+from fastnst.film.folder import FolderFilm
+from fastnst.film.opening import open_file
 from fastnst.images.scaling import check_integer
 
 __all__ = ["BROKEN", "Film", "FilmInfo", "Frame", "open_film"]
@@ -44,4 +47,9 @@ def open_film(path: str | os.PathLike[str], *, max_pixels: int | None = None, br
         check_integer("max_pixels", max_pixels)
     if broken not in BROKEN:
         raise UsageError(f"broken: expected {' or '.join(BROKEN)}, got {broken!r}{nearest(str(broken), BROKEN)}")
-    return ContainerFilm(Path(path), max_pixels, broken == "skip")
+    path, skip = Path(path), broken == "skip"
+    if path.is_dir():
+        return FolderFilm(path, max_pixels, skip)
+    with open_file(path) as stream:
+        head = stream.read(16)
+    return (AnimationFilm if is_animation(head) else ContainerFilm)(path, max_pixels, skip)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,14 +17,21 @@ from torch import Tensor
 
 from fastnst.errors import ImageError, UsageError, nearest
 from fastnst.files import obstacle, replacing
+from fastnst.film.animating import LONGEST, WRITERS, AnimationWriter
 from fastnst.film.codecs import CONTAINERS, encoder_options
 from fastnst.film.encoding import ContainerWriter, choose_codec
 from fastnst.film.film import FilmInfo
+from fastnst.film.folder import FolderWriter, check_folder
 from fastnst.film.opening import import_av, reason
 from fastnst.film.pixels import check_pixels
 from fastnst.images.metadata import to_json
 
-SUFFIXES = tuple(CONTAINERS)
+log = logging.getLogger("fastnst")
+
+SUFFIXES = (*CONTAINERS, *WRITERS)
+"""The suffixes of films; a name without one is a folder of numbered PNG files."""
+_FOLDER_CODECS = {"png": 8, "png16": 16}
+_WEBP_QUALITY = 85
 
 
 def check_target(
@@ -57,18 +67,27 @@ def check_target(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix and suffix not in SUFFIXES:
         known = ", ".join(SUFFIXES)
-        raise UsageError(f"{path}: expected a name ending in {known}, got {suffix!r}{nearest(suffix, SUFFIXES)}")
+        raise UsageError(
+            f"{path}: expected a name ending in {known}, or one without a suffix for a folder of frames, got {suffix!r}"
+            f"{nearest(suffix, SUFFIXES)}"
+        )
     if quality is not None and (isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100):
         raise UsageError(f"quality: expected a whole number from 1 to 100, got {quality!r}")
-    why = obstacle(path, parents=parents)
+    if suffix in CONTAINERS:
+        import_av(path)
+        choose_codec(path, codec, alpha)
+    elif codec is not None and (suffix or codec not in _FOLDER_CODECS):
+        known = "no codec" if suffix else " or ".join(_FOLDER_CODECS)
+        raise UsageError(f"codec: expected {known} for {suffix or 'a folder'}, got {codec!r}")
+    if not suffix:
+        check_folder(path)
+    why = obstacle(path if suffix else path / "frame", parents=parents or (not suffix and path.parent.is_dir()))
     if why is not None:
         raise ImageError(f"{path}: {why}")
     if not force and path.exists():
-        raise UsageError(f"{path} exists already; name another file, or replace it with --force")
-    import_av(path)
-    choose_codec(path, codec, alpha)
+        raise UsageError(f"{path} exists already; name another film, or replace it with --force")
     return path
 
 
@@ -77,11 +96,14 @@ class FilmWriter:
     then an existing file of this name is as it was.
 
     Args:
-        path: the film. Its suffix determines the format: .mp4, .m4v, .mov, .mkv or .webm.
-        info: size, frame rate and alpha of the film, such as those of the film that it is made from. ``time_base`` is
-            the unit of the times.
-        quality: 1 to 100; None for a good default of each codec.
-        codec: h264, hevc, av1, vp9, ffv1, prores or qtrle, as far as the container holds it; None for its default.
+        path: the film. Its suffix determines the format: .mp4, .m4v, .mov, .mkv, .webm, .gif, .webp, or .png and .apng
+            for APNG; a name without a suffix is a folder of numbered PNG files.
+        info: size, frame rate, alpha and loop of the film, such as those of the film that it is made from.
+            ``time_base`` is the unit of the times.
+        quality: 1 to 100; None for a good default of each codec. 100 is the best that the codec does: lossless WebP,
+            and lossless but for the conversion to 4:2:0 in H.264. It has no effect on ffv1, qtrle, ProRes, GIF, PNG.
+        codec: h264, hevc, av1, vp9, ffv1, prores or qtrle, as far as the container holds it; png or png16 for a folder;
+            None for the default.
         audio_from: a film whose sound is written as well.
         settings: stored as JSON for :func:`read_film_settings`.
         fast: prefer speed of encoding to size.
@@ -110,19 +132,36 @@ class FilmWriter:
     ) -> None:
         self.path = check_target(path, codec=codec, quality=quality, alpha=info.has_alpha)
         self.info, self.count = info, 0
+        self._codec, self._quality, self._fast, self._settings = codec, quality, fast, settings
         self._text = None if settings is None else to_json(settings)
-        self._codec = choose_codec(self.path, codec, info.has_alpha)
-        self._options = encoder_options(self._codec, quality, fast)
         self._sound = None if audio_from is None else Path(audio_from)
         self._stack = ExitStack()
         self._writer: Any = None
+        longest = LONGEST.get(self.path.suffix.lower(), 2**31 - 1)
+        if max(info.width, info.height) > longest:
+            size = f"{info.width} x {info.height}"
+            raise ImageError(f"{self.path}: this format holds at most {longest} pixels a side, got {size}")
 
     def __enter__(self) -> FilmWriter:
-        with self._errors(), ExitStack() as stack:
-            temporary = stack.enter_context(replacing(self.path))
-            self._writer = ContainerWriter(temporary, self.info, self._codec, self._options, self._text, self._sound)
+        with _errors(self.path), ExitStack() as stack:
+            if self.path.suffix:
+                temporary = stack.enter_context(replacing(self.path))
+                self._writer = self._file_writer(temporary)
+            else:
+                bits = _FOLDER_CODECS[self._codec or "png"]
+                self._writer = FolderWriter(self.path, bits, self._settings)
             self._stack = stack.pop_all()
         return self
+
+    def _file_writer(self, temporary: Path) -> ContainerWriter | AnimationWriter:
+        suffix = self.path.suffix.lower()
+        if suffix in WRITERS:
+            if self._sound is not None and self.info.has_audio:
+                log.warning("%s: this format holds no sound; it is left out", self.path)
+            return WRITERS[suffix](temporary, self.info, self._quality or _WEBP_QUALITY, self._text)
+        codec = choose_codec(self.path, self._codec, self.info.has_alpha)
+        options = encoder_options(codec, self._quality, self._fast)
+        return ContainerWriter(temporary, self.info, codec, options, self._text, self._sound)
 
     def add(
         self, pixels: Tensor, alpha: Tensor | None = None, *, time: Fraction, duration: Fraction | None = None
@@ -143,43 +182,37 @@ class FilmWriter:
             raise UsageError("film: expected no alpha, since info.has_alpha is False")
         if self._writer is None:
             raise UsageError("film: expected frames inside the `with` block of the writer")
-        with self._errors():
+        with _errors(self.path):
             self._writer.add(pixels, alpha, time, duration)
         self.count += 1
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         writer, self._writer = self._writer, None
-        with self._errors(), self._stack:
+        if kind is not None:
+            with suppress(Exception):
+                writer.close()
+            self._stack.__exit__(kind, error, at)
+            return
+        with _errors(self.path), self._stack:
             try:
-                if kind is None:
-                    if self.count == 0:
-                        raise ImageError(f"{self.path}: has no frames; expected at least one")
-                    writer.finish()
-            finally:
-                self._close(writer, quiet=kind is not None)
-            if error is not None:
-                raise error
-
-    def _close(self, writer: Any, quiet: bool) -> None:
-        try:
-            writer.close()
-        except Exception:
-            if not quiet:
+                if self.count == 0:
+                    raise ImageError(f"{self.path}: has no frames; expected at least one")
+                writer.finish()
+            except BaseException:
+                with suppress(Exception):
+                    writer.close()
                 raise
-
-    def _errors(self) -> Any:
-        return _Errors(self.path)
+            writer.close()
 
 
-class _Errors:
-    """Raises what encoders and disks raise as an ImageError of one line."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if isinstance(error, (OSError, EOFError, RuntimeError, ArithmeticError)) or type(error) is ValueError:
-            raise ImageError(f"{self._path}: cannot be written ({reason(error)})") from error
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Raise what encoders and disks raise as an ImageError of one line."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (OSError, struct.error)) and not type(error).__module__.startswith("av."):
+            raise
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "no space left on the disk; expected room for the film" if full else reason(error)
+        raise ImageError(f"{path}: cannot be written ({why})") from error
