@@ -81,6 +81,8 @@ class AnimationFilm(Film):
         ends = {b"GIF8": tail.rstrip(b"\0")[-1:] == b";", b"\x89PNG": b"IEND" in tail}.get(head)
         if ends is False or (ends is None and is_cut(stream)):
             text = f"{self._path}: ends early"
+            if head == b"RIFF":  # libwebp reads a whole file or nothing
+                raise ImageError(f"{text}; expected a whole film")
             if not self._skip:
                 raise ImageError(
                     f"{text}; expected a whole film, or read what is there with broken='skip' (--broken skip)"
@@ -124,9 +126,8 @@ class AnimationFilm(Film):
                     yield Frame(number, start * _MILLISECOND, (end - start) * _MILLISECOND, self._picture(image))
 
     def _picture(self, image: Image.Image) -> Picture:
-        if (
-            _is_transparent(image) and image.convert("RGBA").getchannel("A").getextrema()[1] == 0
-        ):  # images.load refuses that
+        # images.load refuses what is fully transparent.
+        if _is_transparent(image) and image.convert("RGBA").getchannel("A").getextrema()[1] == 0:
             empty = torch.zeros(1, 1, image.height, image.width)
             return Picture(empty.expand(1, 3, -1, -1).contiguous(), empty, self._path)
         found = images.load(image, max_pixels=image.width * image.height)

@@ -103,9 +103,7 @@ def test_a_gif_of_a_still_scene_does_not_boil(tmp_path: Path) -> None:
     for frame in found:
         assert np.array_equal(frame[20:], found[0][20:])
     # Dithering keeps the mean of small blocks closer than the palette alone could.
-    means = [
-        f[20:44, :, :3].reshape(3, 8, 8, 8, 3).mean((1, 3)) for f in (found[0].astype(float), ground.astype(float))
-    ]
+    means = [f[20:44, :, :3].astype(float).reshape(3, 8, 8, 8, 3).mean((1, 3)) for f in (found[0], ground)]
     assert np.abs(means[0] - means[1]).mean() < 2
 
 
@@ -224,7 +222,7 @@ def test_an_animation_that_ends_early(tmp_path: Path, name: str, caplog: pytest.
     path.write_bytes(data[: len(data) * 5 // 8])
     assert "ends early; expected a whole film" in refused(path)
     if name == "a.webp":  # libwebp reads a whole file or nothing
-        assert "is damaged or truncated" in refused(path, broken="skip")
+        assert "ends early; expected a whole film" in refused(path, broken="skip")
         return
     with open_film(path, broken="skip") as film:
         assert len(list(film)) == film.info.count == 2
