@@ -3,7 +3,8 @@
 A palette is kept for as long as it fits the frames nearly as well as the frame it was made for, so a still region
 keeps its colors, and a cut gets a palette of its own. Dithering adds a pattern that is fixed in the picture. It does
 not pass errors on to neighbors, where a change in one corner would change the whole frame. The pattern is the
-interleaved gradient noise of Jimenez ("Next generation post processing in Call of Duty: Advanced Warfare", SIGGRAPH 2014).
+interleaved gradient noise of Jimenez ("Next generation post processing in Call of Duty: Advanced Warfare", SIGGRAPH
+2014).
 """
 
 from __future__ import annotations

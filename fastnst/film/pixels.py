@@ -100,18 +100,21 @@ def to_picture(frame: VideoFrame, geometry: Geometry, path: Path | None) -> Pict
     if frame.format.is_rgb is False and frame.colorspace == _UNSPECIFIED:
         high = frame.width >= _HD[0] or frame.height > _HD[1]
         source = _BT709 if high else _BT601
-    form = "rgba64le" if has_alpha(frame) else "rgb48le"
+    # Within 8-bit RGB bytes are moved, which is exact; with 16 bits swscale would round on its way through YUV.
+    shallow = frame.format.is_rgb and all(component.bits <= 8 for component in frame.format.components)
+    most = 255 if shallow or frame.format.name == "pal8" else 65535
+    form = ("rgba" if has_alpha(frame) else "rgb24") if most == 255 else "rgba64le" if has_alpha(frame) else "rgb48le"
     converted = frame.reformat(
         geometry.width, geometry.height, form, src_colorspace=source, interpolation=_FLAGS, threads=1
     )
     samples = geometry.orient(converted.to_ndarray())
-    if samples.shape[2] == 4 and samples[..., 3].min() < 65535:
+    if samples.shape[2] == 4 and samples[..., 3].min() < most:
         if samples[..., 3].any():
             return Picture(*_pair(images.load(np.ascontiguousarray(samples))), path)
         empty = torch.zeros(1, 1, *samples.shape[:2])
         return Picture(empty.expand(1, 3, -1, -1).contiguous(), empty, path)
     planes = np.ascontiguousarray(samples[..., :3].transpose(2, 0, 1), np.float32)
-    planes /= 65535
+    planes /= most
     return Picture(torch.from_numpy(planes)[None], None, path)
 
 
