@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst import images
-from fastnst.film.flow import positions
 from fastnst.files import ASSETS
+from fastnst.film.flow import positions
 
 PAN = (2.5, 1.25)  # pixels a frame
 ZOOM = 1.01  # a frame
@@ -43,9 +43,7 @@ def pan(count: int, height: int, width: int) -> KnownFilm:
 def zoom(count: int, height: int, width: int) -> KnownFilm:
     """The camera approaches the picture."""
     cx, cy = (width - 1) / 2, (height - 1) / 2
-    return _moving(
-        count, height, width, lambda i, x, y: ((x - cx) / ZOOM**i + cx + 40, (y - cy) / ZOOM**i + cy + 40)
-    )
+    return _moving(count, height, width, lambda i, x, y: ((x - cx) / ZOOM**i + cx + 40, (y - cy) / ZOOM**i + cy + 40))
 
 
 def square(count: int, height: int, width: int) -> KnownFilm:

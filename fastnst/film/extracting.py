@@ -20,7 +20,7 @@ from fastnst.images import Picture
 from fastnst.run.stylizer import Stylizer
 
 LEAST_MASK = 1e-4
-"""Value of a mask of a film where it is black: a style whose mask is black everywhere in a frame has no weight there."""
+"""Value of a mask of a film where it is black, so that a style whose mask is black in a whole frame has no weight."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,18 @@ class Frames:
 
     def to_dict(self) -> dict[str, Any]:
         """The frames as plain values for JSON."""
-        info = {**dataclasses.asdict(self.info), "path": None, "frame_rate": str(self.info.frame_rate)}
+        base = self.info.time_base
+        fractions = {"frame_rate": str(self.info.frame_rate), "time_base": None if base is None else str(base)}
+        info = {**dataclasses.asdict(self.info), "path": None, **fractions}
         times = [[str(time), None if duration is None else str(duration)] for time, duration in self.times]
         return {"info": info, "times": times, "shots": [dataclasses.asdict(shot) for shot in self.shots]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], path: Path) -> Frames:
         """The inverse of :meth:`to_dict`."""
-        info = FilmInfo(**{**values["info"], "path": path, "frame_rate": Fraction(values["info"]["frame_rate"])})
+        rate, base = values["info"]["frame_rate"], values["info"]["time_base"]
+        fractions = {"frame_rate": Fraction(rate), "time_base": None if base is None else Fraction(base)}
+        info = FilmInfo(**{**values["info"], "path": path, **fractions})
         times = tuple((Fraction(time), None if long is None else Fraction(long)) for time, long in values["times"])
         found = tuple(
             Shot(one["first"], one["last"], tuple(one["style"]), tuple(one["mask"]), _tuples(one["settings"]))

@@ -142,7 +142,7 @@ def stylize_film(
 class _Job:
     def __init__(self, request: FilmRequest, settings: Settings, film_settings: FilmSettings, world: Ranks) -> None:
         self.request, self.settings, self.film_settings, self.world = request, settings, film_settings, world
-        check_target(Path(request.output), codec=request.codec)
+        check_target(request.output, codec=request.codec, quality=request.quality)
         _check(request)
         read = {"film": request.film, "style": request.styles, "mask": request.masks, "shots": request.shots}
         written = [("the output", Path(request.output)), ("the folder", request.store.folder)]
@@ -175,8 +175,14 @@ class _Job:
         request, frames = self.request, self.frames
         facts = describe(self.settings, self._inputs(), Path(request.output).parent)
         sound = None if request.frames is not None else request.film
-        output = {"quality": request.quality, "codec": request.codec, "audio_from": sound, "settings": facts}
-        with FilmWriter(request.output, frames.info, **output) as writer:
+        with FilmWriter(
+            request.output,
+            frames.info,
+            quality=request.quality,
+            codec=request.codec,
+            audio_from=sound,
+            settings=facts,
+        ) as writer:
             for shot in frames.shots:
                 settings = self.settings.replace(**shot.settings)
                 for number in range(shot.first, shot.last):
@@ -195,9 +201,15 @@ class _Job:
         request = self.request
         identity = self._identity()
         if self.world.first and self.store.begin(identity, force=request.force) is None:
-            options = {"masks": request.masks, "frames": request.frames, "broken": request.broken}
-            find_cuts = tables is None and self.film_settings.shots == "auto"
-            found = extract(request.film, self.stylizer, self.store, find_cuts=find_cuts, **options)
+            found = extract(
+                request.film,
+                self.stylizer,
+                self.store,
+                masks=request.masks,
+                frames=request.frames,
+                broken=request.broken,
+                find_cuts=tables is None and self.film_settings.shots == "auto",
+            )
             if tables is not None:
                 given = shots_of(tables, len(found.times), os.fspath(request.shots or ""))
                 found = dataclasses.replace(found, shots=tuple(given))

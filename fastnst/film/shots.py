@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ class CutDetector:
         """Add the next frame, ``[1, 3, H, W]`` in 0..1."""
         shrink = max(frame.shape[-2:]) / SIDE
         if shrink > 1:
-            size = [max(1, round(side / shrink)) for side in frame.shape[-2:]]
+            size = max(1, round(frame.shape[2] / shrink)), max(1, round(frame.shape[3] / shrink))
             frame = F.adaptive_avg_pool2d(frame, size)
         planes = _hsv(frame)
         if self._last is not None:
@@ -98,7 +99,7 @@ class CutDetector:
 def split(count: int, cuts: Sequence[int]) -> list[Shot]:
     """The shots of a film of ``count`` frames that has ``cuts``."""
     edges = [0, *cuts, count]
-    return [Shot(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True)]
+    return [Shot(first, last) for first, last in itertools.pairwise(edges)]
 
 
 def read_shots(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
