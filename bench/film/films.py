@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def square(count: int, height: int, width: int) -> KnownFilm:
         frames.append(frame)
         masks.append(mask)
     flows, weights = [], []
-    for before, mask in zip(masks[:-1], masks[1:], strict=True):
+    for before, mask in itertools.pairwise(masks):
         flow = torch.zeros(1, 2, height, width)
         flow[:, :1] = -SQUARE * mask
         flows.append(flow)

@@ -63,6 +63,8 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise UsageError(
             f"keep_color 'luminance' leaves no colors for match_color {values['match_color']!r}: give one of the two"
         )
+    if values["tileable"] != "none" and values["tv_kind"] == "nine_point" and values["tv_weight"]:
+        raise UsageError("tileable: tv_kind 'nine_point' repeats the border; use another, or tv_weight 0")
     content = values["content_weight"] * sum(weight for _, weight in values["content_layers"])
     style = values["style_weight"] * sum(weight for _, weight in values["style_layers"])
     if content == 0 and style == 0:

@@ -15,9 +15,23 @@ def _layers(*names: str, weight: float = 1.0) -> Layers:
     return tuple((name, weight) for name in names)
 
 
+_TEXTURE: Mapping[str, Any] = {
+    "content_layers": (),
+    "content_weight": 0.0,
+    "tv_weight": 0.0,
+    # The weights that give the bundled network the balance of one whose mean activations are 1: docs/presets.md.
+    "style_layers": (("relu1_1", 1.0), ("pool1", 2.4e-3), ("pool2", 2.7e-3), ("pool3", 5.3e-5), ("pool4", 7.4)),
+    "style_form": "gatys",
+    "pooling": "average",
+    "scales": 3,
+    "size": None,
+    "style_fit": "none",
+}
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "gatys": {
+        "edges": "drop",
         "content_weight": 1.0,
         "tv_weight": 0.0,
         "style_layers": _layers(*STYLE_LAYERS, weight=1 / 5),
@@ -29,6 +43,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "init": "noise",
     },
     "johnson": {
+        "edges": "drop",
         "style_layers": _layers(*STYLE_LAYERS),
         "content_weight": 5.0,
         "style_weight": 100.0,
@@ -41,6 +56,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "noise": 1e-3,
     },
     "tutorial": {
+        "edges": "drop",
         "arch": "vgg16",
         # In the TensorFlow network of the tutorial, conv3_3 names the output after the ReLU, which is relu3_3 here.
         "content_layers": _layers("relu3_3"),
@@ -62,6 +78,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "snapshot_every": 50,
     },
     "crowson": {
+        "edges": "drop",
         "weights": "vgg19-torchvision",
         "style_layers": tuple((name, 4.0 ** (4 - i) / 341) for i, name in enumerate(STYLE_LAYERS)),
         "content_weight": 0.015,
@@ -84,6 +101,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "average": 0.99,
     },
     "spst": {
+        "edges": "drop",
         "style_layers": _layers(*STYLE_LAYERS),
         "content_weight": 1.0,
         "tv_weight": 0.0,
@@ -96,4 +114,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "style_fit": "shorter_shrink",
         "size": None,
     },
+    "texture": {**_TEXTURE, "init": "noise"},
+    "inpaint": {**_TEXTURE, "init": "content"},
 }

@@ -28,7 +28,12 @@ HISTORY_DTYPES = ("auto", "bfloat16")
 TV_KINDS = ("anisotropic", "isotropic", "squared", "nine_point")
 KEEP_COLORS = ("none", "yiq", "lab", "luminance")
 MATCH_COLORS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")
-STYLE_FITS = ("longest", "longest_shrink", "shorter_shrink")
+STYLE_FITS = ("longest", "longest_shrink", "shorter_shrink", "none")
+
+TILEABLE = ("none", "both", "x", "y")
+WRAPS = dict(zip(TILEABLE, ((False, False), (True, True), (False, True), (True, False)), strict=True))
+"""For each value of ``tileable``, whether the first row follows the last, and whether the first column does."""
+EDGES = ("mirror", "drop")
 
 CHOICES: Mapping[str, Sequence[str]] = {
     "optimizer": OPTIMIZERS,
@@ -38,6 +43,8 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "graph": GRAPHS,
     "tv_kind": TV_KINDS,
     "style_fit": STYLE_FITS,
+    "tileable": TILEABLE,
+    "edges": EDGES,
     "keep_color": KEEP_COLORS,
     "match_color": MATCH_COLORS,
 }

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastnst.config.checks import check_setting, check_together
+from fastnst.config.layer_names import layer_names, layer_stride
 from fastnst.config.presets import PRESETS, STYLE_LAYERS
-from fastnst.config.ranges import FIRST_CHANGE, SMALLEST_SCALE
+from fastnst.config.ranges import FIRST_CHANGE, SMALLEST_SCALE, WRAPS
 from fastnst.errors import UsageError, nearest, shown
 
 _T = TypeVar("_T")
@@ -85,7 +86,14 @@ class Settings:
     pooling: str = _setting("max", "pooling of the network: max, average or l2")
     padding: str = _setting(
         "zeros",
-        "padding of convolutions: zeros, replicate, or replicate_first, which replicates at the first layer only",
+        "padding of convolutions: zeros, replicate, circular, reflect, or replicate_first, which replicates at the "
+        "first layer only",
+    )
+    tileable: str = _setting(
+        "none", "make a picture that continues at its opposite side: none, both, x for columns only, y for rows only"
+    )
+    edges: str = _setting(
+        "mirror", "last rows and columns that pools leave out: mirror continues the picture so that they count, or drop"
     )
     optimizer: str = _setting("lbfgs", "optimizer")
     learning_rate: float = _setting(1.0, "learning rate")
@@ -121,7 +129,9 @@ class Settings:
     crop: int | None = _setting(None, "side of a square center crop, instead of `size`", unit="pixels")
     # "shorter_shrink" also leaves a style picture alone up to 1.1 times the shorter side of the content.
     style_fit: str = _setting(
-        "longest", "side of the style picture that is scaled to the content's; the _shrink forms never enlarge"
+        "longest",
+        "side of the style picture that is scaled to the content's; the _shrink forms never enlarge; none keeps the "
+        "style's size",
     )
     style_scale: float = _setting(1.0, "size of the style picture relative to the content")
     style_size: int | None = _setting(
@@ -195,9 +205,20 @@ class Settings:
                 object.__setattr__(self, field.name, check_setting(field.name, value))
         check_together(vars(self))
 
+    @property
+    def wraps(self) -> tuple[bool, bool]:
+        """Whether the first row of the picture follows its last, and whether the first column does."""
+        return WRAPS[self.tileable]
+
     def layer_names(self) -> tuple[str, ...]:
         """The layers of the content and style losses, each once."""
         return tuple(dict.fromkeys(name for name, _ in (*self.content_layers, *self.style_layers)))
+
+    @property
+    def stride(self) -> int:
+        """The largest number of pixels from one position of a layer with a loss to the next; 1 for an unknown layer."""
+        known = {*layer_names("vgg16"), *layer_names("vgg19")} & set(self.layer_names())
+        return max(map(layer_stride, known), default=1)
 
     def steps_at(self, scale: int) -> int:
         """The number of steps at a scale, counted from 1."""

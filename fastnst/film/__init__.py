@@ -7,6 +7,7 @@ pictures. :func:`open_film` reads each of them, :class:`FilmWriter` writes each 
 
 from __future__ import annotations
 
+from fastnst.config.film import FilmSettings
 from fastnst.film.consistency import reliability, stillness
 from fastnst.film.film import Film, FilmInfo, Frame
 from fastnst.film.flicker import warping_error
@@ -15,7 +16,6 @@ from fastnst.film.making import FilmProgress
 from fastnst.film.provenance import read_film_settings
 from fastnst.film.reading import open_film
 from fastnst.film.run import FilmReport, FilmRequest, stylize_film
-from fastnst.film.settings import FilmSettings
 from fastnst.film.shots import Shot
 from fastnst.film.writing import FilmWriter, check_target
 

@@ -47,7 +47,8 @@ class DisFlow:
         except ImportError as error:
             raise UsageError("optical flow needs OpenCV; install fastnst[film]") from error
         self._cv2 = cv2
-        self._estimator: Any = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        make: Any = getattr(cv2, "DISOpticalFlow_create")  # noqa: B009  not in its stubs
+        self._estimator = make(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def __call__(self, frame: Tensor, other: Tensor) -> Tensor:
         threads = self._cv2.getNumThreads()

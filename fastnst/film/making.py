@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fastnst.config.film import FilmSettings
 from fastnst.config.settings import Settings
 from fastnst.film.consistency import combine, reliability, stillness
 from fastnst.film.flow import FlowEstimator, warp
 from fastnst.film.frames_store import FrameStore
-from fastnst.film.settings import FilmSettings
 from fastnst.film.shots import Shot
 from fastnst.images import Picture
 from fastnst.optim.progress import Step
@@ -67,7 +67,7 @@ class ShotMaker:
         # Colors are matched once, to the first frame: styles that change from frame to frame would flicker.
         self.scene = colors.prepare(scene, self.settings)
         self.still = stylizer.replace(keep_color="none", match_color="none")
-        self.next = self.still.replace(steps=film.next_steps, scales=1, first_change=film.first_change)
+        self.next = self.still.replace(steps=film.next_steps, scales=1, first_change=film.next_change)
 
     def make(self, shot: Shot, which: int, callback: Callable[[int, Step], bool | None] | None) -> Iterator[int]:
         """Make the missing frames of a pass, and give the number of each frame that is there."""

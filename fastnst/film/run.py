@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastnst.config.film import FilmSettings
 from fastnst.config.provenance import Input, describe, find_inputs
 from fastnst.config.settings import Settings, picture_settings
 from fastnst.digests import sha256
@@ -21,7 +22,6 @@ from fastnst.film.flow import DisFlow, FlowEstimator, RaftFlow
 from fastnst.film.frames_store import SUFFIX, FrameStore
 from fastnst.film.making import FilmCallback, FilmProgress, ShotMaker, finished
 from fastnst.film.reading import is_film
-from fastnst.film.settings import FilmSettings
 from fastnst.film.shots import Shot, read_shots, shots_of
 from fastnst.film.writing import FilmWriter, check_target
 from fastnst.images.loading import Source
@@ -152,21 +152,22 @@ class _Job:
         self.stylizer = Stylizer(settings)
         self.frames = self._frames(tables)
         self.flow: FlowEstimator | None = None
+        self.done = 0
 
     def make(self, callback: FilmCallback | None) -> int:
         """Make the missing frames of this rank's shots; return their number."""
         own, passes = shared(self.frames.shots, self.world), self.film_settings.passes
         count = sum(map(len, own)) * passes
-        made = done = 0
+        made = self.done = 0
         for shot in own:
             missing = [which for which in range(1, passes + 1) if self._missing(shot, which)]
-            done += len(shot) * (passes - len(missing))
+            self.done += len(shot) * (passes - len(missing))
             maker = self._maker(shot) if missing else None
             for which in missing:
                 assert maker is not None
                 before = self._missing(shot, which)
-                for _ in maker.make(shot, which, self._report(callback, which, done, count)):
-                    done += 1
+                for _ in maker.make(shot, which, self._report(callback, which, count)):
+                    self.done += 1
                 made += before
         return made
 
@@ -251,14 +252,14 @@ class _Job:
         return ShotMaker(stylizer, scene, self.film_settings, self.flow, store, moving)
 
     def _report(
-        self, callback: FilmCallback | None, which: int, before: int, count: int
+        self, callback: FilmCallback | None, which: int, count: int
     ) -> Callable[[int, Step], bool | None] | None:
         if callback is None:
             return None
         passes = self.film_settings.passes
 
         def report(number: int, step: Step) -> bool | None:
-            return callback(FilmProgress(number, which, passes, before, count), step)
+            return callback(FilmProgress(number, which, passes, self.done, count), step)
 
         return report
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst.devices import wide_dtype
@@ -40,6 +41,12 @@ class PixelTarget:
     def transposed(self) -> PixelTarget:
         """The target for transposed images."""
         return replace(self, target=self.target.mT, weight=self.weight.mT)
+
+    def extended(self, below: int, right: int) -> PixelTarget:
+        """The same loss for images with more rows and columns, which have no weight."""
+        padding = (0, right, 0, below)
+        target, weight = F.pad(self.target, padding), F.pad(self.weight, padding)
+        return PixelTarget(target, weight, self.factor * target.numel() / self.target.numel())
 
     @torch.no_grad()
     def add_gradient_(self, gradient: Tensor, image: Tensor, rows: slice = slice(None)) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastnst import ops
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
-from fastnst.losses.variation import NINE_POINT, weighted_variation
+from fastnst.losses.variation import NINE_POINT, weighted_variation, wrapped_variation
 from fastnst.network.cudnn import timed_algorithms
 from fastnst.network.vgg import VGG
 from fastnst.objective.build import layer_terms
@@ -76,7 +76,8 @@ class Objective:
         self.parts, factors = self.engine.parts, self.engine.factors
         if has_variation:
             self.parts = (*self.parts, ("tv", ""))
-            factors = (*factors, 1.0 if settings.tv_kind == NINE_POINT else settings.tv_weight)
+            weighed = settings.tv_kind == NINE_POINT or any(settings.wraps)
+            factors = (*factors, 1.0 if weighed else settings.tv_weight)
         self._pixel_target = pixel_target
         if pixel_target is not None:
             self.parts, factors = (*self.parts, ("temporal", "")), (*factors, 1.0)
@@ -120,9 +121,12 @@ class Objective:
         """The gradient of the weighted total variation of an image; its value is appended to ``values``."""
         assert self._tv_weight is not None
         kind, weight = self.settings.tv_kind, self._tv_weight.to(image.dtype)
-        if kind == NINE_POINT:
-            value, gradient = weighted_variation(image, kind, weight)
-            values.append(value)
+        if kind == NINE_POINT or any(self.settings.wraps):
+            if any(self.settings.wraps):
+                value, gradient = wrapped_variation(image, kind, weight, self.settings.wraps)
+            else:
+                value, gradient = weighted_variation(image, kind, weight)
+            values.append(value.to(image.dtype))
             return gradient
         values.append(torch.ops.fastnst.total_variation(image, kind))
         found: Tensor = torch.ops.fastnst.total_variation_backward(weight, image, kind)

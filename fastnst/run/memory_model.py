@@ -140,7 +140,14 @@ def _most_maps(chain: Sequence[Layer], height: int, width: int, itemsize: int, s
     """Bytes of the maps that exist at once, at most: those that the forward pass keeps, the gradients above and below
     one layer in the backward pass, and the content targets. See :mod:`fastnst.objective.engines`."""
     observed, winograd = frozenset(settings.layer_names()), settings.convolution == "winograd"
-    plan = FusionPlan(tuple(chain), observed, settings.pooling, winograd, whole_gradients=settings.normalize_gradients)
+    plan = FusionPlan(
+        tuple(chain),
+        observed,
+        settings.pooling,
+        winograd,
+        whole_gradients=settings.normalize_gradients,
+        wraps_rows=settings.wraps[0] or settings.padding == "circular",
+    )
 
     def size(layer: Layer, itemsize: int = itemsize) -> int:
         return layer.channels * (height // layer.stride) * (width // layer.stride) * itemsize

@@ -17,6 +17,7 @@ from fastnst.distributed import SINGLE, Ranks
 from fastnst.errors import WeightsError
 from fastnst.network.feature_scale import warn_of_scale
 from fastnst.network.vgg import VGG, chain_to
+from fastnst.ops import reference
 from fastnst.optim.cuda_graph import StepCapture, choose_backend
 from fastnst.run.sizing import Sizing
 from fastnst.run.target_cache import TargetCache
@@ -24,7 +25,7 @@ from fastnst.spill import release_pages
 
 log = logging.getLogger("fastnst")
 
-_OF_THE_NETWORK = ("arch", "weights", "pooling", "padding", "device", "precision", "convolution", "graph")
+_OF_THE_NETWORK = ("arch", "weights", "pooling", "padding", "tileable", "device", "precision", "convolution", "graph")
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,12 @@ def _load_network(settings: Settings, device: torch.device, dtype: torch.dtype, 
         _check_bundled_serves(names)
         log.warning("no VGG-16 weights given: using the same layers of the bundled VGG-19 (--weights takes others)")
     loaded = weights.load(settings.weights, default_arch=settings.arch)
+    rows, columns = ("circular" if wraps else settings.padding for wraps in settings.wraps)
     network = VGG(
         loaded,
         names,
         pooling=settings.pooling,
-        padding=settings.padding,
+        padding=reference.joined(rows, columns),
         device=device,
         dtype=dtype,
         winograd=winograd,

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from fastnst.config.settings import Settings
 from fastnst.distributed import SINGLE, Ranks
-from fastnst.network.vgg import VGG, check_size
+from fastnst.network.vgg import VGG, check_size, smallest_side
+from fastnst.objective.views import Mirror
 from fastnst.run import memory_limits
 from fastnst.run.memory_model import Workload
-from fastnst.run.scales import shrinks
+from fastnst.run.scales import check_tile, shrinks
 from fastnst.strips.layout import receptive_offset
 
 log = logging.getLogger("fastnst")
@@ -34,6 +35,7 @@ class Sizing:
     def check(self, height: int, width: int) -> None:
         """Raise UsageError if the network is too deep for this size, OutOfMemoryError if memory is too small."""
         check_size(self.network.chain, height, width)
+        check_tile(height, width, self.settings)
         self.rows(height, width, len(shrinks(height, width, self.settings)))
 
     def rows(self, height: int, width: int, scale: int) -> int | None:
@@ -84,4 +86,10 @@ class Sizing:
         return memory_limits.fits(self._workload(height, width, settings), rows, self.network.device)
 
     def _workload(self, height: int, width: int, settings: Settings) -> Workload:
+        height, width = view_of_edges((height, width), settings, self.network).extended
         return Workload(self.network.chain, height, width, self.network.dtype, settings)
+
+
+def view_of_edges(size: tuple[int, int], settings: Settings, network: VGG) -> Mirror:
+    """How an image of this height and width is continued so that pools leave out none of it: see setting ``edges``."""
+    return Mirror(size, smallest_side(network.chain) if settings.edges == "mirror" else 1)

@@ -18,6 +18,7 @@ from fastnst.network.vgg import VGG
 from fastnst.optim.progress import Callback
 from fastnst.run.checkpoint import EVERY, Checkpoint, files, open_checkpoint
 from fastnst.run.clashes import named, refuse_clashes
+from fastnst.run.hole import Hole
 from fastnst.run.result import Result, finish
 from fastnst.run.scene import Scene, SceneLoader
 from fastnst.run.scene_run import SceneRun
@@ -93,12 +94,13 @@ class Stylizer:
         """
         return SceneRun(self.setup, scene, callback, checkpoint).run()
 
-    def finish(self, image: Tensor, content: Picture) -> Tensor:
+    def finish(self, image: Tensor, content: Picture, hole: Hole | None = None) -> Tensor:
         """The picture to show for an image of any scale, such as ``Step.image``.
 
-        Returns ``[1, 3, H, W]`` in 0..1 at the content's size and, with ``keep_color``, in the content's colors.
+        Returns ``[1, 3, H, W]`` in 0..1 at the content's size and, with ``keep_color``, in the content's colors; with
+        the ``hole`` of a scene, the whole picture.
         """
-        return finish(image, content, self.settings)
+        return finish(image, content, self.settings, hole)
 
     def settings_with_strips(self) -> Settings:
         """The settings with ``tiles`` as chosen by memory so far: they give the same pixels again."""

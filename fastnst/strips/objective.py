@@ -46,6 +46,7 @@ from fastnst.objective.whole import check_image
 from fastnst.spill import SpillBuffer
 from fastnst.strips.statistics import StreamingStatistics
 from fastnst.strips.sweep import StripSweep
+from fastnst.strips.wrapped import WrappedSweep
 
 
 @dataclass
@@ -93,7 +94,7 @@ class StripObjective:
             styles = styles if isinstance(styles, Mapping) else [_turned(region) for region in styles]
         self.network, self._swept = network, (content.shape[-2], content.shape[-1])
         self.chain, self.terms = layer_terms(network, self._swept, styles, settings, content_mask)
-        self.strips = StripSweep(network, self.chain, self.terms, self._swept, rows, ranks)
+        self.strips = _sweep(network)(network, self.chain, self.terms, self._swept, rows, ranks)
         self._pixel_target = pixel_target
         self._layers = {layer.name: layer for layer in self.chain}
         self._spill = SpillBuffer()
@@ -115,7 +116,8 @@ class StripObjective:
         settings, band = self.settings, slice(*self.strips.band)
         variation, temporal = torch.zeros(2, dtype=wide_dtype(image.device), device=image.device).unbind()
         if settings.tv_weight:
-            variation += add_variation(gradient, image, settings.tv_kind, settings.tv_weight, band)
+            wraps = settings.wraps[::-1] if self._turns else settings.wraps
+            variation += add_variation(gradient, image, settings.tv_kind, settings.tv_weight, band, wraps)
         if self._pixel_target is not None:
             temporal += self._pixel_target.add_gradient_(gradient, image, band)
         self._finish(results, [variation, temporal])
@@ -204,6 +206,11 @@ class StripObjective:
         return scaled
 
 
+def _sweep(network: VGG) -> type[StripSweep] | type[WrappedSweep]:
+    """The sweep for the padding of a network's rows."""
+    return WrappedSweep if network.wraps_rows else StripSweep
+
+
 def turns(size: tuple[int, int]) -> bool:
     """Whether a picture of this height and width is computed transposed in strips: if it is wider than high."""
     return size[1] > size[0]
@@ -231,6 +238,6 @@ def strip_targets(
             shape = (layer.channels, size[0] // layer.stride, size[1] // layer.stride)
             scale, weight = gram_scale_and_weight(network, layer.name, shape, settings, mask)
             statistics[layer.name] = StreamingStatistics(loss, scale, shape[1] * shape[2], weight)
-    sweep = StripSweep(network, chain, names, size, rows)
+    sweep = _sweep(network)(network, chain, names, size, rows)
     sweep.forward(style, lambda name, some, x: statistics[name].add(x, some), keep=False)
     return {name: one.target() for name, one in statistics.items()}

@@ -1,4 +1,4 @@
-"""The settings of a film in addition to those of each frame."""
+"""The settings of a film in addition to those of each frame. This module imports neither torch nor NumPy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANGES = {
     "temporal_weight": Range(0, 1e30, whole=False),
     "still_factor": Range(1, 1e9, whole=False),
     "next_steps": Range(1, 10**6),
-    "first_change": Range(0, 255, whole=False, open="least"),
+    "next_change": Range(0, 255, whole=False, open="least"),
     "lookback": Range(1, 10**6),
     "passes": Range(1, 100),
     "blend": Range(0, 1e6, whole=False),
@@ -35,7 +35,7 @@ class FilmSettings:
         temporal_weight: weight of the temporal loss; pixels are in 0..255.
         still_factor: how many times ``temporal_weight`` holds where nothing moves and nothing changes.
         next_steps: steps of each frame after the first of a shot, at the full size alone.
-        first_change: of those frames, as the setting of that name: they start near their minimum.
+        next_change: ``first_change`` of the settings for those frames, which start near their minimum.
         lookback: the frames before that each frame is held to: 1 is the last one, and (1, 10, 20) brings back what was
             hidden for some time.
         flow: ``"dis"`` (OpenCV, on the CPU), or ``"raft"`` (torchvision, with ``flow_weights``).
@@ -57,7 +57,7 @@ class FilmSettings:
     temporal_weight: float = 1000.0
     still_factor: float = 1000.0
     next_steps: int = 30
-    first_change: float = 0.5
+    next_change: float = 0.5
     lookback: tuple[int, ...] = (1,)
     flow: str = "dis"
     flow_weights: str | None = None
