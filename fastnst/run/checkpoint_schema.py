@@ -18,6 +18,7 @@ from fastnst.config.checks import check_number
 from fastnst.config.ranges import RANGES, SIZE, Range
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError, shown
+from fastnst.objective.joint import is_joint
 
 Check = Callable[[Any, str], Any]
 Tensors = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
@@ -107,7 +108,8 @@ HEADER = table(
 
 def trace(settings: Settings, scale: int) -> Check:
     """The losses of the steps taken at each scale, up to ``scale``."""
-    content, style = ([name for name, _ in layers] for layers in (settings.content_layers, settings.style_layers))
+    content = [settings.content_loss, *(name for name, _ in settings.content_layers)]
+    style = [settings.style_loss, *(name for name, _ in settings.style_layers)]
     losses = table(total=LOSS, content=some(content, LOSS), style=some(style, LOSS), tv=LOSS)
 
     def check(value: Any, where: str) -> Any:
@@ -160,6 +162,8 @@ def tensors(
     if finished:
         return {"loop.image": (image, wide)}
     expected = {"loop.image": (image, wide), "loop.good": (image, wide)}
+    if is_joint(settings):
+        expected["loop.start"] = (image, wide)
     if settings.optimizer == "adam":
         expected |= {"optimizer.mean": (image, wide), "optimizer.square": (image, wide)}
     else:

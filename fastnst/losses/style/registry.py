@@ -6,7 +6,10 @@ import importlib.metadata
 from collections.abc import Mapping
 
 from fastnst.errors import UsageError, nearest
-from fastnst.losses.style.base import StyleLoss
+from fastnst.losses.base import StyleLoss
+from fastnst.losses.joint.neural_neighbor import NeuralNeighbor
+from fastnst.losses.joint.strotss import RelaxedTransport, SelfSimilarity
+from fastnst.losses.style.patches import NearestPatch
 from fastnst.losses.style.statistics import Covariance, GramMeanStd, MeanStd
 from fastnst.losses.style.transport import Histogram, Sliced
 from fastnst.losses.style.wasserstein import Wasserstein
@@ -22,6 +25,10 @@ BUILT_IN: Mapping[str, type[StyleLoss]] = {
     "wasserstein": Wasserstein,
     "sliced": Sliced,
     "histogram": Histogram,
+    "cnnmrf": NearestPatch,
+    "nnst": NeuralNeighbor,
+    "strotss": RelaxedTransport,
+    "self_similarity": SelfSimilarity,
 }
 
 _registered: dict[str, StyleLoss] = {}
@@ -66,7 +73,8 @@ def register(name: str, loss: StyleLoss | type[StyleLoss]) -> None:
 
     Args:
         name: letters, digits and underscores, not the name of a built-in loss.
-        loss: a :class:`MomentLoss` or :class:`FeatureLoss`, or a subclass whose constructor needs no arguments.
+        loss: a :class:`MomentLoss`, a :class:`FeatureLoss` or a :class:`fastnst.losses.joint.JointLoss`, or a subclass
+            whose constructor needs no arguments.
 
     Raises:
         UsageError: an invalid name or loss.
@@ -108,5 +116,7 @@ def _instance(where: str, found: object) -> StyleLoss:
         except TypeError as error:
             raise UsageError(f"{where} cannot be made without arguments: {error}") from error
     if not isinstance(found, StyleLoss):
-        raise UsageError(f"{where} is no style loss: expected a class derived from MomentLoss or FeatureLoss")
+        raise UsageError(
+            f"{where} is no style loss: expected a class derived from MomentLoss, FeatureLoss or JointLoss"
+        )
     return found
