@@ -35,8 +35,9 @@ class LoopState:
     Attributes:
         trace: the losses of each step so far.
         state: nested by owner: ``{"loop": {"image", "good"}, "optimizer": {...}, "average": {...}}``. The loop also
-            has ``"start"``, the image that the scale began from, if the losses depend on it. Tensors are not copied. Empty at the start of a run; at the start of a later scale it holds the optimizer's state alone, if
-            the optimizer carries it over.
+            has ``"start"``, the image that the scale began from, if the losses depend on it. Tensors are not copied.
+            Empty at the start of a run; at the start of a later scale it holds the optimizer's state alone, if the
+            optimizer carries it over.
     """
 
     trace: list[Losses] = field(default_factory=list)

@@ -161,16 +161,10 @@ def _positions(features: Features, samples: int, stage: Stage) -> tuple[Tensor, 
 
 def _moments(x: Tensor, y: Tensor) -> Tensor:
     """The mean magnitude of the differences of means, plus that of covariances."""
-    found = 0
-    statistics = []
-    for rows in (x, y):
-        mean = rows.mean(0)
-        centered = rows - mean
-        statistics.append((mean, centered.T @ centered / len(rows)))
-    for a, b in zip(*statistics, strict=True):
-        found = found + (a - b).abs().mean()
-    assert isinstance(found, Tensor)
-    return found
+    centered = [rows - rows.mean(0) for rows in (x, y)]
+    mean, wanted = x.mean(0), y.mean(0)
+    covariance, wanted_covariance = (rows.T @ rows / len(rows) for rows in centered)
+    return (mean - wanted).abs().mean() + (covariance - wanted_covariance).abs().mean()
 
 
 def _palette(x: Tensor, y: Tensor) -> Tensor:

@@ -133,7 +133,8 @@ class NearestPatch(FeatureLoss):
         readers = [(self._rows(x, places), len(places)) for x, places in styles]
 
         def rows(some: slice) -> Tensor:
-            found, first = [], 0
+            found: list[Tensor] = []
+            first = 0
             for read, count in readers:
                 begin, end = max(some.start - first, 0), min(some.stop - first, count)
                 if begin < end or (not found and read is readers[-1][0]):
