@@ -66,9 +66,7 @@ def check_joint(settings: Settings) -> None:
 def refuse_strips(settings: Settings) -> None:
     """Raise UsageError if the losses need the features of the whole picture."""
     if is_joint(settings):
-        raise UsageError(
-            f"{_name(settings)} needs the whole picture at once and has no strips; use tiles 'auto' or 'off'"
-        )
+        raise UsageError(f"{_name(settings)} needs the whole picture at once, not strips; use tiles 'auto' or 'off'")
 
 
 def _name(settings: Settings) -> str:

@@ -67,5 +67,5 @@ def test_a_layer_smaller_than_a_patch_is_refused() -> None:
 
 @pytest.mark.parametrize("changes", [{"size": 0}, {"stride": 0}])
 def test_sizes_below_one_are_refused(changes: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="NearestPatch: expected (size|stride) of at least 1"):
+    with pytest.raises(UsageError, match=r"NearestPatch: expected (size|stride) of at least 1"):
         patches.NearestPatch(**changes)
