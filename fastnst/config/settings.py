@@ -75,7 +75,7 @@ class Settings:
     content_loss: str = _setting(
         "features", "content loss: features, self_similarity, or one of an installed package that sees several layers"
     )
-    content_form: str = _setting("mean", "normalization of the content loss `features`")
+    content_form: str = _setting("mean", "normalization of the content loss")
     style_form: str = _setting("channels", "normalization of the Gram loss")
     style_loss: str = _setting(
         "gram", "style loss: gram, another of fastnst.losses.style or joint, or one of an installed package"
@@ -90,7 +90,7 @@ class Settings:
         "zeros",
         "padding of convolutions: zeros, replicate, or replicate_first, which replicates at the first layer only",
     )
-    optimizer: str = _setting("lbfgs", "optimizer")
+    optimizer: str = _setting("lbfgs", "optimizer; adam_pyramid is Adam on the levels of a Laplacian pyramid")
     learning_rate: float = _setting(1.0, "learning rate")
     betas: tuple[float, float] = _setting((0.9, 0.999), "decay rates of Adam's first and second moments")
     epsilon: float = _setting(1e-8, "term added to the denominator of Adam's update")

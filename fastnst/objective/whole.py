@@ -75,8 +75,7 @@ class Objective:
         engine_class = engine or choose_engine(network)
         targets = styles if isinstance(styles, Mapping) else (styles[0].targets if styles else {})
         masked = not isinstance(styles, Mapping) and any(region.mask is not None for region in styles)
-        with timed_algorithms(network.device):
-            self.stages = make_stages(network, content, targets, settings, masked, content_mask is not None)
+        self.stages = make_stages(network, content, targets, settings, masked, content_mask is not None)
         joint = () if self.stages is None else self.stages.terms
         self.engine = engine_class(network, self.chain, self.terms, self.size, joint)
         has_variation = settings.tv_weight > 0

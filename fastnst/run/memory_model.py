@@ -19,9 +19,9 @@ from fastnst.spill import IN_MEMORY
 # Workspace of the Winograd convolution, at most: shared by the threads, and of one thread. See csrc/cpu/conv3x3.cpp.
 SHARED, WORKSPACE = 16 * 2**20, 3 * 2**20
 # Images besides the history of L-BFGS: content, style, start, image, last good image, gradient, temporaries.
-IMAGES = {"adam": 10, "lbfgs": 13}
+IMAGES = {"adam": 10, "adam_pyramid": 14, "lbfgs": 13}
 # With strips: image, gradient, moments or temporaries of L-BFGS. The others are in files: see fastnst.spill.
-STRIP_IMAGES = {"adam": 4, "lbfgs": 9}
+STRIP_IMAGES = {"adam": 4, "adam_pyramid": 9, "lbfgs": 9}
 CARRIED = 7  # rows of a layer that are kept in addition to its strip
 # Fitted to runs by bench/e2e/plan_fit.py, which writes the file.
 FITTED = json.loads((ASSETS / "plan.json").read_text())

@@ -35,7 +35,7 @@ def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_of(**changes: Any) -> Settings:
-    usual = {"optimizer": "adam", "learning_rate": 2.0, "size": 36, "scales": (24, 36), "steps": STEPS}
+    usual = {"optimizer": "adam_pyramid", "learning_rate": 1.0, "size": 36, "scales": (24, 36), "steps": STEPS}
     return tiny(**{**usual, "carry": False, **changes})
 
 

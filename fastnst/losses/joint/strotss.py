@@ -132,12 +132,13 @@ def _at(f: Tensor, y: Tensor, x: Tensor, *, interpolated: bool) -> Tensor:
     if not interpolated:
         return _rows_at(f, top, left)
     down, right = ((place - place.floor()).to(f.device, accumulate_dtype(f.dtype))[:, None] for place in (y, x))
-    found = 0
+    found: Tensor | None = None
     for below, share_y in ((0, 1 - down), (1, down)):
         for after, share_x in ((0, 1 - right), (1, right)):
             corner = _rows_at(f, (top + below).clamp_max(height - 1), (left + after).clamp_max(width - 1))
-            found = found + corner * (share_y * share_x)
-    assert isinstance(found, Tensor)
+            part = corner * (share_y * share_x)
+            found = part if found is None else found + part
+    assert found is not None
     return found
 
 
