@@ -11,7 +11,7 @@ from torch import Tensor
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
 from fastnst.losses.joint.base import IMAGE, Features, JointLoss, Stage
-from fastnst.losses.style import StyleLoss, Target, style_loss
+from fastnst.losses.style import StyleLoss, Target, content_loss, style_loss
 from fastnst.losses.style.registry import GRAM
 from fastnst.network.layer import Layer
 from fastnst.network.vgg import VGG
@@ -35,16 +35,7 @@ def content_joint(settings: Settings) -> JointLoss | None:
     """The content loss that the settings name if it is not that of single layers. Raises UsageError."""
     if settings.content_loss == FEATURES or not weights_of(settings.content_weight, settings.content_layers):
         return None
-    try:
-        found = style_loss(settings.content_loss)
-    except UsageError as error:
-        raise UsageError(f"content_loss: {error} (or {FEATURES})") from None
-    if not isinstance(found, JointLoss):
-        raise UsageError(
-            f"content_loss {settings.content_loss!r} is a loss of one layer; expected {FEATURES} or a loss of several "
-            "layers such as self_similarity"
-        )
-    return found
+    return content_loss(settings.content_loss)
 
 
 def is_joint(settings: Settings) -> bool:
@@ -170,7 +161,7 @@ def make_stages(
     """The joint losses that the settings name; None if there are none. Raises UsageError with masks."""
     check_joint(settings)
     terms = []
-    style, content_loss = style_joint(settings), content_joint(settings)
+    style, own = style_joint(settings), content_joint(settings)
     if style is not None:
         if masked:
             raise UsageError(f"style_loss {settings.style_loss!r} compares whole pictures: use it without masks")
@@ -178,13 +169,13 @@ def make_stages(
             raise UsageError(f"no style target for style_loss {settings.style_loss!r}")
         stage = stage_of(network, weights_of(settings.style_weight, settings.style_layers), settings)
         terms.append(JointTerm(("style", settings.style_loss), style, settings.style_weight, styles[JOINT], stage))
-    if content_loss is not None:
+    if own is not None:
         if content_masked:
             raise UsageError(f"content_loss {settings.content_loss!r} compares whole pictures: use no content mask")
         stage = stage_of(network, weights_of(settings.content_weight, settings.content_layers), settings)
-        target = joint_target(network, content, content_loss, stage)
+        target = joint_target(network, content, own, stage)
         part = ("content", settings.content_loss)
-        terms.append(JointTerm(part, content_loss, settings.content_weight, target, stage))
+        terms.append(JointTerm(part, own, settings.content_weight, target, stage))
     return Stages(network, content, terms) if terms else None
 
 

@@ -17,7 +17,7 @@ MOMENTS, LINES = NAMES[:4], NAMES[4:]
 
 
 def test_every_built_in_loss_has_its_definition_here() -> None:
-    others = ("cnnmrf", "nnst", "strotss", "self_similarity")  # in test_patch_loss.py and test_joint_losses.py
+    others = ("cnnmrf", "nnst", "strotss")  # in test_patch_loss.py and test_joint_losses.py
     assert tuple(registry.BUILT_IN) == (*NAMES, *others)
 
 

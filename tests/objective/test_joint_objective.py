@@ -187,10 +187,19 @@ def test_several_styles_are_one_union(bundled64: Weights) -> None:
         ({"normalize_gradients": True}, "style_loss 'nnst' has one gradient for several layers: use it without norm"),
         ({"tiles": "on"}, "style_loss 'nnst' needs the whole picture at once, not strips; use tiles 'auto' or 'off'"),
         ({"tiles": 64}, "style_loss 'nnst' needs the whole picture at once"),
-        ({"content_loss": "gram"}, "content_loss: unknown style loss 'gram'"),
-        ({"content_loss": "sliced"}, "content_loss 'sliced' is a loss of one layer; expected features or a loss of"),
-        ({"content_loss": "self_similar"}, "content_loss: unknown style loss 'self_similar', did you mean self_simil"),
-        ({"style_loss": "self_similarity"}, "'self_similarity' compares pictures of one size: use it as content_loss"),
+        (
+            {"content_loss": "gram"},
+            "content_loss 'gram' is a loss of one layer (expected features, self_similarity or a",
+        ),
+        (
+            {"content_loss": "sliced"},
+            "content_loss 'sliced' is a loss of one layer (expected features, self_similarity or",
+        ),
+        (
+            {"content_loss": "self_similar"},
+            "unknown content loss 'self_similar', did you mean self_similarity? (known: features",
+        ),
+        ({"style_loss": "self_similarity"}, "unknown style loss 'self_similarity'"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(

@@ -154,7 +154,8 @@ def _positions(features: Features, samples: int, stage: Stage) -> tuple[Tensor, 
     stride = max(int((height * width / LARGEST_GRID**2) ** 0.5), 1)
     first = torch.randint(stride, (2,), generator=generator, device="cpu").tolist()
     rows, columns = (
-        torch.arange(min(at, side - 1), side, stride) for at, side in zip(first, (height, width), strict=True)
+        torch.arange(min(at, side - 1), side, stride, device="cpu")
+        for at, side in zip(first, (height, width), strict=True)
     )
     places = torch.randperm(len(rows) * len(columns), generator=generator, device="cpu")[:samples]
     return rows[places // len(columns)], columns[places % len(columns)]

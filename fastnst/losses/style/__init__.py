@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from fastnst.losses.base import StyleLoss, Target
 from fastnst.losses.style.base import FeatureGradient, FeatureLoss, MomentLoss, measure, value_and_gradient
-from fastnst.losses.style.registry import register, style_loss, style_losses
+from fastnst.losses.style.registry import content_loss, register, style_loss, style_losses
 
 __all__ = [
     "FeatureGradient",
@@ -34,6 +34,7 @@ __all__ = [
     "MomentLoss",
     "StyleLoss",
     "Target",
+    "content_loss",
     "measure",
     "register",
     "style_loss",

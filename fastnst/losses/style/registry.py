@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from fastnst.errors import UsageError, nearest
 from fastnst.losses.base import StyleLoss
+from fastnst.losses.joint.base import JointLoss
 from fastnst.losses.joint.neural_neighbor import NeuralNeighbor
 from fastnst.losses.joint.strotss import RelaxedTransport, SelfSimilarity
 from fastnst.losses.style.patches import NearestPatch
@@ -28,8 +29,9 @@ BUILT_IN: Mapping[str, type[StyleLoss]] = {
     "cnnmrf": NearestPatch,
     "nnst": NeuralNeighbor,
     "strotss": RelaxedTransport,
-    "self_similarity": SelfSimilarity,
 }
+CONTENT_BUILT_IN: Mapping[str, type[JointLoss]] = {"self_similarity": SelfSimilarity}
+"""Losses that compare the image with the content alone."""
 
 _registered: dict[str, StyleLoss] = {}
 
@@ -68,6 +70,28 @@ def style_loss(name: str) -> StyleLoss:
     return _instance(where, found)
 
 
+def content_loss(name: str) -> JointLoss:
+    """Return the content loss called ``name``: ``"self_similarity"``, or a style loss of several layers.
+
+    Raises:
+        UsageError: there is no such name, or it is that of a loss of one layer.
+
+    Example:
+        >>> from fastnst.losses import style
+        >>> style.content_loss("self_similarity")  # doctest: +ELLIPSIS
+        <fastnst.losses.joint.strotss.SelfSimilarity object at ...>
+    """
+    if name in CONTENT_BUILT_IN:
+        return CONTENT_BUILT_IN[name]()
+    known = ("features", *CONTENT_BUILT_IN)
+    found = style_loss(name) if name in style_losses() and name != GRAM else None
+    if isinstance(found, JointLoss):
+        return found
+    if found is not None or name == GRAM:
+        raise UsageError(f"content_loss {name!r} is a loss of one layer (expected {', '.join(known)} or a JointLoss)")
+    raise UsageError(f"unknown content loss {name!r}{nearest(name, known)} (known: {', '.join(known)})")
+
+
 def register(name: str, loss: StyleLoss | type[StyleLoss]) -> None:
     """Register ``loss`` as ``name`` in this process, replacing an earlier registration.
 
@@ -93,7 +117,7 @@ def register(name: str, loss: StyleLoss | type[StyleLoss]) -> None:
     """
     if not name.isidentifier():
         raise UsageError(f"style loss {name!r}: expected a name of letters, digits and underscores")
-    if name in BUILT_IN or name == GRAM:
+    if name in BUILT_IN or name in CONTENT_BUILT_IN or name == GRAM:
         raise UsageError(f"style loss {name!r} is built in; choose another name")
     _registered[name] = _instance(f"style loss {name!r}: {loss!r}", loss)
 
