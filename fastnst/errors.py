@@ -15,7 +15,7 @@ class FastnstError(Exception):
         ...     fastnst.Settings.from_preset("gatis")
         ... except fastnst.FastnstError as error:
         ...     print(error)
-        unknown preset 'gatis', did you mean gatys? (known: default, gatys, johnson, tutorial, crowson, spst)
+        unknown preset 'gatis', did you mean gatys? (known: default, gatys, johnson, tutorial, crowson, spst, nnst, strotss)
     """
 
     exit_code = 1

@@ -42,6 +42,12 @@ class NeuralNeighbor(JointLoss):
         mix: share of the image that a scale starts from in the picture that is matched, 0..1.
         rotations: whether the style is also used turned by 90, 180 and 270 degrees.
         split: the fraction of the steps of the last scale that use layers apart, 0..1.
+
+    Example:
+        >>> from fastnst.losses import style
+        >>> style.register("nnst_upright", NeuralNeighbor(rotations=False))
+        >>> style.style_loss("nnst_upright").rotations
+        False
     """
 
     def __init__(self, mix: float = 0.25, rotations: bool = True, split: float = 0.5) -> None:

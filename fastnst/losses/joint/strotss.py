@@ -38,6 +38,12 @@ class RelaxedTransport(JointLoss):
         samples: positions of the image.
         moments: weight of the moments and of the palette.
         palette: the share of the palette at the first scale; it doubles at each scale, up to 1.
+
+    Example:
+        >>> from fastnst.losses import style
+        >>> style.register("strotss_more", RelaxedTransport(samples=4096))
+        >>> style.style_loss("strotss_more").samples
+        4096
     """
 
     def __init__(self, samples: int = SAMPLES, moments: float = 1.0, palette: float = 1 / 16) -> None:
@@ -81,6 +87,12 @@ class SelfSimilarity(JointLoss):
     Args:
         samples: positions of the image.
         decay: factor of the loss from one scale to the next.
+
+    Example:
+        >>> from fastnst.losses import style
+        >>> style.register("similar", SelfSimilarity(decay=1.0))
+        >>> style.content_loss("similar").decay
+        1.0
     """
 
     def __init__(self, samples: int = SAMPLES, decay: float = 0.5) -> None:
