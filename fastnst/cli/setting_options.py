@@ -34,6 +34,7 @@ _LOSS = {
     "content_layers": "LAYERS",
     "style_layers": "LAYERS",
     "style_loss": "NAME",
+    "content_loss": "NAME",
     "style_weights": "X,X",
     "normalize_gradients": _SWITCH,
     "style_fit": "HOW",

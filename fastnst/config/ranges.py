@@ -18,7 +18,7 @@ SIZE = re.compile(r"[0-9]{1,7}x[0-9]{1,7}")
 
 STARTS = ("content", "noise", "style")
 """Names for ``init``; any other value is the path of a picture."""
-OPTIMIZERS = ("lbfgs", "adam")
+OPTIMIZERS = ("lbfgs", "adam", "adam_pyramid")
 GRAPHS = ("auto", "on", "off")
 TILES = ("auto", "on", "off")
 """Names for ``tiles``, which may also be a number of rows, or a number of rows for each size."""

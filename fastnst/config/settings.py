@@ -73,10 +73,13 @@ class Settings:
     content_weight: float = _setting(8.0, "weight of the content loss")
     style_weight: float = _setting(1000.0, "weight of the style loss")
     tv_weight: float = _setting(0.1, "weight of the total variation loss")
+    content_loss: str = _setting(
+        "features", "content loss: features, self_similarity, or one of an installed package that sees several layers"
+    )
     content_form: str = _setting("mean", "normalization of the content loss")
     style_form: str = _setting("channels", "normalization of the Gram loss")
     style_loss: str = _setting(
-        "gram", "style loss: gram, another of fastnst.losses.style, or one of an installed package"
+        "gram", "style loss: gram, another of fastnst.losses.style or joint, or one of an installed package"
     )
     style_weights: tuple[float, ...] = _setting((), "weight of each style picture, in their order")
     normalize_gradients: bool = _setting(
@@ -95,7 +98,7 @@ class Settings:
     edges: str = _setting(
         "mirror", "last rows and columns that pools leave out: mirror continues the picture so that they count, or drop"
     )
-    optimizer: str = _setting("lbfgs", "optimizer")
+    optimizer: str = _setting("lbfgs", "optimizer; adam_pyramid is Adam on the levels of a Laplacian pyramid")
     learning_rate: float = _setting(1.0, "learning rate")
     betas: tuple[float, float] = _setting((0.9, 0.999), "decay rates of Adam's first and second moments")
     epsilon: float = _setting(1e-8, "term added to the denominator of Adam's update")

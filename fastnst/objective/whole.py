@@ -6,7 +6,7 @@ Autograd through :meth:`fastnst.network.vgg.VGG.features` gives the same gradien
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,6 +20,7 @@ from fastnst.network.cudnn import timed_algorithms
 from fastnst.network.vgg import VGG
 from fastnst.objective.build import layer_terms
 from fastnst.objective.engines import PlainEngine, choose_engine
+from fastnst.objective.joint import make_stages
 from fastnst.objective.pixels import PixelTarget
 from fastnst.objective.protocol import Losses
 from fastnst.objective.targets import Region, StyleTargets
@@ -37,6 +38,11 @@ class Objective:
         engine: the class of the engine; None: the one that :func:`choose_engine` names for the network.
         content_mask: ``[1, 1, H, W]``, factors of the content loss by pixel; None: 1 everywhere.
         pixel_target: one more term, of the pixels themselves.
+
+    Attributes:
+        stages: the losses of several layers, which may change from scale to scale and step to step; None if there are
+            none. Until :meth:`fastnst.objective.joint.Stages.begin` is called, they are those of a first scale of one
+            step that starts from the content.
 
     Raises:
         UsageError: the picture is too small for the deepest layer, a form or loss is unknown, a style layer has no
@@ -71,7 +77,11 @@ class Objective:
                 features = network.features(content.to(network.device), content_layers)
             self.terms |= {name: replace(self.terms[name], target=features[name]) for name in content_layers}
         engine_class = engine or choose_engine(network)
-        self.engine = engine_class(network, self.chain, self.terms, self.size)
+        targets = styles if isinstance(styles, Mapping) else (styles[0].targets if styles else {})
+        masked = not isinstance(styles, Mapping) and any(region.mask is not None for region in styles)
+        self.stages = make_stages(network, content, targets, settings, masked, content_mask is not None)
+        joint = () if self.stages is None else self.stages.terms
+        self.engine = engine_class(network, self.chain, self.terms, self.size, joint)
         has_variation = settings.tv_weight > 0
         self.parts, factors = self.engine.parts, self.engine.factors
         if has_variation:

@@ -17,6 +17,7 @@ from fastnst.distributed import SINGLE, Ranks
 from fastnst.errors import WeightsError
 from fastnst.network.feature_scale import warn_of_scale
 from fastnst.network.vgg import VGG, chain_to
+from fastnst.objective.joint import check_joint
 from fastnst.ops import reference
 from fastnst.optim.cuda_graph import StepCapture, choose_backend
 from fastnst.run.sizing import Sizing
@@ -88,6 +89,7 @@ def set_up(settings: Settings, ranks: Ranks = SINGLE) -> Setup:
     whose threads hang.
     """
     process.check_threads_after_fork()
+    check_joint(settings)
     device = choose_device(settings.device)
     capture = StepCapture(choose_backend(settings.graph, device))
     process.release_memory()

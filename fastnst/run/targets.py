@@ -55,7 +55,7 @@ def _style_targets(setup: Setup, style: StylePicture, size: tuple[int, int], sca
         check_size(network.chain, *size)
     except UsageError as error:
         raise UsageError(f"{style.picture.path or 'style picture'}: {error}") from None
-    rows = None if settings.tiles == "off" else setup.sizing.rows(*size, scale)
+    rows = None if setup.sizing.settings.tiles == "off" else setup.sizing.rows(*size, scale)
 
     def measure() -> StyleTargets:
         view, mask = view_of_edges(size, settings, network), mask_values(style.style_mask, size)

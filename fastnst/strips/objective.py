@@ -23,6 +23,7 @@ from fastnst.distributed import SINGLE, Ranks
 from fastnst.losses.variation import add_variation
 from fastnst.network.vgg import VGG, chain_to, check_size
 from fastnst.objective.build import layer_terms
+from fastnst.objective.joint import refuse_strips
 from fastnst.objective.pixels import PixelTarget
 from fastnst.objective.protocol import Losses
 from fastnst.objective.targets import (
@@ -83,6 +84,7 @@ class StripObjective:
         *,
         pixel_target: PixelTarget | None = None,
     ) -> None:
+        refuse_strips(settings)
         ops.follow_matmul_precision()
         self.settings, self.ranks = settings, ranks
         self.size = (content.shape[-2], content.shape[-1])
@@ -224,6 +226,7 @@ def strip_targets(
     network: VGG, style: Tensor, settings: Settings, rows: int, mask: Tensor | None = None
 ) -> StyleTargets:
     """As :func:`fastnst.objective.targets.style_targets`, in strips of ``rows`` along the style's longer side."""
+    refuse_strips(settings)
     names = styled_layers(settings)
     if not names:
         return {}
