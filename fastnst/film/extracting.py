@@ -19,7 +19,7 @@ from fastnst.film.shots import CutDetector, Shot
 from fastnst.images import Picture
 from fastnst.run.stylizer import Stylizer
 
-LEAST_MASK = 1e-4
+LEAST_MASK = 1 / 255
 """Value of a mask of a film where it is black, so that a style whose mask is black in a whole frame has no weight."""
 
 
@@ -48,14 +48,17 @@ class Frames:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], path: Path) -> Frames:
         """The inverse of :meth:`to_dict`."""
-        rate, base = values["info"]["frame_rate"], values["info"]["time_base"]
-        fractions = {"frame_rate": Fraction(rate), "time_base": None if base is None else Fraction(base)}
-        info = FilmInfo(**{**values["info"], "path": path, **fractions})
-        times = tuple((Fraction(time), None if long is None else Fraction(long)) for time, long in values["times"])
-        found = tuple(
-            Shot(one["first"], one["last"], tuple(one["style"]), tuple(one["mask"]), _tuples(one["settings"]))
-            for one in values["shots"]
-        )
+        try:
+            rate, base = values["info"]["frame_rate"], values["info"]["time_base"]
+            fractions = {"frame_rate": Fraction(rate), "time_base": None if base is None else Fraction(base)}
+            info = FilmInfo(**{**values["info"], "path": path, **fractions})
+            times = tuple((Fraction(time), None if long is None else Fraction(long)) for time, long in values["times"])
+            found = tuple(
+                Shot(one["first"], one["last"], tuple(one["style"]), tuple(one["mask"]), _tuples(one["settings"]))
+                for one in values["shots"]
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ImageError(f"{path}: the record of its frames is damaged; begin again with --force") from error
         return cls(info, times, found)
 
 
@@ -106,30 +109,30 @@ def extract(
     times = [(time - start, duration) for time, duration in times]
     for index, mask in enumerate(masks):
         if mask is not None and is_film(mask):
-            _extract_mask(mask, index, stylizer, store, (first, len(times)))
+            _extract_mask(mask, index, stylizer, store, range(first, first + len(times)), whole=last is None)
     info = dataclasses.replace(info, height=size[0], width=size[1], count=len(times))
     cuts = detector.cuts() if find_cuts else []
     return Frames(info, tuple(times), tuple(shots.split(len(times), cuts)))
 
 
 def _extract_mask(
-    path: str | os.PathLike[str], index: int, stylizer: Stylizer, store: FrameStore, span: tuple[int, int]
+    path: str | os.PathLike[str], index: int, stylizer: Stylizer, store: FrameStore, wanted: range, *, whole: bool
 ) -> None:
-    first, count = span
+    """Write the frames ``wanted`` of a mask, which has no others if ``whole``."""
     found = 0
     with open_film(path, max_pixels=stylizer.settings.max_pixels) as film:
         for frame in film:
             found += 1
-            if not first <= frame.number < first + count:
+            if frame.number not in wanted:
                 continue
-            content = store.read("content", frame.number - first)
+            content = store.read("content", frame.number - wanted.start)
             gray = frame.picture.pixels.mean(1, keepdim=True).expand(-1, 3, -1, -1)
             if frame.picture.alpha is not None:
                 gray = gray * frame.picture.alpha
             fitted = images.resize(gray.contiguous(), *content.size).clamp(min=LEAST_MASK)
-            store.write(f"mask_{index + 1}", frame.number - first, Picture(fitted))
-    if found != first + count and (first or found < count):
-        raise UsageError(f"mask {path}: has {found} frames, but the film has {first + count}; draw one for each frame")
+            store.write(f"mask_{index + 1}", frame.number - wanted.start, Picture(fitted))
+    if found < wanted.stop or (whole and found != wanted.stop):
+        raise UsageError(f"mask {path}: has {found} frames, but the film has {wanted.stop}; draw one for each frame")
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

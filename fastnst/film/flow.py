@@ -6,6 +6,7 @@ A flow ``[1, 2, H, W]`` holds the displacement of each pixel in pixels, x before
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,7 +86,7 @@ class RaftFlow:
             small = not any(name.startswith("mask_predictor") for name in state)
             network = optical_flow.raft_small() if small else optical_flow.raft_large()
             network.load_state_dict(state)
-        except (OSError, RuntimeError, AttributeError, TypeError, ValueError) as error:
+        except (OSError, RuntimeError, AttributeError, TypeError, ValueError, UnpicklingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"{weights}: not the weights of torchvision's RAFT ({reason})") from error
         self.device = torch.device(device)

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fastnst.config.film import FilmSettings
@@ -84,15 +85,17 @@ class ShotMaker:
         )
         neighbors = [number + step * back for back in self.film.lookback]
         neighbors = [other for other in neighbors if shot.first <= other < shot.last]
+        still = None
         if neighbors:
-            scene = self._with_temporal(scene, content, neighbors, which)
+            scene, still = self._with_temporal(scene, content, neighbors, which)
         if which > 1:
             scene = self._with_blend(scene, number, which)
         stylizer = self.still if which == 1 and not neighbors else self.next
         result = stylizer.run(scene, callback=callback)
         if result.stopped == "interrupt":
             raise KeyboardInterrupt
-        return result.image
+        # What stands still is not painted again: steps would go on changing it, whatever the weight that holds it.
+        return result.image if still is None else torch.lerp(result.image, *still)
 
     def _styles(self, number: int) -> tuple[StylePicture, ...]:
         """The styles with the masks of a frame."""
@@ -101,14 +104,16 @@ class ShotMaker:
             styles[index] = dataclasses.replace(styles[index], mask=self.store.read(f"mask_{index + 1}", number))
         return tuple(styles)
 
-    def _with_temporal(self, scene: Scene, content: Picture, neighbors: Sequence[int], which: int) -> Scene:
-        """The scene held to the frames made before. It starts from the nearest of them."""
+    def _with_temporal(
+        self, scene: Scene, content: Picture, neighbors: Sequence[int], which: int
+    ) -> tuple[Scene, tuple[Tensor, Tensor]]:
+        """The scene held to the frames made before, starting from the nearest of them; that one, and what is still."""
         warped, weights, still = zip(*(self._warped(content, other, which) for other in neighbors), strict=True)
         target, weight = combine(warped, weights)
         weight = weight * (1 + (self.film.still_factor - 1) * still[0])
         factor = self.film.temporal_weight
         temporal = Temporal(target, weight, factor) if factor > 0 else None
-        return dataclasses.replace(scene, start=Picture(warped[0]), temporal=temporal)
+        return dataclasses.replace(scene, start=Picture(warped[0]), temporal=temporal), (warped[0], still[0])
 
     def _with_blend(self, scene: Scene, number: int, which: int) -> Scene:
         """The scene, which starts from the frame of the pass before, blended with the warped neighbors of this pass:

@@ -22,6 +22,7 @@ CORNER = 0.08
 POWER = 1.5
 MIDDLE = 0.1  # the frequency of weight 1, so that steps keep their size
 LOWEST = 0.004
+SHORT = 64  # rows up to this length: the bits of real transforms of them depend on the number of threads
 
 
 class ConditionedLBFGS:
@@ -79,5 +80,10 @@ def frequency_weights(height: int, width: int) -> Tensor:
 def precondition(x: Tensor, weights: Tensor) -> Tensor:
     """A x: each plane of ``x [B, C, H, W]`` with its frequencies multiplied by ``weights``."""
     size = x.shape[-2:]
-    found: Tensor = torch.fft.irfft2(torch.fft.rfft2(x).mul_(weights), s=size)
+    if size[1] <= SHORT:
+        columns = torch.arange(size[1], device=x.device)
+        whole = weights[:, torch.minimum(columns, size[1] - columns)]
+        found: Tensor = torch.fft.ifft2(torch.fft.fft2(x).mul_(whole)).real
+    else:
+        found = torch.fft.irfft2(torch.fft.rfft2(x).mul_(weights), s=size)
     return found
