@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from fastnst import __version__
+from fastnst.cli.film_options import add_film_options
 from fastnst.cli.help_text import presets_help, setting_help
 from fastnst.config.presets import PRESETS
 from fastnst.config.settings import Settings
@@ -142,6 +143,7 @@ def _add_stylize(parser: Parser) -> None:
     _add_setting_options(parser, "default", details)
     _add_masks(parser)
     _add_checkpoint(parser)
+    add_film_options(parser)
     _add_reporting(parser)
 
 

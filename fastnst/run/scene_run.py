@@ -121,7 +121,7 @@ class SceneRun:
         if self.checkpoint is not None:
             writer = self.checkpoint.writer(scale, self.trace, self.clock, self.setup.sizing.recorded)
         capture = self.setup.capture
-        context = LoopContext(scale, len(self.sizes), self.callback, self.clock, capture, writer)
+        context = LoopContext(scale, len(self.sizes), self.callback, self.clock, capture, writer, self.sizes[-1])
         self.result = optimize(objective, image, self.setup.settings, context, state=state, overwrite=True)
         self.trace.append(tuple(self.result.trace))
 
