@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from fastnst.objective.protocol import Losses
     from fastnst.objective.whole import Objective
     from fastnst.optim.progress import Step
+    from fastnst.run.inpaint import inpaint
     from fastnst.run.planning import Plan, plan
     from fastnst.run.result import Result
     from fastnst.run.stylizer import Stylizer, stylize
+    from fastnst.run.texture import texture
 
 _FROM = {
     "CheckpointError": "errors",
@@ -40,10 +42,12 @@ _FROM = {
     "UsageError": "errors",
     "VGG": "network",
     "WeightsError": "errors",
+    "inpaint": "run",
     "load_settings": "config",
     "plan": "run",
     "save_settings": "config",
     "stylize": "run",
+    "texture": "run",
 }
 _MODULES = ("config", "gallery", "images", "losses", "ops", "optim", "weights")
 
@@ -66,6 +70,7 @@ __all__ = [
     "config",
     "gallery",
     "images",
+    "inpaint",
     "load_settings",
     "losses",
     "ops",
@@ -73,6 +78,7 @@ __all__ = [
     "plan",
     "save_settings",
     "stylize",
+    "texture",
     "weights",
 ]
 

@@ -151,15 +151,25 @@ void run(ConvTask task, const Maps& maps) {
   }
 }
 
+// The padding of rows or columns by name.
+Border border_of(const char* op, const std::string& name) {
+  if (name == "zeros") return Border::kZeros;
+  if (name == "replicate") return Border::kReplicate;
+  if (name == "circular") return Border::kCircular;
+  check(name == "reflect", op, ": expected padding zeros, replicate, circular or reflect, got ", name);
+  return Border::kReflect;
+}
+
 ConvTask forward_task(const char* op, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
                       bool relu, const std::string& padding) {
   check_map(op, "x", x);
   check_weights(op, x, "x", weight, 1);
-  check(padding == "zeros" || padding == "replicate", op, ": expected padding zeros or replicate, got ", padding);
   ConvTask t;
   t.dtype = x.scalar_type();
   t.relu = relu;
-  t.replicate = padding == "replicate";
+  const size_t comma = padding.find(',');  // "rows,columns", or one name for both
+  t.rows = border_of(op, padding.substr(0, comma));
+  t.columns = comma == std::string::npos ? t.rows : border_of(op, padding.substr(comma + 1));
   t.pad = 1;
   t.weight = weight.data_ptr();
   t.weight_output = weight.stride(0);

@@ -85,6 +85,10 @@ struct PoolTask {
   bool relu = false;
 };
 
+// What stands for the pixels around an image: zeros, the nearest pixel, those of the opposite side, or those of the
+// image mirrored at its outermost pixels.
+enum class Border { kZeros, kReplicate, kCircular, kReflect };
+
 // A 3x3 convolution of channels_last images: out = mask(F > 0) * relu(x * w + bias), where mask, relu and bias are
 // optional. Tiles of tile x tile outputs are numbered row by row, image after image; a block is kColumns outputs, and a
 // run is kRun channels, which are summed before they are added to others: their weights stay in the cache, and rounding
@@ -105,7 +109,8 @@ struct ConvTask {
   uint8_t* out_argmax = nullptr;  // of the maxima
   int64_t batch = 1, channels = 0, outputs = 0, height = 0, width = 0, out_height = 0, out_width = 0, pad = 0;
   int64_t first_row = 0;  // of the output, as a row of the input
-  bool relu = false, replicate = false;
+  bool relu = false;
+  Border rows = Border::kZeros, columns = Border::kZeros;  // what surrounds the input
   int64_t tile = 4;  // or 6
 
   int64_t runs() const { return channels == 0 ? 1 : (channels + kRun - 1) / kRun; }

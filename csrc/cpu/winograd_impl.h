@@ -170,12 +170,16 @@ class Winograd {
     }
   }
 
-  // The offsets of kCount coordinates, or -1 for padding.
+  // The offsets of kCount coordinates, or -1 for zeros. Only coordinates one beyond the map affect its outputs.
   template <int64_t kCount>
-  void offsets(int64_t first, int64_t size, int64_t step, int64_t offset[kCount]) const {
+  static void offsets(int64_t first, int64_t size, int64_t step, Border border, int64_t offset[kCount]) {
     for (int64_t i = 0; i < kCount; ++i) {
       int64_t at = first + i;
-      if (t_.replicate) at = std::clamp<int64_t>(at, 0, size - 1);
+      if (border == Border::kReplicate) at = std::clamp<int64_t>(at, 0, size - 1);
+      if (at == -1 || at == size) {
+        if (border == Border::kCircular) at = at < 0 ? size - 1 : 0;
+        if (border == Border::kReflect) at = std::max<int64_t>(0, at < 0 ? std::min<int64_t>(1, size - 1) : size - 2);
+      }
       offset[i] = at >= 0 && at < size ? at * step : -1;
     }
   }
@@ -195,8 +199,8 @@ class Winograd {
     const int64_t across = t_.width * t_.channels, size = t_.height * across;
     const In* map = static_cast<const In*>(t_.x) + image * size;
     int64_t y[kPatch], x[kPatch];
-    offsets<kPatch>(top, t_.height, across, y);
-    offsets<kPatch>(left, t_.width, t_.channels, x);
+    offsets<kPatch>(top, t_.height, across, t_.rows, y);
+    offsets<kPatch>(left, t_.width, t_.channels, t_.columns, x);
     const In* at[kPatch][kPatch];
     for (int64_t i = 0; i < kPatch; ++i)
       for (int64_t j = 0; j < kPatch; ++j)
@@ -227,8 +231,8 @@ class Winograd {
     constexpr int64_t kRows = kPatch / 2 + kBelow, kWindows = kPatch / 2 + kRight;  // of windows
     const int64_t height = t_.height / 2, width = t_.width / 2, across = width * t_.channels;
     int64_t y[kRows], x[kWindows];
-    offsets<kRows>((top - kBelow) / 2, height, across, y);
-    offsets<kWindows>((left - kRight) / 2, width, t_.channels, x);
+    offsets<kRows>((top - kBelow) / 2, height, across, Border::kZeros, y);
+    offsets<kWindows>((left - kRight) / 2, width, t_.channels, Border::kZeros, x);
     const In* at[kRows][kWindows];
     const uint8_t* place[kRows][kWindows];
     for (int64_t i = 0; i < kRows; ++i) {

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from fastnst.cli.parser import build_parser
-from fastnst.config.ranges import TILES
+from fastnst.config.ranges import TILES, WRAPS
 from fastnst.errors import UsageError, nearest
 
 
@@ -16,7 +16,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser, commands = build_parser()
     chosen = commands.get(arguments[0], parser) if arguments else parser
     try:
-        options, unknown = parser.parse_known_args(_complete_tiles(arguments))
+        options, unknown = parser.parse_known_args(_complete_values(arguments))
     except UsageError as error:
         about_values = any(words in str(error) for words in ("expected", "explicit argument"))
         raise UsageError(f"{error}{_dash_hint(arguments) if about_values else ''}") from None
@@ -31,14 +31,19 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _complete_tiles(arguments: Sequence[str]) -> list[str]:
-    """Replace ``--tiles`` by ``--tiles=on`` unless a valid value follows: a picture that follows is not its value."""
+def _complete_values(arguments: Sequence[str]) -> list[str]:
+    """Replace ``--tiles`` by ``--tiles=on`` unless a valid value follows: a picture that follows is not its value.
+
+    In the same way ``--tileable`` by ``--tileable=both``.
+    """
     completed = list(arguments)
     end = completed.index("--") if "--" in completed else len(completed)
     for i, argument in enumerate(completed[:end]):
         value = completed[i + 1] if i + 1 < end else ""
         if argument == "--tiles" and value not in TILES and not re.fullmatch(r"[+-]?\d+", value):
             completed[i] = "--tiles=on"
+        if argument == "--tileable" and value not in WRAPS:
+            completed[i] = "--tileable=both"
     return completed
 
 

@@ -45,7 +45,7 @@ def presets_help() -> str:
     paragraphs = []
     for name, changes in PRESETS.items():
         facts = [
-            f"{field.replace('_', '-')} {'none' if value is None else shown_value(value)}"
+            f"{field.replace('_', '-')} {'none' if value is None or value == () else shown_value(value)}"
             for field, value in changes.items()
             if not (field == "size" and "crop" in changes)
         ]

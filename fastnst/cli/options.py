@@ -125,7 +125,7 @@ class PictureFiles:
         """
 
         def recorded(part: str) -> tuple[str, ...]:
-            return tuple(_find_recorded(like, stored, part))
+            return tuple(find_recorded(like, stored, part, "both: CONTENT STYLE"))
 
         found = dataclasses.replace(
             self, content=self.content or recorded("content")[0], styles=self.styles or recorded("style")
@@ -159,15 +159,15 @@ class PictureFiles:
         }
 
 
-def _find_recorded(like: str, stored: StoredSettings, part: str) -> list[str]:
-    """The files of one kind that the picture of ``--like`` was made from."""
+def find_recorded(like: str, stored: StoredSettings, part: str, to_name: str) -> list[str]:
+    """The files of one kind that the picture of ``--like`` was made from; else ``to_name`` says what to name."""
     names = part_names(part, max(count_parts(part, stored.files), part in ("content", "style")))
     found = locate({name: stored.files[name] for name in names if name in stored.files}, Path(like))
     for name in names:
         if name not in found:
             file = stored.files.get(name)
             reason = f"{file['name']}, which is neither beside it nor in the current folder" if file else "not recorded"
-            raise UsageError(f"--like {like}: its {name} was {reason}; name both: CONTENT STYLE")
+            raise UsageError(f"--like {like}: its {name} was {reason}; name {to_name}")
     return [str(found[name]) for name in names]
 
 

@@ -63,6 +63,8 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise UsageError(
             f"keep_color 'luminance' leaves no colors for match_color {values['match_color']!r}: give one of the two"
         )
+    if values["tileable"] != "none" and values["tv_kind"] == "nine_point" and values["tv_weight"]:
+        raise UsageError("tileable: tv_kind 'nine_point' repeats the border; use another, or tv_weight 0")
     content = values["content_weight"] * sum(weight for _, weight in values["content_layers"])
     style = values["style_weight"] * sum(weight for _, weight in values["style_layers"])
     if content == 0 and style == 0:
@@ -183,7 +185,9 @@ def _layers(name: str, value: object) -> Layers:
 _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(RANGES, _number),
     **dict.fromkeys(CHOICES, _choice),
-    **dict.fromkeys(("preset", "arch", "content_form", "style_form", "style_loss", "pooling", "padding"), _name),
+    **dict.fromkeys(
+        ("preset", "arch", "content_form", "style_form", "content_loss", "style_loss", "pooling", "padding"), _name
+    ),
     **dict.fromkeys(("normalize_gradients", "clamp", "carry"), _flag),
     **dict.fromkeys(("weights", "init"), _file),
     **dict.fromkeys(("content_layers", "style_layers"), _layers),

@@ -8,6 +8,11 @@ CHANNELS = (64, 128, 256, 512, 512)
 """Output channels of the convolutions in each block."""
 
 
+def layer_stride(name: str) -> int:
+    """The pixels from one position of a layer to the next."""
+    return int(2 ** (int(name[4]) - (not name.startswith("pool"))))
+
+
 def layer_names(arch: str) -> tuple[str, ...]:
     """Every layer of ``"vgg16"`` or ``"vgg19"`` in order; an empty tuple for another network."""
     names: list[str] = []

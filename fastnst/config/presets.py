@@ -11,13 +11,34 @@ STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 Layers = tuple[tuple[str, float], ...]
 
 
+_UP_TO_4_3 = (
+    *("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3"),
+    *("relu4_1", "relu4_2", "relu4_3"),
+)
+_STROTSS = (*_UP_TO_4_3[:7], "relu4_3", "relu5_3")
+
+
 def _layers(*names: str, weight: float = 1.0) -> Layers:
     return tuple((name, weight) for name in names)
 
 
+_TEXTURE: Mapping[str, Any] = {
+    "content_layers": (),
+    "content_weight": 0.0,
+    "tv_weight": 0.0,
+    # The weights that give the bundled network the balance of one whose mean activations are 1: docs/presets.md.
+    "style_layers": (("relu1_1", 1.0), ("pool1", 2.4e-3), ("pool2", 2.7e-3), ("pool3", 5.3e-5), ("pool4", 7.4)),
+    "style_form": "gatys",
+    "pooling": "average",
+    "scales": 3,
+    "size": None,
+    "style_fit": "none",
+}
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "gatys": {
+        "edges": "drop",
         "content_weight": 1.0,
         "tv_weight": 0.0,
         "style_layers": _layers(*STYLE_LAYERS, weight=1 / 5),
@@ -29,6 +50,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "init": "noise",
     },
     "johnson": {
+        "edges": "drop",
         "style_layers": _layers(*STYLE_LAYERS),
         "content_weight": 5.0,
         "style_weight": 100.0,
@@ -41,6 +63,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "noise": 1e-3,
     },
     "tutorial": {
+        "edges": "drop",
         "arch": "vgg16",
         # In the TensorFlow network of the tutorial, conv3_3 names the output after the ReLU, which is relu3_3 here.
         "content_layers": _layers("relu3_3"),
@@ -62,6 +85,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "snapshot_every": 50,
     },
     "crowson": {
+        "edges": "drop",
         "weights": "vgg19-torchvision",
         "style_layers": tuple((name, 4.0 ** (4 - i) / 341) for i, name in enumerate(STYLE_LAYERS)),
         "content_weight": 0.015,
@@ -84,6 +108,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "average": 0.99,
     },
     "spst": {
+        "edges": "drop",
         "style_layers": _layers(*STYLE_LAYERS),
         "content_weight": 1.0,
         "tv_weight": 0.0,
@@ -95,5 +120,44 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "min_shorter_side": 512,
         "style_fit": "shorter_shrink",
         "size": None,
+    },
+    "texture": {**_TEXTURE, "init": "noise"},
+    "inpaint": {**_TEXTURE, "init": "content"},
+    "nnst": {
+        "edges": "drop",
+        "arch": "vgg16",
+        "weights": "vgg16-torchvision",
+        "style_layers": _layers(*_UP_TO_4_3),
+        "content_weight": 0.0,
+        "style_weight": 1.0,
+        "tv_weight": 0.0,
+        "style_loss": "nnst",
+        "optimizer": "adam_pyramid",
+        "learning_rate": 0.002 * 255,
+        "epsilon": 1e-8 / 255,
+        "carry": False,
+        "steps": (200, 200, 200, 400),
+        "scales": 4,
+        "min_shorter_side": 32,
+    },
+    "strotss": {
+        "edges": "drop",
+        "arch": "vgg16",
+        "weights": "vgg16-torchvision",
+        "content_layers": _layers(*_STROTSS),
+        "style_layers": _layers(*_STROTSS),
+        "content_weight": 16.0,
+        "style_weight": 1.0,
+        "tv_weight": 0.0,
+        "content_loss": "self_similarity",
+        "style_loss": "strotss",
+        "optimizer": "adam_pyramid",
+        "learning_rate": 0.002 * 255,
+        "betas": (0.0, 0.99),
+        "epsilon": 1e-8 / 255,
+        "carry": False,
+        "steps": 250,
+        "scales": 4,
+        "min_shorter_side": 32,
     },
 }

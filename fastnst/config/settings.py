@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastnst.config.checks import check_setting, check_together
+from fastnst.config.layer_names import layer_names, layer_stride
 from fastnst.config.presets import PRESETS, STYLE_LAYERS
-from fastnst.config.ranges import SMALLEST_SCALE
+from fastnst.config.ranges import FIRST_CHANGE, SMALLEST_SCALE, WRAPS
 from fastnst.errors import UsageError, nearest, shown
 
 _T = TypeVar("_T")
@@ -72,10 +73,13 @@ class Settings:
     content_weight: float = _setting(8.0, "weight of the content loss")
     style_weight: float = _setting(1000.0, "weight of the style loss")
     tv_weight: float = _setting(0.1, "weight of the total variation loss")
+    content_loss: str = _setting(
+        "features", "content loss: features, self_similarity, or one of an installed package that sees several layers"
+    )
     content_form: str = _setting("mean", "normalization of the content loss")
     style_form: str = _setting("channels", "normalization of the Gram loss")
     style_loss: str = _setting(
-        "gram", "style loss: gram, another of fastnst.losses.style, or one of an installed package"
+        "gram", "style loss: gram, another of fastnst.losses.style or joint, or one of an installed package"
     )
     style_weights: tuple[float, ...] = _setting((), "weight of each style picture, in their order")
     normalize_gradients: bool = _setting(
@@ -85,9 +89,16 @@ class Settings:
     pooling: str = _setting("max", "pooling of the network: max, average or l2")
     padding: str = _setting(
         "zeros",
-        "padding of convolutions: zeros, replicate, or replicate_first, which replicates at the first layer only",
+        "padding of convolutions: zeros, replicate, circular, reflect, or replicate_first, which replicates at the "
+        "first layer only",
     )
-    optimizer: str = _setting("lbfgs", "optimizer")
+    tileable: str = _setting(
+        "none", "make a picture that continues at its opposite side: none, both, x for columns only, y for rows only"
+    )
+    edges: str = _setting(
+        "mirror", "last rows and columns that pools leave out: mirror continues the picture so that they count, or drop"
+    )
+    optimizer: str = _setting("lbfgs", "optimizer; adam_pyramid is Adam on the levels of a Laplacian pyramid")
     learning_rate: float = _setting(1.0, "learning rate")
     betas: tuple[float, float] = _setting((0.9, 0.999), "decay rates of Adam's first and second moments")
     epsilon: float = _setting(1e-8, "term added to the denominator of Adam's update")
@@ -95,6 +106,9 @@ class Settings:
     # Each pair takes the memory of two images.
     history: int | tuple[int, ...] = _setting(
         20, "pairs that L-BFGS stores: one number, or one per scale; the last applies to all further scales"
+    )
+    first_change: float = _setting(
+        FIRST_CHANGE, "mean change of a pixel by the first step of L-BFGS; less for a good start", unit="levels of 255"
     )
     history_dtype: str = _setting("auto", "dtype of the pairs that L-BFGS stores; auto: the dtype of the image")
     steps: int | tuple[int, ...] = _setting(
@@ -118,7 +132,9 @@ class Settings:
     crop: int | None = _setting(None, "side of a square center crop, instead of `size`", unit="pixels")
     # "shorter_shrink" also leaves a style picture alone up to 1.1 times the shorter side of the content.
     style_fit: str = _setting(
-        "longest", "side of the style picture that is scaled to the content's; the _shrink forms never enlarge"
+        "longest",
+        "side of the style picture that is scaled to the content's; the _shrink forms never enlarge; none keeps the "
+        "style's size",
     )
     style_scale: float = _setting(1.0, "size of the style picture relative to the content")
     style_size: int | None = _setting(
@@ -192,9 +208,20 @@ class Settings:
                 object.__setattr__(self, field.name, check_setting(field.name, value))
         check_together(vars(self))
 
+    @property
+    def wraps(self) -> tuple[bool, bool]:
+        """Whether the first row of the picture follows its last, and whether the first column does."""
+        return WRAPS[self.tileable]
+
     def layer_names(self) -> tuple[str, ...]:
         """The layers of the content and style losses, each once."""
         return tuple(dict.fromkeys(name for name, _ in (*self.content_layers, *self.style_layers)))
+
+    @property
+    def stride(self) -> int:
+        """The largest number of pixels from one position of a layer with a loss to the next; 1 for an unknown layer."""
+        known = {*layer_names("vgg16"), *layer_names("vgg19")} & set(self.layer_names())
+        return max(map(layer_stride, known), default=1)
 
     def steps_at(self, scale: int) -> int:
         """The number of steps at a scale, counted from 1."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from PIL import Image
+
 from fastnst.errors import UsageError, nearest
+from fastnst.film.animating import WRITERS
 from fastnst.film.animations import AnimationFilm, is_animation
+from fastnst.film.codecs import CONTAINERS
 from fastnst.film.containers import ContainerFilm
 from fastnst.film.film import Film, FilmInfo, Frame
 from fastnst.film.folder import FolderFilm
 from fastnst.film.opening import open_file
 from fastnst.images.scaling import check_integer
 
-__all__ = ["BROKEN", "Film", "FilmInfo", "Frame", "open_film"]
+__all__ = ["BROKEN", "Film", "FilmInfo", "Frame", "is_film", "open_film"]
 
 BROKEN = ("refuse", "skip")
 """What to do with broken frames."""
@@ -53,3 +57,17 @@ def open_film(path: str | os.PathLike[str], *, max_pixels: int | None = None, br
     with open_file(path) as stream:
         head = stream.read(16)
     return (AnimationFilm if is_animation(head) else ContainerFilm)(path, max_pixels, skip)
+
+
+def is_film(path: object) -> bool:
+    """Whether ``path`` names a folder, a container, or an animation of several frames, and not a still picture."""
+    if not isinstance(path, (str, os.PathLike)):
+        return False
+    file = Path(path)
+    if file.is_dir() or file.suffix.lower() in CONTAINERS:
+        return True
+    try:
+        with Image.open(file) as picture:
+            return getattr(picture, "n_frames", 1) > 1 and file.suffix.lower() in WRITERS
+    except (OSError, ValueError, SyntaxError):
+        return False

@@ -160,6 +160,16 @@ def check_target(
     return path, depths[0] if bits is None else bits
 
 
+def has_depths(path: str | os.PathLike[str]) -> bool:
+    """Whether the format of the suffix has a choice of bits per channel.
+
+    Example:
+        >>> has_depths("picture.png"), has_depths("picture.jpg")
+        (True, False)
+    """
+    return _FORMATS.get(Path(path).suffix.lower()) in _BITS
+
+
 def _planes(name: str, tensor: Tensor, channels: int) -> Tensor:
     """Return a view [channels, H, W]."""
     shape = tuple(tensor.shape)

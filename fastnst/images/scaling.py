@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from fastnst.errors import UsageError
+
+_REACH = 3  # of the filter, in pixels of the larger grid
 
 
 def check_integer(name: str, value: object, least: int = 1) -> int:
@@ -71,6 +76,33 @@ def resize(pixels: Tensor, height: int, width: int) -> Tensor:
         return lanczos(pixels, height, width).clamp_(0, 1)
     low, high = pixels.detach().aminmax()
     return pixels.detach() if low >= 0 and high <= 1 else pixels.detach().clamp(0, 1)
+
+
+def resize_wrapped(pixels: Tensor, height: int, width: int, wraps: tuple[bool, bool]) -> Tensor:
+    """As :func:`resize`, for pictures that continue at their opposite side.
+
+    The picture is resized with a margin of its other end, in whole pixels before and after, and cropped.
+
+    Args:
+        pixels, height, width: as there.
+        wraps: whether the first row follows the last, and whether the first column does.
+    """
+    old, new = tuple(pixels.shape[2:]), (height, width)
+    if old == new or not any(wraps):
+        return resize(pixels, height, width)
+    margins = [_margin(*sides) if wrap else (0, 0) for *sides, wrap in zip(old, new, wraps, strict=True)]
+    (above, rows), (left, columns) = margins
+    padded = F.pad(pixels, (left, left, above, above), mode="circular")
+    found = resize(padded, height + 2 * rows, width + 2 * columns)
+    return found[:, :, rows : rows + height, columns : columns + width].contiguous()
+
+
+def _margin(old: int, new: int) -> tuple[int, int]:
+    """A margin in pixels of a side of length ``old``, wider than the filter reaches, and the same margin resized."""
+    unit = old // math.gcd(old, new)
+    reach = math.ceil(_REACH * max(1.0, old / new)) + 1
+    margin = min(-(-reach // unit) * unit, old)
+    return margin, margin * new // old
 
 
 def lanczos(pixels: Tensor, height: int, width: int) -> Tensor:

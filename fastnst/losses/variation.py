@@ -34,7 +34,35 @@ def weighted_variation(image: Tensor, kind: str, weight: Tensor) -> tuple[Tensor
     return values.sum(), gradient
 
 
-def add_variation(gradient: Tensor, image: Tensor, kind: str, weight: float, rows: slice) -> Tensor:
+def wrapped_variation(image: Tensor, kind: str, weight: Tensor, wraps: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+    """As :func:`weighted_variation` of a picture that continues at its opposite side, for the kinds of the op.
+
+    The op runs on the image with a row and a column of the opposite side. The differences within the added row and
+    within the added column are subtracted.
+
+    Args:
+        image: pixels ``[1, 3, H, W]``.
+        kind: a kind of :func:`fastnst.ops.total_variation`.
+        weight: a scalar tensor on the image's device.
+        wraps: whether the first row follows the last, and whether the first column does.
+    """
+    rows, columns = (int(wrap) for wrap in wraps)
+    x = F.pad(image, (columns, columns, 0, 0), mode="circular") if columns else image
+    x = F.pad(x, (0, 0, rows, rows), mode="circular") if rows else x
+    (height, width), x = image.shape[2:], x.contiguous()
+    gradient = torch.ops.fastnst.total_variation_backward(weight, x, kind)
+    value = _sum_of_own(x[:, :, rows:, columns:], kind, height, width)
+    return weight * value, gradient[:, :, rows : rows + height, columns : columns + width].contiguous()
+
+
+def add_variation(
+    gradient: Tensor,
+    image: Tensor,
+    kind: str,
+    weight: float,
+    rows: slice,
+    wraps: tuple[bool, bool] = (False, False),
+) -> Tensor:
     """Add rows of the gradient of :func:`weighted_variation` to ``gradient`` and return these rows' part of the value.
 
     :data:`ROWS` rows are evaluated at a time, so that memory does not grow with the image.
@@ -45,6 +73,7 @@ def add_variation(gradient: Tensor, image: Tensor, kind: str, weight: float, row
         kind: as in :func:`weighted_variation`.
         weight: a factor.
         rows: the rows, with start and stop.
+        wraps: as in :func:`wrapped_variation`.
 
     Returns:
         A scalar in float64, or in float32 on devices without float64.
@@ -54,24 +83,36 @@ def add_variation(gradient: Tensor, image: Tensor, kind: str, weight: float, row
     total = torch.zeros((), dtype=wide_dtype(image.device), device=image.device)
     for top in range(rows.start, rows.stop, ROWS):
         bottom = min(top + ROWS, rows.stop)
-        low, high = max(top - 1, 0), min(bottom + 1, height)
-        halo = image[:, :, low:high].contiguous()
+        low, high = (top - 1, bottom + 1) if wraps[0] else (max(top - 1, 0), min(bottom + 1, height))
+        halo = _rows(image, low, high, wraps[1])
         if kind == NINE_POINT:
             values, found = _nine_point(halo, factor, height, low)
             total += values[top - low : bottom - low].to(total.dtype).sum()
         else:
-            found = torch.ops.fastnst.total_variation_backward(factor, halo, kind)
-            total += weight * _fused(halo[:, :, top - low :], kind, bottom - top)
+            column, width = int(wraps[1]), image.shape[3]
+            found = torch.ops.fastnst.total_variation_backward(factor, halo, kind)[..., column : column + width]
+            total += weight * _sum_of_own(halo[:, :, top - low :, column:], kind, bottom - top, width)
         gradient[:, :, top:bottom] += found[:, :, top - low : bottom - low]
         process.release_memory()  # the C library would keep the freed rows of every part of the image
     return total
 
 
-def _fused(x: Tensor, kind: str, count: int) -> Tensor:
-    """The part of the total variation that the first ``count`` rows contribute, including differences to the next."""
+def _rows(image: Tensor, low: int, high: int, wraps_columns: bool) -> Tensor:
+    """Rows ``low`` to ``high`` of an image, where row -1 is the last, with columns of the other side or not."""
+    parts = [image[:, :, max(low, 0) : high]]
+    parts = [image[:, :, low:], *parts] if low < 0 else parts
+    parts = [*parts, image[:, :, : high - image.shape[2]]] if high > image.shape[2] else parts
+    rows = torch.cat(parts, 2) if len(parts) > 1 else parts[0].contiguous()
+    return F.pad(rows, (1, 1, 0, 0), mode="circular") if wraps_columns else rows
+
+
+def _sum_of_own(x: Tensor, kind: str, height: int, width: int) -> Tensor:
+    """What the first ``height`` rows and ``width`` columns contribute, including differences to the next."""
     value: Tensor = torch.ops.fastnst.total_variation(x.contiguous(), kind).to(wide_dtype(x.device))
-    if x.shape[2] > count:  # the next row's differences to the right
-        value -= torch.ops.fastnst.total_variation(x[:, :, count:].contiguous(), kind)
+    if x.shape[2] > height:  # the next row's differences to the right
+        value -= torch.ops.fastnst.total_variation(x[:, :, height:].contiguous(), kind)
+    if x.shape[3] > width:  # the next column's differences to the pixel below
+        value -= torch.ops.fastnst.total_variation(x[..., width:].contiguous(), kind)
     return value
 
 

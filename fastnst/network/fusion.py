@@ -37,6 +37,7 @@ class FusionPlan:
         winograd: whether the convolutions are fastnst's, which can apply a max pool.
         conv_masks: whether the backward of a convolution applies the mask of the ReLU below it.
         whole_gradients: whether the gradient at an observed layer needs the whole map, as its norm does.
+        wraps_rows: whether the first row of a map follows its last.
     """
 
     chain: tuple[Layer, ...]
@@ -45,6 +46,7 @@ class FusionPlan:
     winograd: bool
     conv_masks: bool = True
     whole_gradients: bool = False
+    wraps_rows: bool = False
 
     def fuses_relu(self, i: int) -> bool:
         """Whether the convolution ``i`` applies the ReLU after it."""
@@ -84,7 +86,7 @@ class FusionPlan:
 
         It is the largest map and the cheapest to compute. Its gradient is then computed in strips.
         """
-        if not self.winograd or len(self.chain) <= 2 or self._observes(0):
+        if not self.winograd or self.wraps_rows or len(self.chain) <= 2 or self._observes(0):
             return False
         return not (self.whole_gradients and self._observes(1))
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst import ops
-from fastnst.config.layer_names import BLOCKS, CHANNELS, layer_names
+from fastnst.config.layer_names import BLOCKS, CHANNELS, layer_names, layer_stride
 from fastnst.errors import UsageError, WeightsError, nearest
 from fastnst.network.cudnn import ReluEpilogue
 from fastnst.network.fusion import FusionPlan
@@ -23,9 +23,10 @@ from fastnst.ops.conv3x3 import conv3x3_backward
 from fastnst.weights import Weights
 
 POOLINGS = ops.reference.POOLS
-PADDINGS = ("zeros", "replicate", "replicate_first")
-"""How a convolution's input is padded: with zeros, with the nearest pixel, or with the nearest pixel at the first
-convolution and zeros at all others (``"replicate_first"``), as in style-transfer-pytorch."""
+PADDINGS = (*ops.reference.PADDINGS, "replicate_first")
+"""How a convolution's input is padded: with zeros, with the nearest pixel, with the pixels of the opposite side, with
+the map mirrored at its outermost pixels, or with the nearest pixel at the first convolution and zeros at all others
+(``"replicate_first"``), as in style-transfer-pytorch."""
 
 
 def layers(arch: str) -> tuple[Layer, ...]:
@@ -35,7 +36,7 @@ def layers(arch: str) -> tuple[Layer, ...]:
     chain = []
     for name in layer_names(arch):
         kind, block = name[:4], int(name[4])
-        chain.append(Layer(name, kind, CHANNELS[block - 1], 2 ** (block - (kind != "pool"))))
+        chain.append(Layer(name, kind, CHANNELS[block - 1], layer_stride(name)))
     return tuple(chain)
 
 
@@ -68,7 +69,7 @@ class VGG:
         weights: from :func:`fastnst.weights.load`.
         names: the layers that will be used; deeper convolutions are not loaded.
         pooling: ``"max"``, ``"average"`` or ``"l2"`` (root mean square of the four values).
-        padding: one of ``PADDINGS``.
+        padding: one of ``PADDINGS``, or two of them for rows and for columns, such as ``"zeros,circular"``.
         device, dtype: of the weights and the features.
         winograd: whether to use :func:`fastnst.ops.conv3x3` for convolutions instead of PyTorch.
 
@@ -92,7 +93,8 @@ class VGG:
         dtype: torch.dtype = torch.float32,
         winograd: bool = False,
     ) -> None:
-        for what, value, known in (("pooling", pooling, POOLINGS), ("padding", padding, PADDINGS)):
+        paddings = [("padding", side, PADDINGS) for side in ops.reference.sides(padding)]
+        for what, value, known in (("pooling", pooling, POOLINGS), *paddings):
             if value not in known:
                 raise UsageError(f"unknown {what} {value!r}{nearest(value, known)} (known: {', '.join(known)})")
         self.arch = weights.arch
@@ -126,15 +128,29 @@ class VGG:
 
         The weights are views of this network's.
         """
-        network = copy.copy(self)
+        rows, columns = ops.reference.sides(self.padding)
+        network = self.padded(ops.reference.joined(columns, rows))
         network.convs = {name: (weight.transpose(2, 3), bias) for name, (weight, bias) in self.convs.items()}
         return network
 
+    @property
+    def wraps_rows(self) -> bool:
+        """Whether the padding of rows is that of the opposite side."""
+        return ops.reference.sides(self.padding)[0] == "circular"
+
+    def padded(self, padding: str) -> VGG:
+        """The network with another padding. The weights are this network's."""
+        network = copy.copy(self)
+        network.padding = padding
+        return network
+
     def padding_of(self, name: str) -> str:
-        """The padding of the convolution ``name``: ``"zeros"`` or ``"replicate"``."""
-        if self.padding == "replicate_first":
-            return "replicate" if name == self.chain[0].name else "zeros"
-        return self.padding
+        """The padding of the convolution ``name``, as :func:`fastnst.ops.conv3x3` takes it."""
+        if "replicate_first" not in self.padding:
+            return self.padding
+        first = "replicate" if name == self.chain[0].name else "zeros"
+        rows, columns = ops.reference.sides(self.padding.replace("replicate_first", first))
+        return ops.reference.joined(rows, columns)
 
     def prepare(self, image: Tensor) -> Tensor:
         """The network's input for pixels ``[B, 3, H, W]``, RGB, 0..255: normalized, in its dtype, channels_last."""
@@ -164,9 +180,10 @@ class VGG:
 
     def _padded(self, x: Tensor, name: str) -> tuple[Tensor, int]:
         """The input of the convolution ``name``, padded unless with zeros, and the width of the zeros to add."""
-        if self.padding_of(name) == "replicate":
-            return F.pad(x, (1, 1, 1, 1), mode="replicate"), 0
-        return x, 1
+        padding = self.padding_of(name)
+        if padding == "zeros":
+            return x, 1
+        return ops.reference.pad(x, padding).contiguous(memory_format=torch.channels_last), 0
 
     def convolve_backward(self, grad: Tensor, name: str, mask: Tensor | None = None) -> Tensor:
         """The gradient of the input of the convolution ``name`` from the gradient of its output, channels_last.
@@ -177,13 +194,10 @@ class VGG:
         if self.winograd:
             height, width = grad.shape[2:]
             return conv3x3_backward(grad, weight, mask=mask, size=(height, width), padding=self.padding_of(name))
-        padding = int(self.padding_of(name) == "zeros")
-        below = F.conv_transpose2d(grad, weight, padding=padding)
-        if not padding:
-            b, c, h, w = below.shape
-            inside = below.new_empty((1,)).expand(b, c, h - 2, w - 2)  # the op reads its shape alone
-            below = torch.ops.aten.replication_pad2d_backward(below, inside, [1, 1, 1, 1])
-            below = below.contiguous(memory_format=torch.channels_last)
+        padding = self.padding_of(name)
+        below = F.conv_transpose2d(grad, weight, padding=int(padding == "zeros"))
+        if padding != "zeros":
+            below = ops.reference.fold(below, padding).contiguous(memory_format=torch.channels_last)
         return below if mask is None else torch.ops.aten.threshold_backward(below, mask, 0)
 
     def pool(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fastnst.ops import _library, reference
 from fastnst.ops.checks import check_choice, check_device, check_dtype_like, check_feature_map, check_tensor
 
-PADDINGS = ("zeros", "replicate")
+PADDINGS = reference.PADDINGS
 aten = torch.ops.aten
 
 
@@ -32,7 +32,9 @@ def conv3x3(
         weight: ``[K, C, 3, 3]`` of the dtype of ``x``, in any layout; fastest with ``weight.stride(0) == 1``.
         bias: ``[K]`` of the dtype of ``x``, or None.
         relu: whether to apply ReLU.
-        padding: ``"zeros"``, or ``"replicate"`` for the value of the nearest pixel.
+        padding: what surrounds the map: ``"zeros"``; ``"replicate"``, the nearest pixel; ``"circular"``, the pixels of
+            the opposite side; ``"reflect"``, the map mirrored at its outermost pixels; or two of these names for rows
+            and for columns, such as ``"zeros,circular"``.
 
     Returns:
         ``[B, K, H, W]`` in the dtype of ``x``, channels_last. Differentiable twice with respect to ``x``.
@@ -66,7 +68,8 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: str) -> None
             continue
         check_dtype_like(op, name, other, x)
         check_device(op, name, other, x)
-    check_choice(op, "padding", padding, PADDINGS)
+    for side in reference.sides(padding) if isinstance(padding, str) else [padding]:
+        check_choice(op, "padding", side, PADDINGS)
 
 
 def conv3x3_backward(
@@ -95,9 +98,7 @@ def conv3x3_backward(
         inner: Tensor = torch.ops.fastnst.conv3x3_backward(grad, weight, mask, argmax, *size, False)
         return inner
     padded = torch.ops.fastnst.conv3x3_backward(grad, weight, None, argmax, *size, True)
-    shape_only = padded.new_empty((1,)).expand(*padded.shape[:2], *size)  # its values are not read
-    inner = aten.replication_pad2d_backward(padded, shape_only, [1, 1, 1, 1])
-    inner = reference.channels_last(inner)
+    inner = reference.channels_last(reference.fold(padded, padding))
     return inner if mask is None else aten.threshold_backward(inner, mask, 0)
 
 

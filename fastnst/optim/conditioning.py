@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastnst.config.ranges import FIRST_CHANGE
 from fastnst.optim.lbfgs import LBFGS
 
 CORNER = 0.08
@@ -28,17 +29,24 @@ class ConditionedLBFGS:
 
     Args:
         image: ``[1, 3, H, W]``, the tensor that :meth:`step` will update in place.
-        learning_rate, history, dtype: as in :class:`fastnst.optim.lbfgs.LBFGS`.
+        learning_rate, history, dtype, first_change: as in :class:`fastnst.optim.lbfgs.LBFGS`.
         unit: factor of the gradients that keeps their scalar products in range; it does not change the steps.
     """
 
     carried: tuple[str, ...] = ()  # curvature learned at one size is useless at another
 
     def __init__(
-        self, image: Tensor, learning_rate: float, history: int, dtype: torch.dtype | None = None, unit: float = 1.0
+        self,
+        image: Tensor,
+        learning_rate: float,
+        history: int,
+        dtype: torch.dtype | None = None,
+        unit: float = 1.0,
+        *,
+        first_change: float = FIRST_CHANGE,
     ) -> None:
         self.learning_rate, self.unit = learning_rate, unit
-        self.inner = LBFGS(image, learning_rate, history, dtype)
+        self.inner = LBFGS(image, learning_rate, history, dtype, first_change=first_change)
         self.weights = frequency_weights(*image.shape[-2:]).to(image)
 
     def state_dict(self) -> dict[str, Any]:

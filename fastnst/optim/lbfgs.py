@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastnst.config.ranges import FIRST_CHANGE
 from fastnst.devices import wide_dtype
 from fastnst.ops.reference import CHUNK
 
-FIRST_CHANGE = 4.0
 # No step changes a pixel by more than this on average: the losses are of fourth order, and where they are nearly linear
 # the direction can be a thousand times too long.
 MOST_CHANGE = 8.0
@@ -40,12 +40,19 @@ class LBFGS:
         learning_rate: factor of each step.
         history: number of pairs kept; memory is ``2 * history`` images of ``dtype`` and three of the image's.
         dtype: of the pairs kept; None: the image's.
+        first_change: the mean change of a pixel by the first step, times ``learning_rate``.
     """
 
     def __init__(
-        self, image: Tensor, learning_rate: float = 1.0, history: int = 20, dtype: torch.dtype | None = None
+        self,
+        image: Tensor,
+        learning_rate: float = 1.0,
+        history: int = 20,
+        dtype: torch.dtype | None = None,
+        *,
+        first_change: float = FIRST_CHANGE,
     ) -> None:
-        self.learning_rate = learning_rate
+        self.learning_rate, self.first_change = learning_rate, first_change
         # s and y: the changes of the image and of the gradient. Not zeroed: rows never written take no memory.
         self.pairs = image.new_empty(history, 2, image.numel(), dtype=dtype or image.dtype)
         self.wide = image.new_empty(image.numel() if self.pairs.dtype != image.dtype else 0)
@@ -91,7 +98,7 @@ class LBFGS:
         if self.gradient is None or self.direction is None:
             self.gradient, self.direction = flat.clone(), flat.neg()
             size = flat.abs().mean()
-            factor = torch.where(size > 0, self.learning_rate * FIRST_CHANGE / size, 0.0)
+            factor = torch.where(size > 0, self.learning_rate * self.first_change / size, 0.0)
         else:
             self._store_pair(flat, self.gradient, self.direction)
             self.gradient.copy_(flat)

@@ -53,6 +53,7 @@ class Step:
     size: tuple[int, int]
     _image: Tensor | None = field(repr=False)
     _average: Average | None = field(repr=False)
+    _view: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)  # from what is optimized to the image
 
     @cached_property
     def image(self) -> Tensor:
@@ -60,7 +61,8 @@ class Step:
         ``settings.average``. The first access must happen inside the callback."""
         if self._image is None or self._average is None:
             raise RuntimeError("Step.image: the run has moved on; read it inside the callback")
-        return to_picture(self._average.with_image(self._image))
+        image = self._average.with_image(self._image)
+        return to_picture(image if self._view is None else self._view(image))
 
     @property
     def count(self) -> int:
@@ -76,6 +78,7 @@ class Step:
         """Drop the references to the tensors of the run. The loop calls this when the callback returns."""
         object.__setattr__(self, "_image", None)
         object.__setattr__(self, "_average", None)
+        object.__setattr__(self, "_view", None)
 
 
 Callback = Callable[[Step], "bool | None"]

@@ -16,8 +16,11 @@ from fastnst import images
 from fastnst.config.provenance import Input, describe
 from fastnst.config.settings import Settings
 from fastnst.images import Picture
+from fastnst.images.saving import has_depths
+from fastnst.images.scaling import resize_wrapped
 from fastnst.objective.protocol import Losses
 from fastnst.run import colors
+from fastnst.run.hole import Hole
 
 SHOWN_SIDE = 1024
 
@@ -35,6 +38,7 @@ class Result:
         stopped: None, or why the run ended early: ``"callback"``, ``"interrupt"``, or ``"stalled"`` if no step reduced
             the loss any more.
         inputs: the files that the picture was made from: ``content``, ``style``, and settings that name a file.
+        bits: bits per channel to write in formats with a choice; None: the format's default.
 
     Example:
         >>> import tempfile, torch, fastnst
@@ -53,6 +57,7 @@ class Result:
     seconds: float
     stopped: str | None
     inputs: Mapping[str, Input] = field(default_factory=dict)
+    bits: int | None = None
 
     def save(self, path: str | PathLike[str], *, with_settings: bool = True, parents: bool = False) -> Path:
         """Write the picture in the format of the suffix.
@@ -69,7 +74,8 @@ class Result:
             UsageError: an unknown suffix. ImageError: the file cannot be written.
         """
         facts = describe(self.settings, self.inputs, Path(path).parent) if with_settings else None
-        return images.save(path, self.image, alpha=self.alpha, settings=facts, parents=parents)
+        bits = self.bits if has_depths(path) else None
+        return images.save(path, self.image, alpha=self.alpha, settings=facts, bits=bits, parents=parents)
 
     def _repr_png_(self) -> bytes:
         """The picture as PNG, at most ``SHOWN_SIDE`` pixels on the longer side: how a notebook shows it."""
@@ -83,7 +89,10 @@ class Result:
         return file.getvalue()
 
 
-def finish(image: Tensor, content: Picture, settings: Settings) -> Tensor:
+def finish(image: Tensor, content: Picture, settings: Settings, hole: Hole | None = None) -> Tensor:
     """The picture to show for an image ``[1, 3, h, w]`` in 0..1 of any scale: at the content's size and, with
-    ``keep_color``, in the content's colors."""
-    return colors.restore(images.resize(image, *content.size), content.pixels, settings.keep_color)
+    ``keep_color``, in the content's colors; of a hole the whole picture."""
+    resized = resize_wrapped(image, *content.size, settings.wraps)
+    if hole is not None:
+        return hole.paste(resized)
+    return colors.restore(resized, content.pixels, settings.keep_color)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from fastnst.config.settings import Settings
+from fastnst.errors import UsageError
 from fastnst.images import fit
 
 MUCH_LARGER = 1.1  # "shorter_shrink" shrinks a style whose shorter side exceeds the content's by this factor
@@ -33,8 +34,35 @@ def shrinks(height: int, width: int, settings: Settings) -> tuple[float, ...]:
 
 
 def scale_sizes(height: int, width: int, settings: Settings) -> tuple[tuple[int, int], ...]:
-    """Height and width of each scale, coarse to fine, for a content picture of this size."""
-    return tuple(shrunk(height, width, shrink) for shrink in shrinks(height, width, settings))
+    """Height and width of each scale, coarse to fine, for a content picture of this size.
+
+    The sides along which a tileable picture continues are rounded to multiples of the stride of the deepest layer.
+    """
+    sizes = [shrunk(height, width, shrink) for shrink in shrinks(height, width, settings)]
+    if not any(settings.wraps):
+        return tuple(sizes)
+    *smaller, last = sizes
+    return (*(_tiled(size, settings) for size in smaller), last)
+
+
+def check_tile(height: int, width: int, settings: Settings) -> None:
+    """Raise UsageError for a tileable picture of a size that pools would shorten where it continues."""
+    if any(side % settings.stride for side, wraps in zip((height, width), settings.wraps, strict=True) if wraps):
+        tiled_height, tiled_width = _tiled((height, width), settings)
+        raise UsageError(
+            f"tileable {settings.tileable}: a size of {width}x{height} pixels is no multiple of {settings.stride}, the "
+            f"stride of the deepest layer, where the picture continues; the nearest is {tiled_width}x{tiled_height}"
+        )
+
+
+def _tiled(size: tuple[int, int], settings: Settings) -> tuple[int, int]:
+    """The nearest size of a tileable picture."""
+    stride = settings.stride
+    height, width = (
+        max(stride, round(side / stride) * stride) if wraps else side
+        for side, wraps in zip(size, settings.wraps, strict=True)
+    )
+    return height, width
 
 
 def shrunk(height: int, width: int, shrink: float) -> tuple[int, int]:
@@ -51,6 +79,8 @@ def style_side(style: tuple[int, int], content: tuple[int, int], settings: Setti
     longest = max(style)
     if settings.style_size is not None:
         return settings.style_size
+    if settings.style_fit == "none":
+        return max(1, round(longest * settings.style_scale))
     if settings.style_fit == "shorter_shrink":
         wanted = min(content) * settings.style_scale
         much_larger = min(style) > MUCH_LARGER * wanted

@@ -19,6 +19,7 @@ from fastnst.errors import UsageError
 from fastnst.images import Picture
 from fastnst.images.loading import Source
 from fastnst.run import memory_limits
+from fastnst.run.hole import Hole
 from fastnst.run.scales import full_size, style_side
 from fastnst.run.sizing import Sizing
 
@@ -45,6 +46,21 @@ class StylePicture:
 
 
 @dataclass(frozen=True)
+class Temporal:
+    """A picture that the image is held to, such as the frame of a film before, warped to this one.
+
+    Attributes:
+        pixels: ``[1, 3, H, W]`` in 0..1.
+        weight: ``[1, 1, H, W]`` in 0..1: 0 where the picture says nothing.
+        factor: the weight of the loss: see :class:`fastnst.objective.pixels.PixelTarget`.
+    """
+
+    pixels: Tensor
+    weight: Tensor
+    factor: float
+
+
+@dataclass(frozen=True)
 class Scene:
     """All pictures of a run.
 
@@ -53,12 +69,16 @@ class Scene:
         styles: one or several.
         content_mask: of the content's size, factors of the content loss in 0..1; None for 1 everywhere.
         start: the first image, of the content's size; None for what ``settings.init`` names.
+        temporal: what the image is held to, of the content's size; None for nothing.
+        hole: what the content is a window of, and which of its pixels may change; None: all of them.
     """
 
     content: Picture
     styles: tuple[StylePicture, ...]
     content_mask: Picture | None = None
     start: Picture | None = None
+    temporal: Temporal | None = None
+    hole: Hole | None = None
 
     @property
     def masked(self) -> bool:
@@ -66,12 +86,13 @@ class Scene:
         return any(style.mask is not None for style in self.styles)
 
     def pictures(self) -> dict[str, Picture]:
-        """The pictures by part: content, style, style_2, ..., mask, ..., style_mask, ..., content_mask, start."""
+        """The pictures by part: content, style, style_2, ..., mask, ..., style_mask, ..., content_mask, start, hole."""
         found: dict[str, Picture | None] = {"content": self.content}
         count = len(self.styles)
         for name, kind in (("style", "picture"), ("mask", "mask"), ("style_mask", "style_mask")):
             found |= zip(part_names(name, count), (getattr(style, kind) for style in self.styles), strict=True)
-        found |= {"content_mask": self.content_mask, "start": self.start}
+        hole = None if self.hole is None else self.hole.weight
+        found |= {"content_mask": self.content_mask, "start": self.start, "hole": hole}
         return {part: picture for part, picture in found.items() if picture is not None}
 
     def files(self) -> dict[str, Path | None]:
@@ -110,7 +131,7 @@ class SceneLoader:
 
     def content(self, source: Source) -> Picture:
         """A content picture at the settings' size or crop."""
-        picture = self._read(source)
+        picture = self.read(source)
         try:
             self.sizing.check(*full_size(*picture.size, self.settings))
         except UsageError as error:
@@ -119,7 +140,7 @@ class SceneLoader:
 
     def style(self, source: Source, content: Picture) -> Picture:
         """A style picture at the settings' style size, or style scale and fit, relative to the content."""
-        picture = self._read(source)
+        picture = self.read(source)
         side, crop = style_side(picture.size, content.size, self.settings), self.settings.crop is not None
         size = (side, side) if crop else images.fit(*picture.size, side)
         memory_limits.check_style(*size, self.settings, self.sizing.network.device)
@@ -129,7 +150,7 @@ class SceneLoader:
         """The picture that ``settings.init`` names, at the content's size; None if it names none."""
         if self.settings.init in STARTS:
             return None
-        start = self._read(self.settings.init)
+        start = self.read(self.settings.init)
         return on_disk(replace(start, pixels=images.resize(start.pixels, *content.size)))
 
     def scene(
@@ -143,29 +164,38 @@ class SceneLoader:
         """All pictures of a run: arguments and errors as for :func:`fastnst.stylize`."""
         styles: Sequence[Source] = style if isinstance(style, (list, tuple)) else [style]  # type: ignore[list-item]
         _check_counts(len(styles), masks, style_masks)
-        whole = self._read(content)
+        whole = self.read(content)
         fitted = self.content(whole)
         found = []
         for i, source in enumerate(styles):
-            picture = self._read(source)
-            mask = self._mask("mask", masks[i], whole, self.content) if masks else None
+            picture = self.read(source)
+            mask = self.mask("mask", masks[i], whole, self.content) if masks else None
             style_mask = None
             if style_masks:
-                style_mask = self._mask("style mask", style_masks[i], picture, lambda x: self.style(x, fitted))
+                style_mask = self.mask("style mask", style_masks[i], picture, lambda x: self.style(x, fitted))
             found.append(StylePicture(self.style(picture, fitted), mask, style_mask))
-        weights = self._mask("content mask", content_mask, whole, self.content)
+        weights = self.mask("content mask", content_mask, whole, self.content)
         return Scene(fitted, tuple(found), weights, self.start(fitted))
 
-    def _read(self, source: Source) -> Picture:
+    def read(self, source: Source) -> Picture:
+        """A picture at its own size."""
         return images.load(source, max_pixels=self.settings.max_pixels)
 
-    def _mask(
-        self, name: str, source: Source | None, whole: Picture, resize: Callable[[Picture], Picture]
+    def mask(
+        self,
+        name: str,
+        source: Source | None,
+        whole: Picture,
+        resize: Callable[[Picture], Picture],
+        white: str = "what counts",
     ) -> Picture | None:
-        """A mask for the picture ``whole``, resized as that is; transparent pixels are black."""
+        """A mask for the picture ``whole``, resized as that is; transparent pixels are black.
+
+        Raises UsageError for other proportions, and for one that is black, with what ``white`` stands for.
+        """
         if source is None:
             return None
-        mask = self._read(source)
+        mask = self.read(source)
         title = f"{name} {mask.path}" if mask.path else name
         pixels = mask.pixels if mask.alpha is None else mask.pixels * mask.alpha
         if pixels.shape != whole.pixels.shape:
@@ -179,7 +209,7 @@ class SceneLoader:
         fitted = resize(Picture(pixels))
         fitted = on_disk(replace(fitted, pixels=fitted.pixels.clamp(0, 1), path=mask.path))
         if not bool((fitted.pixels > 0).any()):
-            raise UsageError(f"{title}: has no pixel above zero; paint white what counts")
+            raise UsageError(f"{title}: has no pixel above zero; paint white {white}")
         return fitted
 
 

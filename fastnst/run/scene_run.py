@@ -8,15 +8,20 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst import ops, process
 from fastnst.config.provenance import find_inputs
-from fastnst.objective.protocol import Losses
+from fastnst.errors import UsageError
+from fastnst.images.scaling import resize_wrapped
+from fastnst.objective.pixels import PixelTarget
+from fastnst.objective.protocol import Losses, ValueAndGrad
+from fastnst.objective.views import Hold, Mirror, viewed
 from fastnst.objective.whole import Objective
 from fastnst.optim.adam import resize_state
 from fastnst.optim.loop import LoopContext, LoopState, ScaleResult, StartError, optimize
-from fastnst.optim.progress import Callback, Clock, to_picture
+from fastnst.optim.progress import Callback, Clock, Step, to_picture
 from fastnst.run import colors
 from fastnst.run.checkpoint import Checkpoint
 from fastnst.run.checkpoint_file import Identity, SavedRun
@@ -25,6 +30,7 @@ from fastnst.run.result import Result, finish
 from fastnst.run.scales import scale_sizes, shrinks
 from fastnst.run.scene import Scene, mask_values
 from fastnst.run.setup import Setup
+from fastnst.run.sizing import view_of_edges
 from fastnst.run.targets import regions
 from fastnst.strips.objective import StripObjective
 
@@ -76,6 +82,8 @@ class SceneRun:
         setup = self.setup
         if self.checkpoint is None:
             return SavedRun()
+        if scene.temporal is not None:
+            raise UsageError("checkpoint: a run with a temporal loss has none; fastnst.film resumes at the frame")
         pictures = {part: picture.pixels for part, picture in scene.pictures().items()}
         identity = Identity(setup.settings, pictures, setup.weights_name, setup.weights_digest())
         saved = self.checkpoint.begin(identity)
@@ -94,7 +102,7 @@ class SceneRun:
             if self.result is None:
                 raise
             log.warning("scale %d: %s; the result is that of the scale before, enlarged", scale, error)
-            image = self.setup.pixels(to_picture(self.result.image), *self.sizes[-1])
+            image = self._resized(to_picture(self.result.image), self.sizes[-1])
             self.result = ScaleResult(image, [], "stalled")
             self.trace += [()] * (len(self.sizes) - len(self.trace))
             return False
@@ -121,25 +129,39 @@ class SceneRun:
         if self.checkpoint is not None:
             writer = self.checkpoint.writer(scale, self.trace, self.clock, self.setup.sizing.recorded)
         capture = self.setup.capture
-        context = LoopContext(scale, len(self.sizes), self.callback, self.clock, capture, writer, self.sizes[-1])
+        callback, hold = self.callback, self._hold(size)
+        if hold is not None:
+            objective, callback = viewed(objective, hold), _showing(callback, hold)
+        context = LoopContext(scale, len(self.sizes), callback, self.clock, capture, writer, self.sizes[-1])
         self.result = optimize(objective, image, self.setup.settings, context, state=state, overwrite=True)
+        if hold is not None:
+            self.result = dataclasses.replace(self.result, image=hold.image(self.result.image))
         self.trace.append(tuple(self.result.trace))
+
+    def _hold(self, size: tuple[int, int]) -> Hold | None:
+        """What keeps the pixels outside a hole, at the size of a scale."""
+        weight = mask_values(None if self.scene.hole is None else self.scene.hole.weight, size)
+        return None if weight is None else Hold(self._resized(self.scene.content.pixels, size), weight)
 
     def _image(self, state: LoopState, size: tuple[int, int]) -> Tensor:
         """The start image of a scale."""
         if state.image is not None:
             return state.image.to(self.setup.network.device)
         if self.result is not None:
-            return self.setup.pixels(to_picture(self.result.image), *size)
+            return self._resized(to_picture(self.result.image), size)
         return self._first_image(size)
+
+    def _resized(self, picture: Tensor, size: tuple[int, int]) -> Tensor:
+        """A picture as pixels of a scale."""
+        return self.setup.pixels(resize_wrapped(picture, *size, self.setup.settings.wraps), *size)
 
     def _first_image(self, size: tuple[int, int]) -> Tensor:
         """The start image of the run: the content, the style stretched to its size, a given picture, or noise."""
         setup, settings, scene = self.setup, self.setup.settings, self.scene
         if scene.start is not None:
-            return setup.pixels(scene.start.pixels, *size)
+            return self._resized(scene.start.pixels, size)
         if settings.init == "content":
-            return setup.pixels(scene.content.pixels, *size)
+            return self._resized(scene.content.pixels, size)
         if settings.init == "style":
             return setup.pixels(scene.styles[0].picture.pixels, *size)
         # Drawn on the CPU, so that a seed gives the same noise on every device.
@@ -148,16 +170,31 @@ class SceneRun:
         network = setup.network
         return (network.mean + (noise * settings.noise).to(network.device)).to(setup.image_dtype)
 
-    def _objective(self, scale: int) -> Objective | StripObjective:
+    def _objective(self, scale: int) -> ValueAndGrad:
         """The objective of a scale, for the whole image or for strips of it."""
         setup, size = self.setup, self.sizes[scale - 1]
         styles = regions(setup, self.scene.styles, self.shares, self.shrinks[scale - 1], size, scale)
-        mask = mask_values(self.scene.content_mask, size)
-        pixels, rows = setup.pixels(self.scene.content.pixels, *size), setup.sizing.rows(*size, scale)
+        view, mask = view_of_edges(size, setup.settings, setup.network), mask_values(self.scene.content_mask, size)
+        mask, target = None if mask is None else view.image(mask), self._pixel_target(size, view)
+        pixels, rows = view.image(self._resized(self.scene.content.pixels, size)), setup.sizing.rows(*size, scale)
+        network, settings = setup.network, setup.settings
         if rows is None:
-            return Objective(setup.network, pixels, styles, setup.settings, content_mask=mask)
-        ranks = setup.sizing.ranks_for(*size)
-        return StripObjective(setup.network, pixels, styles, setup.settings, rows, mask, ranks)
+            objective: ValueAndGrad = Objective(
+                network, pixels, styles, settings, content_mask=mask, pixel_target=target
+            )
+        else:
+            ranks = setup.sizing.ranks_for(*size)
+            objective = StripObjective(network, pixels, styles, settings, rows, mask, ranks, pixel_target=target)
+        return objective if view.extended == size else viewed(objective, view)
+
+    def _pixel_target(self, size: tuple[int, int], view: Mirror) -> PixelTarget | None:
+        temporal = self.scene.temporal
+        if temporal is None:
+            return None
+        target, weight = self.setup.pixels(temporal.pixels, *size), temporal.weight
+        weight = weight if weight.shape[2:] == size else F.adaptive_avg_pool2d(weight, size)
+        found = PixelTarget(target, weight.to(target), temporal.factor)
+        return found if view.extended == size else found.extended(*view.more)
 
     def _restore_finished(self) -> None:
         """Take the result of a run that the checkpoint holds finished."""
@@ -179,10 +216,26 @@ class SceneRun:
     def _finish(self) -> Result:
         assert self.result is not None
         seconds, setup = self.clock.seconds, self.setup
-        picture = finish(to_picture(self.result.image), self.original, setup.settings)
+        hole, trace = self.scene.hole, tuple(self.trace)
+        picture = finish(to_picture(self.result.image), self.original, setup.settings, hole)
         settings = setup.sizing.with_strips(setup.settings)
-        trace, alpha = tuple(self.trace), self.scene.content.alpha
-        return Result(picture, alpha, settings, trace, seconds, self.result.stopped, self.inputs)
+        whole, bits = (self.scene.content, None) if hole is None else (hole.picture, hole.bits)
+        return Result(picture, whole.alpha, settings, trace, seconds, self.result.stopped, self.inputs, bits)
+
+
+def _showing(callback: Callback | None, hold: Hold) -> Callback | None:
+    """The callback, called with steps whose image has the pixels that are held."""
+    if callback is None:
+        return None
+
+    def call(step: Step) -> bool | None:
+        shown = dataclasses.replace(step, _view=hold.image)
+        try:
+            return callback(shown)
+        finally:
+            shown.release()
+
+    return call
 
 
 def _clock(sizes: Sequence[tuple[int, int]], steps_at: Callable[[int], int], saved: SavedRun) -> Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -17,10 +18,11 @@ from fastnst.network.vgg import VGG
 from fastnst.optim.progress import Callback
 from fastnst.run.checkpoint import EVERY, Checkpoint, files, open_checkpoint
 from fastnst.run.clashes import named, refuse_clashes
+from fastnst.run.hole import Hole
 from fastnst.run.result import Result, finish
 from fastnst.run.scene import Scene, SceneLoader
 from fastnst.run.scene_run import SceneRun
-from fastnst.run.setup import set_up
+from fastnst.run.setup import Setup, set_up
 
 
 class Stylizer:
@@ -44,9 +46,21 @@ class Stylizer:
 
     @torch.inference_mode(False)
     def __init__(self, settings: Settings, ranks: Ranks = SINGLE) -> None:
-        self.settings = settings
-        self.setup = set_up(settings, ranks)
-        self.loader = SceneLoader(settings, self.setup.sizing)
+        self._begin(set_up(settings, ranks))
+
+    def _begin(self, setup: Setup) -> None:
+        self.settings, self.setup = setup.settings, setup
+        self.loader = SceneLoader(setup.settings, setup.sizing)
+
+    @torch.inference_mode(False)
+    def replace(self, **changes: Any) -> Stylizer:
+        """A stylizer with other settings, which shares the network and the style targets where they serve both.
+
+        Raises as :class:`Stylizer` and :meth:`fastnst.Settings.replace`.
+        """
+        other = copy.copy(self)
+        other._begin(self.setup.with_settings(self.settings.replace(**changes)))
+        return other
 
     @property
     def network(self) -> VGG:
@@ -80,12 +94,13 @@ class Stylizer:
         """
         return SceneRun(self.setup, scene, callback, checkpoint).run()
 
-    def finish(self, image: Tensor, content: Picture) -> Tensor:
+    def finish(self, image: Tensor, content: Picture, hole: Hole | None = None) -> Tensor:
         """The picture to show for an image of any scale, such as ``Step.image``.
 
-        Returns ``[1, 3, H, W]`` in 0..1 at the content's size and, with ``keep_color``, in the content's colors.
+        Returns ``[1, 3, H, W]`` in 0..1 at the content's size and, with ``keep_color``, in the content's colors; with
+        the ``hole`` of a scene, the whole picture.
         """
-        return finish(image, content, self.settings)
+        return finish(image, content, self.settings, hole)
 
     def settings_with_strips(self) -> Settings:
         """The settings with ``tiles`` as chosen by memory so far: they give the same pixels again."""

@@ -11,6 +11,7 @@ from fastnst.objective.targets import Region, StyleTargets, blend, style_targets
 from fastnst.run.scales import style_at
 from fastnst.run.scene import StylePicture, mask_values
 from fastnst.run.setup import Setup
+from fastnst.run.sizing import view_of_edges
 from fastnst.strips.objective import strip_targets
 
 
@@ -40,23 +41,28 @@ def regions(
             targets.append(_style_targets(setup, *one, scale))
     if all(style.mask is None for style in styles):
         return (Region(blend(targets, shares, settings)),)
-    masks = [mask_values(style.mask, size) for style in styles]
+    view = view_of_edges(size, settings, setup.network)
+    found = [mask_values(style.mask, size) for style in styles]
+    masks = [None if mask is None else view.image(mask) for mask in found]
     return tuple(Region(*one) for one in zip(targets, masks, shares, strict=True))
 
 
 def _style_targets(setup: Setup, style: StylePicture, size: tuple[int, int], scale: int) -> StyleTargets:
     """The targets of one style picture at a height and width."""
-    network, settings = setup.network, setup.settings
+    settings = setup.settings
+    network = setup.network.padded(settings.padding)  # a style picture does not continue at its opposite side
     try:
         check_size(network.chain, *size)
     except UsageError as error:
         raise UsageError(f"{style.picture.path or 'style picture'}: {error}") from None
-    rows = None if settings.tiles == "off" else setup.sizing.rows(*size, scale)
+    rows = None if setup.sizing.settings.tiles == "off" else setup.sizing.rows(*size, scale)
 
     def measure() -> StyleTargets:
-        pixels, mask = setup.pixels(style.picture.pixels, *size), mask_values(style.style_mask, size)
+        view, mask = view_of_edges(size, settings, network), mask_values(style.style_mask, size)
+        pixels, mask = view.image(setup.pixels(style.picture.pixels, *size)), None if mask is None else view.image(mask)
         if rows is None:
             return style_targets(network, pixels, settings, mask)
         return strip_targets(network, pixels, settings, rows, mask)
 
-    return setup.targets.get((style.fingerprint, size, rows), measure)
+    measured = (settings.style_loss, settings.style_form, settings.style_layers, settings.edges)
+    return setup.targets.get((style.fingerprint, size, rows, measured), measure)

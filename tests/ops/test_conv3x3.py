@@ -34,7 +34,7 @@ SHAPES = [
     (1, 256, 33, 7, 30),
     (2, 259, 290, 13, 5),
 ]
-PADDINGS = ["zeros", "replicate"]
+PADDINGS = ["zeros", "replicate", "circular", "reflect", "zeros,circular", "reflect,replicate"]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 every_padding = pytest.mark.parametrize("padding", PADDINGS)
@@ -50,8 +50,12 @@ def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, 
 
 
 def exact(x: Tensor, weight: Tensor, bias: Tensor | None, padding: str) -> Tensor:
-    mode = "constant" if padding == "zeros" else "replicate"
-    around = F.pad(x.double(), (1, 1, 1, 1), mode=mode)
+    """By PyTorch's padding of rows, then of columns; reflecting a single value repeats it."""
+    rows, columns = padding.split(",") if "," in padding else (padding, padding)
+    around = x.double()
+    for mode, size, sides in ((rows, x.shape[2], (0, 0, 1, 1)), (columns, x.shape[3], (1, 1, 0, 0))):
+        kind = {"zeros": "constant", "reflect": "reflect" if size > 1 else "replicate"}.get(mode, mode)
+        around = F.pad(around, sides, mode=kind)
     return F.conv2d(around, weight.double(), None if bias is None else bias.double())
 
 
@@ -203,7 +207,8 @@ def test_derivative_of_the_backward_with_mask_and_argmax() -> None:
 def test_opcheck(dtype: torch.dtype) -> None:
     x, weight, bias, grad = inputs((1, 5, 6, 7, 8), dtype)
     x.requires_grad_()
-    torch.library.opcheck(torch.ops.fastnst.conv3x3, (x, weight, bias, True, "replicate"))
+    for padding in ("replicate", "reflect,circular"):
+        torch.library.opcheck(torch.ops.fastnst.conv3x3, (x, weight, bias, True, padding))
     torch.library.opcheck(torch.ops.fastnst.conv3x3_backward, (grad, weight, x.detach(), None, 7, 8, False))
     torch.library.opcheck(torch.ops.fastnst.conv3x3_out, (x.detach(), weight, bias, True, "zeros", 0, grad))
     y, argmax = pooled(x.detach(), weight, bias)
@@ -263,8 +268,10 @@ GOOD: dict[str, Any] = {"x": torch.ones(1, 2, 3, 3), "weight": torch.ones(4, 2, 
         (
             {"padding": "zero"},
             ValueError,
-            r"unknown padding 'zero', did you mean zeros\? \(known: zeros, replicate\)",
+            r"unknown padding 'zero', did you mean zeros\? \(known: zeros, replicate, circular, reflect\)",
         ),
+        ({"padding": "zeros,mirror"}, ValueError, "unknown padding 'mirror'"),
+        ({"padding": "zeros,zeros,zeros"}, ValueError, "unknown padding 'zeros,zeros'"),
         ({"weight": torch.ones(4, 2, 3, 3, requires_grad=True)}, RuntimeError, "weight has no derivative here"),
     ],
 )
@@ -293,8 +300,9 @@ def test_the_raw_ops_check_what_would_be_read_or_written_out_of_bounds() -> None
         call.conv3x3_out(x, weight, bias, False, "zeros", 0, torch.ones(1, 3, 4, 4))
     with pytest.raises(RuntimeError, match="expected out channels_last"):
         call.conv3x3_out(x, weight, bias, False, "zeros", 0, torch.ones(1, 4, 4, 4))
-    with pytest.raises(RuntimeError, match="expected padding zeros or replicate, got same"):
-        call.conv3x3(x, weight, bias, False, "same")
+    for padding in ("same", "zeros,same"):
+        with pytest.raises(RuntimeError, match="expected padding zeros, replicate, circular or reflect, got same"):
+            call.conv3x3(x, weight, bias, False, padding)
     grad = channels_last(torch.ones(1, 4, 4, 4))
     with pytest.raises(RuntimeError, match=r"expected grad of shape \(B, K, 5, 4\), got \(1, 4, 4, 4\)"):
         call.conv3x3_backward(grad, weight, None, None, 5, 4, False)

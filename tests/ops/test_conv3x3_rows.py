@@ -23,7 +23,7 @@ def empty(channels: int, rows: int, dtype: torch.dtype, width: int = WIDTH) -> T
     return torch.full((1, rows, width, channels), 7).to(dtype).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "reflect", "zeros,circular"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("first", "last"), [(0, 8), (8, 16), (4, 5), (20, 27), (0, 27)])
 def test_rows_from_a_part_of_the_map_have_the_bits_of_the_whole(

@@ -23,6 +23,7 @@ from fastnst.config.provenance import Input, describe, find_inputs
 from fastnst.config.settings import Settings
 from fastnst.config.toml import save_settings
 from fastnst.errors import ImageError, UsageError
+from fastnst.images.loading import Source
 from fastnst.optim.progress import Step
 from fastnst.process import signals_held
 from fastnst.run import checkpoint, planning
@@ -41,9 +42,9 @@ class StylizeRequest:
 
     pictures: PictureFiles
     settings: Settings
-    output: str | None
     like: str | None
     settings_file: str | None
+    output: str | None
     save_settings: str | None
     checkpoint: str | None
     checkpoint_every: str | None
@@ -61,39 +62,56 @@ class StylizeRequest:
         given = SettingsOptions.from_namespace(options)
         pictures = PictureFiles.from_namespace(options)
         refuse_addresses(
-            {**pictures.by_part(), **_other_files(given.like, given.file), "weights": given.values.get("weights")}
+            {**pictures.by_part(), **other_files(given.like, given.file), "weights": given.values.get("weights")}
         )
         settings, stored = read_settings(given)
         if given.like is not None and stored is not None:
             pictures = pictures.completed(given.like, stored)
         pictures.require()
-        same = ("output", "save_settings", "checkpoint", "checkpoint_every", "resume", "parents", "force", "plan")
-        return cls(
-            pictures=pictures,
-            settings=settings,
-            like=given.like,
-            settings_file=given.file,
-            film=FilmOptions.from_namespace(options),
-            **{name: getattr(options, name) for name in (*same, "quiet", "json")},
-        )
+        return cls(pictures, settings, given.like, given.file, **cls.shared(options))
+
+    @staticmethod
+    def shared(options: argparse.Namespace) -> dict[str, Any]:
+        """The options that are taken as they are."""
+        names = ("output", "save_settings", "checkpoint", "checkpoint_every", "resume", "parents", "force", "plan")
+        found = {name: getattr(options, name) for name in (*names, "quiet", "json")}
+        return {**found, "film": FilmOptions.from_namespace(options)}
+
+    @property
+    def content(self) -> Source:
+        """The content picture."""
+        assert self.pictures.content is not None  # see PictureFiles.require
+        return self.pictures.content
+
+    def load(self, world: distributed.Ranks) -> tuple[Stylizer, Scene]:
+        """The network, and the pictures in their size in the run. A large photograph is freed on return."""
+        pictures = self.pictures
+        original = images.load(self.content, max_pixels=self.settings.max_pixels)
+        stylizer = Stylizer(self.settings, world)
+        masks = (pictures.masks, pictures.style_masks, pictures.content_mask)
+        return stylizer, stylizer.load_scene(original, pictures.styles, *masks)
+
+    def default_name(self) -> str:
+        """The name of the output if none is given."""
+        return "_".join(Path(path).stem for path in (self.pictures.content or "", *self.pictures.styles)) + ".png"
 
     def output_path(self) -> Path:
         """The file to write. Raises UsageError if the default name is taken, unless ``force``."""
         if self.output is not None:
             return Path(self.output)
         like = Path(self.like or "")
-        names = "_".join(Path(path).stem for path in (self.pictures.content or "", *self.pictures.styles))
-        output = Path(f"{like.stem}_again{like.suffix}" if self.like else f"{names}.png")
+        output = Path(f"{like.stem}_again{like.suffix}" if self.like else self.default_name())
         if output.exists() and not self.force:
             raise UsageError(f"{output} exists already; name the output with -o, or replace it with --force")
         return output
 
     def files_read(self) -> list[Named]:
         """The files that the run reads."""
-        return named(self.settings, **self.pictures.by_part(), **_other_files(self.like, self.settings_file))
+        return named(self.settings, **self.pictures.by_part(), **other_files(self.like, self.settings_file))
 
 
-def _other_files(like: str | None, settings_file: str | None) -> dict[str, str | None]:
+def other_files(like: str | None, settings_file: str | None) -> dict[str, str | None]:
+    """The files of a run that are no pictures of it, by the words that errors name them with."""
     return {"picture of --like": like, "file of --settings": settings_file}
 
 
@@ -127,9 +145,8 @@ def stylize(request: StylizeRequest) -> int:
 def _plan(request: StylizeRequest) -> int:
     fetch_weights(request.settings, request.quiet)
     pictures = request.pictures
-    assert pictures.content is not None
     plan = planning.plan(
-        pictures.content,
+        request.content,
         pictures.styles,
         masks=pictures.masks,
         style_masks=pictures.style_masks,
@@ -148,7 +165,7 @@ def _run(request: StylizeRequest, output: Path, file: checkpoint.Checkpoint | No
     if world.first:
         fetch_weights(settings, quiet)
     world.barrier()
-    stylizer, scene = _load(request, world)
+    stylizer, scene = request.load(world)
     snapshots = settings.snapshot_every if world.first else 0
     inputs = find_inputs(settings, **scene.files()) if snapshots or world.count > 1 else {}
     world.check_same({"torch": torch.__version__, **describe(settings, inputs, output.parent)})
@@ -178,21 +195,11 @@ def _run(request: StylizeRequest, output: Path, file: checkpoint.Checkpoint | No
     return exit_code(result.stopped, request.checkpoint)
 
 
-def _load(request: StylizeRequest, world: distributed.Ranks) -> tuple[Stylizer, Scene]:
-    """The pictures in their size in the run. A large photograph is freed on return."""
-    pictures = request.pictures
-    assert pictures.content is not None  # see PictureFiles.require
-    original = images.load(pictures.content, max_pixels=request.settings.max_pixels)
-    stylizer = Stylizer(request.settings, world)
-    masks = (pictures.masks, pictures.style_masks, pictures.content_mask)
-    return stylizer, stylizer.load_scene(original, pictures.styles, *masks)
-
-
 def _snapshot_callback(
     stylizer: Stylizer, scene: Scene, output: Path, inputs: dict[str, Input], results: Results
 ) -> Callable[[Step], None]:
     def save_snapshot(step: Step) -> None:
-        pixels = stylizer.finish(step.image, scene.content)
+        pixels = stylizer.finish(step.image, scene.content, scene.hole)
         facts = describe(stylizer.settings_with_strips(), inputs, output.parent)
         path = _snapshot_path(output, step.count)
         results.add(images.save(path, pixels, alpha=scene.content.alpha, settings=facts))
@@ -203,7 +210,7 @@ def _snapshot_callback(
 def _film(request: StylizeRequest, stylizer: Stylizer, scene: Scene) -> ProgressFilm:
     inputs = find_inputs(stylizer.settings, **scene.files())
     return request.film.open(
-        show=lambda image: stylizer.finish(image, scene.content),
+        show=lambda image: stylizer.finish(image, scene.content, scene.hole),
         settings=describe(stylizer.settings_with_strips(), inputs, Path(request.film.path or "").parent),
         resume=request.resume,
     )

@@ -31,12 +31,14 @@ from fastnst.ops.reference.image_variation import (
     total_variation_along,
     total_variation_backward,
 )
+from fastnst.ops.reference.padding import PADDINGS, fold, joined, pad, sides
 from fastnst.ops.reference.pooling import L2_EPSILON, POOLS, pick, pool, pool_backward
 from fastnst.ops.reference.tensors import channels_last, matrix, pool_layout
 
 __all__ = [
     "CHUNK",
     "L2_EPSILON",
+    "PADDINGS",
     "POOLS",
     "adam_step_",
     "adam_update",
@@ -50,15 +52,19 @@ __all__ = [
     "conv3x3_backward_out",
     "conv3x3_out",
     "conv3x3_pool_out",
+    "fold",
     "gram",
     "gram_backward",
+    "joined",
     "layer_backward_",
     "matrix",
     "moments",
+    "pad",
     "pick",
     "pool",
     "pool_backward",
     "pool_layout",
+    "sides",
     "style_loss",
     "total_variation",
     "total_variation_along",

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst.ops.dtypes import without_autocast
+from fastnst.ops.reference.padding import PADDINGS, pad, sides
 from fastnst.ops.reference.pooling import pool, pool_backward
 from fastnst.ops.reference.tensors import channels_last
 
@@ -14,15 +15,16 @@ from fastnst.ops.reference.tensors import channels_last
 @without_autocast
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, padding: str) -> Tensor:
     """The convolution, channels_last, with ``max(y, 0)`` for relu."""
-    if padding not in ("zeros", "replicate"):
-        raise RuntimeError(f"conv3x3: expected padding zeros or replicate, got {padding}")
+    for side in sides(padding):
+        if side not in PADDINGS:
+            raise RuntimeError(f"conv3x3: expected padding {', '.join(PADDINGS[:-1])} or {PADDINGS[-1]}, got {side}")
     if x.numel() == 0 or weight.shape[0] == 0:
         y = x.new_zeros((x.shape[0], weight.shape[0], *x.shape[2:]))
         y = y if bias is None else y + bias[:, None, None]
-    elif padding == "replicate":
-        y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
-    else:
+    elif padding == "zeros":
         y = F.conv2d(x, weight, bias, padding=1)
+    else:
+        y = F.conv2d(pad(x, padding), weight, bias)
     return channels_last(y.relu_() if relu else y)
 
 

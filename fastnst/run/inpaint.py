@@ -1,0 +1,163 @@
+"""``inpaint``: fill a hole of a picture with the texture of the rest, or of another picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastnst.config.settings import Settings
+from fastnst.errors import UsageError
+from fastnst.images import Picture
+from fastnst.images.loading import Source
+from fastnst.optim.progress import Callback
+from fastnst.run.checkpoint import EVERY, files, open_checkpoint
+from fastnst.run.clashes import named, refuse_clashes
+from fastnst.run.hole import Hole, dilated, smooth_fill
+from fastnst.run.result import Result
+from fastnst.run.scene import Scene, StylePicture, mask_values
+from fastnst.run.stylizer import Stylizer
+from fastnst.strips.wrapped import margin_rows
+
+PRESET = "inpaint"
+"""The preset of inpainting."""
+
+
+def inpaint(
+    picture: Source,
+    mask: Source,
+    style: Source | Sequence[Source] = (),
+    *,
+    style_masks: Sequence[Source | None] = (),
+    settings: Settings | None = None,
+    callback: Callback | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    checkpoint_every: int = EVERY,
+    resume: bool = False,
+    force: bool = False,
+    **changes: Any,
+) -> Result:
+    """Fill a hole of ``picture`` with the texture of the rest of it, or of ``style``.
+
+    The loss is that of :func:`fastnst.texture` at the positions of the hole and those that touch it; the target is
+    measured outside the hole. The optimized image is ``known + m (x - known)`` with the mask ``m``, so that pixels
+    outside the hole are the known ones at every step and scale. Only a window around the hole is computed.
+
+    Args:
+        picture: a path, a Pillow image, a NumPy array or a tensor (see :func:`fastnst.images.load`).
+        mask: of the picture's proportions: white where it is filled, black where it is kept, gray where the filling is
+            mixed with what is there, linearly; transparent is black.
+        style: pictures that the texture is taken from, at their own size; none: the picture outside the hole.
+        style_masks: one per style, or one for the picture: which part the texture is taken from.
+        settings: the settings to start from; default ``Settings.from_preset("inpaint")``.
+        callback: as for :func:`fastnst.stylize`; ``Step.image`` is the window around the hole.
+        checkpoint: as for :func:`fastnst.stylize`, as are ``checkpoint_every``, ``resume`` and ``force``.
+        checkpoint_every: steps between two saves.
+        resume: continue from ``checkpoint`` if the file exists.
+        force: overwrite a checkpoint that is not or cannot be resumed.
+        changes: any field of :class:`fastnst.Settings`.
+
+    Returns:
+        A :class:`fastnst.Result` of the picture's size. Pixels where the mask is black have the picture's values
+        exactly; :meth:`Result.save` writes the bits per channel that hold them.
+
+    Raises:
+        UsageError: settings or arguments that are not valid, a mask that is black everywhere, or nowhere.
+        ImageError, WeightsError, OutOfMemoryError, CheckpointError: as :func:`fastnst.stylize`.
+
+    Example:
+        >>> import torch, fastnst
+        >>> picture, mask = torch.rand(3, 64, 64), torch.zeros(1, 64, 64)
+        >>> mask[:, 20:30, 20:40] = 1
+        >>> result = fastnst.inpaint(picture, mask, steps=2, scales=1)
+        >>> bool((result.image[0] == picture)[:, mask[0] == 0].all())
+        True
+    """
+    if settings is None:
+        settings = Settings.from_preset(**{"preset": PRESET, **changes})
+    else:
+        settings = settings.replace(**changes)
+    if checkpoint is not None:
+        sources = {"picture": picture, "mask": mask, "style": style, "style mask": style_masks}
+        refuse_clashes(files(checkpoint), named(settings, **sources))
+    with open_checkpoint(checkpoint, every=checkpoint_every, resume=resume, force=force) as opened:
+        stylizer = Stylizer(for_inpainting(settings))
+        styles: Sequence[Source] = style if isinstance(style, (list, tuple)) else [style]  # type: ignore[list-item]
+        scene = inpaint_scene(stylizer, picture, mask, styles, style_masks)
+        return stylizer.run(scene, callback=callback, checkpoint=opened)
+
+
+def for_inpainting(settings: Settings) -> Settings:
+    """The settings for inpainting: without content loss, at the picture's size.
+
+    Raises UsageError for settings that change what is outside the hole, and for sides in ``scales``.
+    """
+    if settings.keep_color != "none":
+        raise UsageError(f"keep_color {settings.keep_color!r}: inpainting has no colors to keep inside the hole")
+    if settings.tileable != "none":
+        raise UsageError(f"tileable {settings.tileable!r}: inpainting keeps the picture outside the hole as it is")
+    if isinstance(settings.scales, tuple):
+        raise UsageError("scales: expected their number for inpainting, whose size is that of the picture")
+    return settings.replace(size=None, crop=None, content_weight=0.0, content_layers=())
+
+
+def inpaint_scene(
+    stylizer: Stylizer,
+    picture: Source,
+    mask: Source,
+    styles: Sequence[Source] = (),
+    style_masks: Sequence[Source | None] = (),
+) -> Scene:
+    """The scene of a window around the hole: arguments and errors as for :func:`inpaint`."""
+    loader, chain = stylizer.loader, stylizer.network.chain
+    whole = loader.read(picture)
+    hole = loader.mask("inpainting mask", mask, whole, lambda x: x, "what is filled")
+    assert hole is not None
+    weight = mask_values(hole)
+    assert weight is not None
+    if bool((weight > 0).all()):
+        title = f"inpainting mask {hole.path}" if hole.path else "inpainting mask"
+        raise UsageError(f"{title}: has no black pixel; leave black what is kept")
+    known = replace(whole, pixels=smooth_fill(whole.pixels, weight > 0.5))
+    top, bottom, left, right = _window(weight, margin_rows(chain) + stylizer.settings.stride)
+    rows, columns = slice(top, bottom), slice(left, right)
+    window = Picture(known.pixels[:, :, rows, columns].contiguous(), path=whole.path)
+    part = replace(hole, pixels=weight[:, :, rows, columns].contiguous())
+    region = Picture(dilated(part.pixels, stylizer.settings.stride))
+    if len(style_masks) not in ((0, max(len(styles), 1))):
+        raise UsageError(f"{len(style_masks)} style masks for {max(len(styles), 1)} pictures; give one for each")
+    stylizer.check(*window.size)
+    found = []
+    for i, source in enumerate(styles or [known]):
+        style = loader.read(source)
+        given = loader.mask("style mask", style_masks[i], style, lambda x: x) if style_masks else None
+        outside = None if styles else (weight == 0).to(weight)
+        found.append(StylePicture(loader.style(style, window), region, _both(given, outside)))
+    start = loader.start(window)
+    return Scene(window, tuple(found), start=start, hole=Hole(known, top, left, part))
+
+
+def _both(mask: Picture | None, weight: Tensor | None) -> Picture | None:
+    """A mask times a weight ``[1, 1, H, W]``, either of which may be None."""
+    values = mask_values(mask)
+    if values is None or weight is None:
+        return mask if weight is None else Picture(weight)
+    product = values * weight
+    if not bool((product > 0).any()):
+        raise UsageError("style mask: is black everywhere outside the hole; paint white what the texture is taken from")
+    return Picture(product)
+
+
+def _window(weight: Tensor, margin: int) -> tuple[int, int, int, int]:
+    """The first and last rows and columns, exclusive, of the part around the hole that features of it depend on."""
+    found = []
+    for axis in (3, 2):
+        inside = torch.nonzero((weight > 0).any(axis).flatten()).flatten()
+        size = weight.shape[5 - axis]
+        found += [max(int(inside[0]) - margin, 0), min(int(inside[-1]) + 1 + margin, size)]
+    top, bottom, left, right = found
+    return top, bottom, left, right
