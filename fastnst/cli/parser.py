@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from fastnst import __version__
+from fastnst.cli.film_options import add_film_options
 from fastnst.cli.help_text import presets_help
 from fastnst.cli.setting_options import add_setting_options, add_threads
 from fastnst.cli.texture_arguments import NOT_OF_TEXTURES, add_texture_arguments
@@ -93,6 +94,7 @@ def _add_stylize(parser: Parser) -> None:
     add_setting_options(parser, "default", details)
     _add_masks(parser)
     _add_checkpoint(parser)
+    add_film_options(parser)
     _add_reporting(parser)
 
 
@@ -158,6 +160,7 @@ def _add_texture(parser: Parser) -> None:
     add_setting_options(parser, "texture", details, without=NOT_OF_TEXTURES)
     _add_masks(parser, content=False)
     _add_checkpoint(parser)
+    add_film_options(parser)
     _add_reporting(parser)
 
 

@@ -13,6 +13,7 @@ from fastnst.film.film import Film, FilmInfo, Frame
 from fastnst.film.flicker import warping_error
 from fastnst.film.flow import DisFlow, FlowEstimator, RaftFlow, warp
 from fastnst.film.making import FilmProgress
+from fastnst.film.progress_film import ProgressFilm
 from fastnst.film.provenance import read_film_settings
 from fastnst.film.reading import open_film
 from fastnst.film.run import FilmReport, FilmRequest, stylize_film
@@ -30,6 +31,7 @@ __all__ = [
     "FilmWriter",
     "FlowEstimator",
     "Frame",
+    "ProgressFilm",
     "RaftFlow",
     "Shot",
     "check_target",

@@ -49,6 +49,7 @@ class AnimationWriter(ABC):
         info: size, frame rate, alpha and loop of the film.
         quality: 1 to 100, for WebP; 100 is lossless.
         text: the settings, None for nothing.
+        fast: prefer speed to size, for WebP and PNG.
     """
 
     ticks: int
@@ -56,8 +57,9 @@ class AnimationWriter(ABC):
     shortest: int
     """The least ticks that players show a frame for."""
 
-    def __init__(self, temporary: Path, info: FilmInfo, quality: int, text: str | None) -> None:
+    def __init__(self, temporary: Path, info: FilmInfo, quality: int, text: str | None, fast: bool) -> None:
         self.info, self.quality, self.count, self.dropped = info, quality, 0, 0
+        self.fast = fast
         self.loop = 0 if info.loop is None else info.loop
         self._before: NDArray[Any] | None = None
         self._waiting: tuple[NDArray[Any], int] | None = None
@@ -186,7 +188,9 @@ class PngWriter(AnimationWriter):
         shown = (ticks, 1000) if ticks < 65536 else (min(ticks // 100, 65535), 10)
         self._chunk(b"fcTL", struct.pack(">5I2H2B", *place, *shown, 0, 0))
         buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(levels[box.top : box.bottom, box.left : box.right])).save(buffer, "PNG")
+        Image.fromarray(np.ascontiguousarray(levels[box.top : box.bottom, box.left : box.right])).save(
+            buffer, "PNG", compress_level=1 if self.fast else 6
+        )
         for name, data in _png_chunks(buffer.getvalue()):
             if name == b"IDAT" and self.count == 0:
                 self._chunk(b"IDAT", data)
@@ -243,7 +247,8 @@ class WebpWriter(AnimationWriter):
         box = changed(levels, None if before is None else _with_alpha(before, self.info.has_alpha), even=True)
         buffer = io.BytesIO()
         part = np.ascontiguousarray(levels[box.top : box.bottom, box.left : box.right])
-        Image.fromarray(part).save(buffer, "WEBP", quality=self.quality, lossless=self.quality == 100, exact=True)
+        options = {"quality": self.quality, "lossless": self.quality == 100, "method": 1 if self.fast else 4}
+        Image.fromarray(part).save(buffer, "WEBP", exact=True, **options)
         kept = (b"ALPH", b"VP8 ", b"VP8L")
         data = b"".join(_padded(name, body) for name, body in _riff_chunks(buffer.getvalue()) if name in kept)
         size = _number(box.right - box.left - 1, 3) + _number(box.bottom - box.top - 1, 3)

@@ -75,7 +75,7 @@ CODECS = {
         fast=(("preset", "12"),),
         even=True,
     ),
-    "ffv1": Codec("ffv1", "bgr0", "bgra", options=(("level", "3"), ("slicecrc", "1"))),
+    "ffv1": Codec("ffv1", "bgr0", "bgra", options=(("level", "3"), ("slicecrc", "1"), ("g", "1"))),
     "prores": Codec("prores_ks", "yuv422p10le", "yuva444p10le", options=(("vendor", "apl0"),)),
     "qtrle": Codec("qtrle", "rgb24", "argb"),
 }

@@ -9,6 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from fastnst import limits
 from fastnst.errors import ImageError
 from fastnst.film.boxes import is_cut
@@ -49,11 +51,19 @@ class ContainerFilm(Film):
     def __init__(self, path: Path, max_pixels: int | None, skip: bool) -> None:
         self._path, self._max_pixels, self._skip = path, max_pixels, skip
         self._warned: set[int | str] = set()
-        with open_container(path, max_pixels) as container:
-            stream = find_video(container, path, max_pixels)
-            timeline = read_timeline(container, stream, path)
-            sound = bool(container.streams.audio)
-        self._check_end(timeline)
+        with open_file(path) as file:
+            cut = is_cut(file)
+        try:
+            with open_container(path, max_pixels) as container:
+                stream = find_video(container, path, max_pixels)
+                timeline = read_timeline(container, stream, path)
+                sound = bool(container.streams.audio)
+        except ImageError as error:
+            if not cut:
+                raise
+            raise ImageError(f"{path}: ends early, and no frame of it can be read; expected a whole film") from error
+        if cut:
+            self._report_end(timeline)
         self._timeline = timeline
         self._size, self._geometry, alpha, start = self._look()
         self._timeline = timeline.starting_at(start)
@@ -76,12 +86,8 @@ class ContainerFilm(Film):
             time_base=line.unit if line.variable else Fraction(1, line.rate.numerator),
         )
 
-    def _check_end(self, timeline: Timeline) -> None:
-        with open_file(self._path) as stream:
-            cut = is_cut(stream)
-        if not cut:
-            return
-        text = f"{self._path}: ends early, after {timeline.packets} whole frames"
+    def _report_end(self, timeline: Timeline) -> None:
+        text = f"{self._path}: ends early, after {timeline.packets} frames"
         if timeline.stamps:
             last = len(timeline.stamps) - 1
             text = f"{self._path}: ends early; the last frame in it is {last} (at {float(timeline.time(last)):.3f} s)"
@@ -93,15 +99,18 @@ class ContainerFilm(Film):
         """Coded size, geometry, alpha and timestamp of the first frame that can be decoded."""
         with open_container(self._path, self._max_pixels) as container:
             stream = find_video(container, self._path, self._max_pixels)
+            broken = False
             for found in decode(container, stream, self._path):
                 if isinstance(found, Broken):
                     if not self._skip:
                         raise self._broken(found, 0)
+                    broken = True
                     continue
                 check_size(str(self._path), found.width, found.height, self._max_pixels)
                 geometry = find_geometry(found, stream.sample_aspect_ratio)
                 check_size(str(self._path), *geometry.shown, self._max_pixels)
-                return (found.width, found.height), geometry, has_alpha(found), found.pts
+                start = None if broken else found.pts  # broken frames keep their numbers
+                return (found.width, found.height), geometry, has_alpha(found), start
         raise ImageError(f"{self._path}: none of its frames can be decoded; expected a whole film")
 
     def _read(self, first: int) -> Iterator[Frame]:
@@ -210,8 +219,10 @@ def find_video(container: InputContainer, path: Path, max_pixels: int | None) ->
     context: Any = stream.codec_context
     if context is None:
         raise ImageError(f"{path}: its video codec is none that this PyAV decodes; convert it to H.264 first")
-    if context.width and context.height:
-        check_size(str(path), context.width, context.height, max_pixels)
+    if not (context.width and context.height):  # FFmpeg forgets a size above the limit
+        limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+        raise ImageError(f"{path}: its frames have no known size, or more than the limit of {limit} pixels")
+    check_size(str(path), context.width, context.height, max_pixels)
     return stream
 
 

@@ -28,6 +28,8 @@ FORMATS = (
     "yuv4mpegpipe",
 )  # fmt: skip
 """The formats that are read, by FFmpeg's names."""
+PROTOCOLS = "none"
+"""The ways in which FFmpeg may open further files: no protocol has this name."""
 KNOWN = "MP4, MOV, Matroska, WebM, AVI, MPEG, FLV, Ogg, WMV, GIF, WebP or APNG"
 _PLAYLISTS = (
     (rb"#EXTM3U", "an HLS playlist"),
@@ -109,7 +111,7 @@ def open_container(path: Path, max_pixels: int | None) -> Iterator[InputContaine
             container = av.open(
                 _Bytes(stream),
                 options={"max_pixels": most},
-                container_options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"},
+                container_options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": PROTOCOLS},
                 io_open=_refuse,
                 metadata_errors="replace",
             )
@@ -145,5 +147,7 @@ def av_errors(path: Path, what: str) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """What FFmpeg says of an error, without the names of its functions."""
+    if isinstance(error, EOFError):
+        return "it ends before its first frame"
     text = getattr(error, "strerror", None) or one_line(error)
     return io.StringIO(str(text)).readline().strip() or type(error).__name__

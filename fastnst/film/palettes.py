@@ -9,6 +9,9 @@ interleaved gradient noise of Jimenez ("Next generation post processing in Call 
 
 from __future__ import annotations
 
+import math
+from functools import cache, lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,7 +22,7 @@ _BITS = 5  # per channel, of the table from colors to indices
 _WORSE = 1.25  # by which the error of a palette may grow before a new one is made
 _LEAST = 2.0  # an error, in levels, that needs no better palette
 _STRENGTH = 0.6  # of the dither, relative to the distance of colors
-_SAMPLE = 128 * 128
+_SAMPLE = 64 * 64  # pixels that a palette is made from; more take longer and change little
 
 
 class Palettes:
@@ -48,15 +51,13 @@ class Palettes:
         return self._indices(shifted.clip(0, 255).astype(np.uint8)), self._palette, new
 
     def _make(self, rgb: NDArray[np.uint8]) -> None:
-        image = Image.fromarray(_thin(rgb)).quantize(self._colors, Image.Quantize.MEDIANCUT, kmeans=2)
+        image = Image.fromarray(_thin(rgb)).quantize(self._colors, Image.Quantize.MEDIANCUT, kmeans=1)
         found = np.array(image.getpalette(), np.uint8).reshape(-1, 3)[: self._colors]
         self._palette = np.zeros((256, 3), np.uint8)
         self._palette[: len(found)] = found
-        steps = ((np.arange(1 << _BITS) + 0.5) * 256 / (1 << _BITS)).astype(np.float32)
-        cells = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-        colors = found.astype(np.float32)
-        squares = (colors**2).sum(1)
-        self._table = (squares - 2 * cells @ colors.T).argmin(1).astype(np.uint8)
+        colors = Image.new("P", (1, 1))
+        colors.putpalette(self._palette[: self._colors].tobytes())
+        self._table = np.asarray(_cells().quantize(palette=colors, dither=Image.Dither.NONE)).reshape(-1)
 
     def _indices(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         assert self._table is not None
@@ -72,10 +73,19 @@ class Palettes:
 
 def _thin(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Every n-th row and column."""
-    step = max(1, int((rgb.shape[0] * rgb.shape[1] / _SAMPLE) ** 0.5))
+    step = max(1, math.ceil((rgb.shape[0] * rgb.shape[1] / _SAMPLE) ** 0.5))
     return np.ascontiguousarray(rgb[::step, ::step])
 
 
+@cache
+def _cells() -> Image.Image:
+    """The middle of each cell of the table."""
+    steps = ((np.arange(1 << _BITS) + 0.5) * (256 >> _BITS)).astype(np.uint8)
+    cells = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1)
+    return Image.fromarray(cells.reshape(1 << 2 * _BITS - 2, 4 << _BITS, 3))
+
+
+@lru_cache(maxsize=1)
 def _noise(height: int, width: int) -> NDArray[np.float32]:
     """A pattern in 0..1."""
     y, x = np.mgrid[:height, :width].astype(np.float64)

@@ -158,7 +158,7 @@ class FilmWriter:
         if suffix in WRITERS:
             if self._sound is not None and self.info.has_audio:
                 log.warning("%s: this format holds no sound; it is left out", self.path)
-            return WRITERS[suffix](temporary, self.info, self._quality or _WEBP_QUALITY, self._text)
+            return WRITERS[suffix](temporary, self.info, self._quality or _WEBP_QUALITY, self._text, self._fast)
         codec = choose_codec(self.path, self._codec, self.info.has_alpha)
         options = encoder_options(codec, self._quality, self._fast)
         return ContainerWriter(temporary, self.info, codec, options, self._text, self._sound)

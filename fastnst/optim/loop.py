@@ -71,6 +71,7 @@ class LoopContext:
         capture: captures steps as CUDA graphs for all scales of a run; None follows ``settings.graph``.
         writer: receives a state after every ``writer.every`` steps, after the last step, and when the run is stopped.
             With a writer, Ctrl-C waits for the end of the step.
+        size: height and width of the picture that the run makes; None for that of this scale.
     """
 
     scale: int = 1
@@ -79,6 +80,7 @@ class LoopContext:
     clock: Clock | None = None
     capture: StepCapture | None = None
     writer: CheckpointWriter | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass
@@ -229,6 +231,7 @@ class _ScaleLoop:
             memory=_memory_held(image),
             retries=retries,
             steps_before=self.steps_before,
+            size=context.size or (image.shape[2], image.shape[3]),
             _image=image,
             _average=self.average,
         )

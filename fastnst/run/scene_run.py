@@ -132,7 +132,7 @@ class SceneRun:
         callback, hold = self.callback, self._hold(size)
         if hold is not None:
             objective, callback = viewed(objective, hold), _showing(callback, hold)
-        context = LoopContext(scale, len(self.sizes), callback, self.clock, capture, writer)
+        context = LoopContext(scale, len(self.sizes), callback, self.clock, capture, writer, self.sizes[-1])
         self.result = optimize(objective, image, self.setup.settings, context, state=state, overwrite=True)
         if hold is not None:
             self.result = dataclasses.replace(self.result, image=hold.image(self.result.image))
