@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from fastnst.objective.protocol import Losses
     from fastnst.objective.whole import Objective
     from fastnst.optim.progress import Step
-    from fastnst.run.inpaint import inpaint
+    from fastnst.run.inpainting import inpaint
     from fastnst.run.planning import Plan, plan
     from fastnst.run.result import Result
     from fastnst.run.stylizer import Stylizer, stylize
-    from fastnst.run.texture import texture
+    from fastnst.run.texturing import texture
 
 _FROM = {
     "CheckpointError": "errors",
