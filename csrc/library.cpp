@@ -37,6 +37,8 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
       "adam_step_(Tensor(a!) image, Tensor(b!) good, Tensor(c!) mean, Tensor(d!) square, Tensor(e!) count, "
       "Tensor(f!) values, Tensor losses, Tensor gradient, Tensor factors, Tensor rate, float first, float second, "
       "float epsilon, float unit, bool clamp) -> ()");
+  // In float64, of vectors: see fastnst/ops/dot.py.
+  m.def("dot(Tensor x, Tensor y) -> Tensor");
   m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding) -> Tensor");
   // The `_out` forms write the rows from `first`, as many as `out` has, which may include rows of padding.
   m.def("conv3x3_out(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding, int first, Tensor(a!) out) -> ()");

@@ -20,6 +20,7 @@ from torch import Tensor
 from fastnst import images, stylize
 from fastnst.cli.demo import PAINTING, PHOTO
 from fastnst.config.ranges import KEEP_COLORS, MATCH_COLORS
+from fastnst.losses.joint import JointLoss
 from fastnst.losses.style import registry
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
@@ -101,7 +102,8 @@ def masks() -> Labeled:
 
 
 def losses() -> Labeled:
-    return [("gram", styled()), *((name, styled(style_loss=name)) for name in registry.BUILT_IN)]
+    names = [name for name, kind in registry.BUILT_IN.items() if not issubclass(kind, JointLoss)]
+    return [("gram", styled()), *((name, styled(style_loss=name)) for name in names)]
 
 
 def color() -> Labeled:

@@ -30,6 +30,7 @@ PAGES = {
     "fastnst.ops": "reference/ops",
     "fastnst.losses": "reference/losses",
     "fastnst.losses.style": "reference/style_losses",
+    "fastnst.losses.joint": "reference/joint_losses",
     "fastnst.objective": "reference/objective",
     "fastnst.optim": "reference/optim",
     "fastnst.weights": "reference/weights",

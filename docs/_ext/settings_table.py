@@ -20,8 +20,8 @@ GROUPS = {
         "snapshot_every max_pixels"
     ),
     "The loss": (
-        "content_weight style_weight tv_weight content_layers style_layers content_form style_form style_loss "
-        "style_weights normalize_gradients tv_kind style_fit style_scale style_size"
+        "content_weight style_weight tv_weight content_layers style_layers content_loss content_form style_form "
+        "style_loss style_weights normalize_gradients tv_kind style_fit style_scale style_size"
     ),
     "The network": "arch weights pooling padding",
     "The optimizer": "optimizer learning_rate betas epsilon clamp history history_dtype carry average",

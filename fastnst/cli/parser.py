@@ -3,70 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from typing import NoReturn
 
 from fastnst import __version__
-from fastnst.cli.help_text import presets_help, setting_help
+from fastnst.cli.film_options import add_film_options
+from fastnst.cli.help_text import presets_help
+from fastnst.cli.setting_options import add_setting_options, add_threads
 from fastnst.cli.texture_arguments import NOT_OF_TEXTURES, add_texture_arguments
-from fastnst.config.presets import PRESETS
-from fastnst.config.settings import Settings
+from fastnst.cli.video_arguments import NOT_OF_FILMS, add_video_arguments, add_video_masks
 from fastnst.errors import UsageError
-
-_SWITCH = ""  # instead of a metavar: an option --name and its opposite --no-name
-
-# The settings that have an option, by group of the help, with the metavar of each.
-_RESULT = {
-    "size": "N",
-    "crop": "N",
-    "steps": "N,...",
-    "scales": "N,...",
-    "scale_factor": "X",
-    "min_scale": "N",
-    "min_shorter_side": "N",
-    "init": "START",
-    "keep_color": "HOW",
-    "match_color": "HOW",
-    "seed": "N",
-    "snapshot_every": "N",
-}
-_LOSS = {
-    "content_weight": "X",
-    "style_weight": "X",
-    "tv_weight": "X",
-    "content_layers": "LAYERS",
-    "style_layers": "LAYERS",
-    "style_loss": "NAME",
-    "style_weights": "X,X",
-    "normalize_gradients": _SWITCH,
-    "style_fit": "HOW",
-    "style_scale": "X",
-    "style_size": "N",
-    "pooling": "HOW",
-    "padding": "HOW",
-    "edges": "HOW",
-    "weights": "NAME|FILE",
-}
-_OPTIMIZER = {
-    "optimizer": "NAME",
-    "learning_rate": "X",
-    "carry": _SWITCH,
-    "average": "X",
-    "betas": "X,X",
-    "epsilon": "X",
-    "clamp": _SWITCH,
-    "history": "N,...",
-    "history_dtype": "NAME",
-}
-_MACHINE = {
-    "max_pixels": "N",
-    "device": "NAME",
-    "precision": "NAME",
-    "convolution": "HOW",
-    "tiles": "ROWS",
-    "memory": "SIZE",
-    "graph": "WHEN",
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,6 +40,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     commands = {
         "stylize": added.add_parser("stylize", help="style one picture", epilog=presets_help()),
         "gallery": added.add_parser("gallery", help="style a folder of pictures", epilog=presets_help()),
+        "video": added.add_parser("video", help="style a film", epilog=presets_help()),
         "texture": added.add_parser("texture", help="make a picture with the texture of others", epilog=presets_help()),
         "settings": added.add_parser("settings", help="print the settings in a picture or a file as TOML"),
         "weights": added.add_parser("weights", help="list, fetch or show weights of the network"),
@@ -103,6 +50,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     _add_stylize(commands["stylize"])
     _add_gallery(commands["gallery"])
     _add_texture(commands["texture"])
+    _add_video(commands["video"])
     _add_settings(commands["settings"])
     _add_weights(commands["weights"])
     _add_info(commands["info"])
@@ -143,9 +91,10 @@ def _add_stylize(parser: Parser) -> None:
         help="print the sizes, memory and time of the run, measured by a short trial, and write nothing",
     )
     details = {"snapshot_every": "; written to OUT_0050.png and so on"}
-    _add_setting_options(parser, "default", details)
+    add_setting_options(parser, "default", details)
     _add_masks(parser)
     _add_checkpoint(parser)
+    add_film_options(parser)
     _add_reporting(parser)
 
 
@@ -167,6 +116,13 @@ def _add_checkpoint(parser: Parser) -> None:
         "--checkpoint-every", metavar="N", help="steps from one checkpoint to the next (1 to 1000000000; default: 50)"
     )
     group.add_argument("--resume", action="store_true", help="continue the run in FILE if it exists")
+
+
+def _add_video(parser: Parser) -> None:
+    add_video_arguments(parser)
+    add_setting_options(parser, "default", {"steps": "; of the first frame of a shot"}, without=NOT_OF_FILMS)
+    add_video_masks(parser)
+    _add_reporting(parser)
 
 
 def _add_gallery(parser: Parser) -> None:
@@ -194,16 +150,17 @@ def _add_gallery(parser: Parser) -> None:
         "snapshot_every": "; written to gen_50.jpg and so on",
         "seed": " and of shuffled pairs",
     }
-    _add_setting_options(parser, "tutorial", details)
+    add_setting_options(parser, "tutorial", details)
     _add_reporting(parser)
 
 
 def _add_texture(parser: Parser) -> None:
     add_texture_arguments(parser)
     details = {"snapshot_every": "; written to OUT_0050.png and so on"}
-    _add_setting_options(parser, "texture", details, without=NOT_OF_TEXTURES)
+    add_setting_options(parser, "texture", details, without=NOT_OF_TEXTURES)
     _add_masks(parser, content=False)
     _add_checkpoint(parser)
+    add_film_options(parser)
     _add_reporting(parser)
 
 
@@ -248,7 +205,7 @@ def _add_demo(parser: Parser) -> None:
         default="auto",
         help="device: auto, cpu, cuda, cuda:1, xpu, mps or another of PyTorch (default: auto)",
     )
-    _add_threads(parser)
+    add_threads(parser)
     _add_reporting(parser)
 
 
@@ -258,42 +215,3 @@ def _add_reporting(parser: Parser) -> None:
     group.add_argument("--json", action="store_true", help="print one JSON object to stdout")
     # SUPPRESS keeps the value that `fastnst --debug COMMAND` has set.
     group.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
-
-
-def _add_setting_options(
-    parser: Parser, preset: str, details: Mapping[str, str], without: Collection[str] = ()
-) -> None:
-    """Add the options that become Settings. Options that are not given are absent from the namespace."""
-    parser.set_defaults(default_preset=preset)
-    group = parser.add_argument_group(f"the result (defaults of the preset {preset})")
-    group.add_argument("--preset", metavar="NAME", help=f"{', '.join(PRESETS)} (default: {preset})")
-    group.add_argument(
-        "--settings",
-        metavar="FILE",
-        help="read settings from a TOML file or a picture made by fastnst; options override them",
-    )
-    group.add_argument("--save-settings", metavar="FILE", help="save the settings of the run in FILE, a .toml file")
-    groups: list[tuple[argparse._ArgumentGroup, Mapping[str, str]]] = [
-        (group, _RESULT),
-        (parser.add_argument_group("the loss"), _LOSS),
-        (parser.add_argument_group("the optimizer"), _OPTIMIZER),
-        (parser.add_argument_group("the machine"), _MACHINE),
-    ]
-    defaults = Settings.from_preset(preset)
-    for group, metavars in groups:
-        for name, metavar in metavars.items():
-            if name in without:
-                continue
-            keywords: dict[str, Any] = {"metavar": metavar}
-            if metavar == _SWITCH:
-                keywords = {"action": argparse.BooleanOptionalAction}
-            elif name == "tiles":  # also without a value
-                keywords |= {"nargs": "?", "const": "on"}
-            text = setting_help(name, defaults, details)
-            group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **keywords)
-    _add_threads(group)  # the machine
-
-
-def _add_threads(parser: argparse._ActionsContainer) -> None:
-    text = "threads of the CPU (1 to 4096; default: as many as the process has CPUs, by affinity and quota)"
-    parser.add_argument("--threads", metavar="N", help=text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from fastnst.errors import printable
 
 if TYPE_CHECKING:
+    from fastnst.film.making import FilmProgress
     from fastnst.optim.progress import Step
 
 _FORMAT = "{percentage:3.0f}%|{bar:24}| {desc}"
@@ -99,6 +101,30 @@ class GalleryBar(_Bar):
         fraction = (number - 1 + fraction_done(step)) / count
         left = tqdm.format_interval((self._before + step.seconds) * (1 - fraction) / fraction)
         self.show(fraction, f"pair {number}/{count} {name}  {describe(step)}  {left} left")
+
+
+class FilmBar(_Bar):
+    """Shows the frame in progress, and the remaining time of the film."""
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__(quiet)
+        self._start = time.perf_counter()
+        self._before: int | None = None
+
+    def __enter__(self) -> FilmBar:
+        return self
+
+    def show_step(self, progress: FilmProgress, step: Step) -> None:
+        """Show a step of a frame. The time of frames that were there before is not counted."""
+        if self._before is None:
+            self._before = progress.done
+        made = progress.done - self._before + fraction_done(step)
+        left = progress.count - self._before - made
+        seconds = time.perf_counter() - self._start
+        remaining = tqdm.format_interval(seconds * left / made) if made else "?"
+        which = f"pass {progress.which}/{progress.passes} " if progress.passes > 1 else ""
+        text = f"frame {progress.done + 1}/{progress.count} {which} {describe(step)}  {remaining} left"
+        self.show((progress.done + fraction_done(step)) / progress.count, text)
 
 
 class ByteBar(_Bar):

@@ -185,7 +185,9 @@ def _layers(name: str, value: object) -> Layers:
 _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(RANGES, _number),
     **dict.fromkeys(CHOICES, _choice),
-    **dict.fromkeys(("preset", "arch", "content_form", "style_form", "style_loss", "pooling", "padding"), _name),
+    **dict.fromkeys(
+        ("preset", "arch", "content_form", "style_form", "content_loss", "style_loss", "pooling", "padding"), _name
+    ),
     **dict.fromkeys(("normalize_gradients", "clamp", "carry"), _flag),
     **dict.fromkeys(("weights", "init"), _file),
     **dict.fromkeys(("content_layers", "style_layers"), _layers),

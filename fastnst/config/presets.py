@@ -11,6 +11,13 @@ STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 Layers = tuple[tuple[str, float], ...]
 
 
+_UP_TO_4_3 = (
+    *("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3"),
+    *("relu4_1", "relu4_2", "relu4_3"),
+)
+_STROTSS = (*_UP_TO_4_3[:7], "relu4_3", "relu5_3")
+
+
 def _layers(*names: str, weight: float = 1.0) -> Layers:
     return tuple((name, weight) for name in names)
 
@@ -118,4 +125,41 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "texture": {**_TEXTURE, "init": "noise"},
     # A hole has too few positions at pool4 for statistics.
     "inpaint": {**_TEXTURE, "style_layers": _TEXTURE_LAYERS[:-1], "init": "content"},
+    "nnst": {
+        "edges": "drop",
+        "arch": "vgg16",
+        "weights": "vgg16-torchvision",
+        "style_layers": _layers(*_UP_TO_4_3),
+        "content_weight": 0.0,
+        "style_weight": 1.0,
+        "tv_weight": 0.0,
+        "style_loss": "nnst",
+        "optimizer": "adam_pyramid",
+        "learning_rate": 0.002 * 255,
+        "epsilon": 1e-8 / 255,
+        "carry": False,
+        "steps": (200, 200, 200, 400),
+        "scales": 4,
+        "min_shorter_side": 32,
+    },
+    "strotss": {
+        "edges": "drop",
+        "arch": "vgg16",
+        "weights": "vgg16-torchvision",
+        "content_layers": _layers(*_STROTSS),
+        "style_layers": _layers(*_STROTSS),
+        "content_weight": 16.0,
+        "style_weight": 1.0,
+        "tv_weight": 0.0,
+        "content_loss": "self_similarity",
+        "style_loss": "strotss",
+        "optimizer": "adam_pyramid",
+        "learning_rate": 0.002 * 255,
+        "betas": (0.0, 0.99),
+        "epsilon": 1e-8 / 255,
+        "carry": False,
+        "steps": 250,
+        "scales": 4,
+        "min_shorter_side": 32,
+    },
 }

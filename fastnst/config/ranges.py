@@ -9,6 +9,8 @@ from typing import Any
 
 SMALLEST_SCALE = 64
 """Longest side of a scale in pixels, at least: below it, deep layers have too few positions to describe a style."""
+FIRST_CHANGE = 4.0
+"""Mean change of a pixel by the first step of L-BFGS, in levels of 255."""
 MAX_ENTRIES = 100
 """Entries of a setting that has several, at most: steps, scales, layers, style weights."""
 SIZE = re.compile(r"[0-9]{1,7}x[0-9]{1,7}")
@@ -16,7 +18,7 @@ SIZE = re.compile(r"[0-9]{1,7}x[0-9]{1,7}")
 
 STARTS = ("content", "noise", "style")
 """Names for ``init``; any other value is the path of a picture."""
-OPTIMIZERS = ("lbfgs", "adam")
+OPTIMIZERS = ("lbfgs", "adam", "adam_pyramid")
 GRAPHS = ("auto", "on", "off")
 TILES = ("auto", "on", "off")
 """Names for ``tiles``, which may also be a number of rows, or a number of rows for each size."""
@@ -105,6 +107,7 @@ RANGES: Mapping[str, Range] = {
     "betas": Range(0, 1, whole=False, open="most"),
     "epsilon": Range(0, 1e6, whole=False, open="least"),
     "history": Range(1, 1000),
+    "first_change": Range(0, 255, whole=False, open="least"),
     "steps": Range(1, 10**6),
     "scales": Range(1, 1000),  # the number of scales; a side of a scale is in the range SIDE
     "scale_factor": Range(1.1, 1000, whole=False),

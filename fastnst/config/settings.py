@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fastnst.config.checks import check_setting, check_together
 from fastnst.config.layer_names import layer_names, layer_stride
 from fastnst.config.presets import PRESETS, STYLE_LAYERS
-from fastnst.config.ranges import SMALLEST_SCALE, WRAPS
+from fastnst.config.ranges import FIRST_CHANGE, SMALLEST_SCALE, WRAPS
 from fastnst.errors import UsageError, nearest, shown
 
 _T = TypeVar("_T")
@@ -73,10 +73,13 @@ class Settings:
     content_weight: float = _setting(8.0, "weight of the content loss")
     style_weight: float = _setting(1000.0, "weight of the style loss")
     tv_weight: float = _setting(0.1, "weight of the total variation loss")
+    content_loss: str = _setting(
+        "features", "content loss: features, self_similarity, or one of an installed package that sees several layers"
+    )
     content_form: str = _setting("mean", "normalization of the content loss")
     style_form: str = _setting("channels", "normalization of the Gram loss")
     style_loss: str = _setting(
-        "gram", "style loss: gram, another of fastnst.losses.style, or one of an installed package"
+        "gram", "style loss: gram, another of fastnst.losses.style or joint, or one of an installed package"
     )
     style_weights: tuple[float, ...] = _setting((), "weight of each style picture, in their order")
     normalize_gradients: bool = _setting(
@@ -95,7 +98,7 @@ class Settings:
     edges: str = _setting(
         "mirror", "last rows and columns that pools leave out: mirror continues the picture so that they count, or drop"
     )
-    optimizer: str = _setting("lbfgs", "optimizer")
+    optimizer: str = _setting("lbfgs", "optimizer; adam_pyramid is Adam on the levels of a Laplacian pyramid")
     learning_rate: float = _setting(1.0, "learning rate")
     betas: tuple[float, float] = _setting((0.9, 0.999), "decay rates of Adam's first and second moments")
     epsilon: float = _setting(1e-8, "term added to the denominator of Adam's update")
@@ -103,6 +106,9 @@ class Settings:
     # Each pair takes the memory of two images.
     history: int | tuple[int, ...] = _setting(
         20, "pairs that L-BFGS stores: one number, or one per scale; the last applies to all further scales"
+    )
+    first_change: float = _setting(
+        FIRST_CHANGE, "mean change of a pixel by the first step of L-BFGS; less for a good start", unit="levels of 255"
     )
     history_dtype: str = _setting("auto", "dtype of the pairs that L-BFGS stores; auto: the dtype of the image")
     steps: int | tuple[int, ...] = _setting(

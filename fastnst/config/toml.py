@@ -111,7 +111,7 @@ def read_stored(path: str | os.PathLike[str], preset: str = "default") -> Stored
     """
     path = Path(path)
     if path.suffix.lower() == SUFFIX:
-        return StoredSettings(_settings(path, _read_toml(path), preset))
+        return StoredSettings(_settings(path, read_table(path), preset))
     return _read_picture(path, preset)
 
 
@@ -138,7 +138,8 @@ def to_toml(settings: Settings) -> str:
     return "".join(char if char.isprintable() or char == "\n" else f"\\U{ord(char):08x}" for char in text)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
+    """The values of a TOML file. Raises UsageError for a file that is not TOML, FastnstError for one not readable."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -190,6 +191,16 @@ def _checked_files(path: Path, files: object) -> dict[str, dict[str, str]]:
 
 def _settings(path: Path, values: Mapping[str, Any], preset: str) -> Settings:
     """Settings from the values in a file. Raises UsageError with the name of the file."""
+    changes = convert(path, values)
+    preset = changes.pop("preset", preset)
+    try:
+        return Settings.from_preset(preset).replace(**changes)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def convert(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name from the values in a file. Raises UsageError with the name of the file."""
     version = shown(values.get(VERSION, __version__)).strip("'")
     hints = typing.get_type_hints(Settings)
     changes = {}
@@ -199,11 +210,7 @@ def _settings(path: Path, values: Mapping[str, Any], preset: str) -> Settings:
         if name not in hints:
             raise UsageError(f"{path}: unknown setting {shown(name)}{_why_unknown(name, version, hints)}")
         changes[name] = _converted(path, name, value, hints[name])
-    preset = changes.pop("preset", preset)
-    try:
-        return Settings.from_preset(preset).replace(**changes)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+    return changes
 
 
 def _why_unknown(name: str, version: str, known: Mapping[str, Any]) -> str:

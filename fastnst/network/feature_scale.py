@@ -17,8 +17,9 @@ log = logging.getLogger("fastnst")
 
 SIDE = 64  # height and width of the test picture
 WARN_RATIO = 4.0  # a warning is given for features larger or smaller by more than this factor
-# A style loss grows with this power of the scale of the features; other losses, also of content, with its square.
-_POWERS = {"gram": 4, "covariance": 4}
+# A style loss grows with this power of the scale of the features; other losses, also of content, with its
+# square, and those of cosine distances do not change.
+_POWERS = {"gram": 4, "covariance": 4, "nnst": 0, "strotss": 0}
 _BALANCE = ("content_layers", "style_layers", "content_weight", "style_weight", "tv_weight")
 
 

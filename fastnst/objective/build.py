@@ -12,6 +12,7 @@ from fastnst.errors import UsageError
 from fastnst.losses.forms import content_form, style_form
 from fastnst.network.layer import Layer
 from fastnst.network.vgg import VGG, check_size
+from fastnst.objective.joint import content_joint, style_joint, weights_of
 from fastnst.objective.targets import (
     Region,
     StyleTargets,
@@ -32,18 +33,23 @@ def layer_terms(
 ) -> tuple[tuple[Layer, ...], dict[str, LayerTerms]]:
     """The layers up to the deepest one with a loss, and the terms of each layer for images of ``size``.
 
-    The content targets are left out, since they take a forward pass. Arguments and errors are those of
+    The content targets are left out, since they take a forward pass, and so are losses of several layers: their layers
+    have terms without a loss. Arguments and errors are those of
     :class:`fastnst.objective.whole.Objective`.
     """
     regions = [Region(styles)] if isinstance(styles, Mapping) else list(styles)
     content_weights, style_weights = (
-        {name: factor * weight for name, weight in layers if factor * weight > 0}
+        {name: factor * weight for name, weight in weights_of(factor, layers).items()}
         for factor, layers in (
             (settings.content_weight, settings.content_layers),
             (settings.style_weight, settings.style_layers),
         )
     )
     observed = content_weights | style_weights
+    if content_joint(settings) is not None:
+        content_weights = {}
+    if style_joint(settings) is not None:
+        style_weights = {}
     chain = _up_to_deepest(network.chain, observed)
     check_size(chain, *size)
     factor_of = content_form(settings.content_form)

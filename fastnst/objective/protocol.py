@@ -23,6 +23,7 @@ class Losses:
     content: Mapping[str, float] = field(default_factory=dict)
     style: Mapping[str, float] = field(default_factory=dict)
     tv: float = 0.0
+    temporal: float = 0.0
 
     @property
     def magnitude(self) -> float:
@@ -30,7 +31,9 @@ class Losses:
 
         It equals the total unless a part is negative. No loss of fastnst is; a registered style loss may be.
         """
-        return max(abs(self.total), sum(map(abs, (*self.content.values(), *self.style.values(), self.tv))))
+        return max(
+            abs(self.total), sum(map(abs, (*self.content.values(), *self.style.values(), self.tv, self.temporal)))
+        )
 
 
 class ValueAndGrad(Protocol):

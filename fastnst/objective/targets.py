@@ -17,11 +17,12 @@ from fastnst.losses.forms import style_form
 from fastnst.losses.style import StyleLoss, Target, measure, style_loss
 from fastnst.losses.style.registry import GRAM
 from fastnst.network.vgg import VGG
+from fastnst.objective.joint import JOINT, joint_target, stage_of, style_joint, weights_of
 from fastnst.ops.dtypes import accumulate_dtype
 
 StyleTargets = Mapping[str, Target]
 """The target of each style layer: the Gram matrix ``([1, C, C],)`` in the form that the settings name, or the
-statistics that their style loss measures."""
+statistics that their style loss measures. A loss of several layers has one target, with the key ``"joint"``."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def style_targets(network: VGG, style: Tensor, settings: Settings, mask: Tensor 
         mask: ``[1, 1, H, W]`` in 0..1, the weight of each pixel; None: all pixels count alike.
 
     Raises:
-        UsageError: the picture is too small for the deepest layer, or the mask is zero everywhere at a layer.
+        UsageError: the picture is too small for the deepest layer, the mask is zero everywhere at a layer, or the loss
+            sees several layers and takes no mask.
 
     Example:
         >>> import torch, fastnst
@@ -65,6 +67,12 @@ def style_targets(network: VGG, style: Tensor, settings: Settings, mask: Tensor 
         >>> targets["relu1_1"][0].shape
         torch.Size([1, 64, 64])
     """
+    joint = style_joint(settings)
+    if joint is not None:
+        if mask is not None:
+            raise UsageError(f"style_loss {settings.style_loss!r} compares whole pictures: use it without style masks")
+        stage = stage_of(network, weights_of(settings.style_weight, settings.style_layers), settings)
+        return {JOINT: joint_target(network, style, joint, stage)}
     loss, names = chosen_style_loss(settings), styled_layers(settings)
     targets: dict[str, Target] = {}
     with torch.no_grad():

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastnst.objective.joint import Stages
 from fastnst.objective.protocol import Losses, ValueAndGrad
 from fastnst.objective.whole import Objective
 
@@ -107,6 +108,11 @@ class ViewedObjective:
 
     def __init__(self, objective: ValueAndGrad, view: View) -> None:
         self.objective, self.view, self.share = objective, view, view.share
+
+    @property
+    def stages(self) -> Stages | None:
+        """The losses of several layers of the objective: see :class:`fastnst.objective.whole.Objective`."""
+        return getattr(self.objective, "stages", None)
 
     def value_and_grad(self, image: Tensor) -> tuple[Losses, Tensor]:
         """As :meth:`fastnst.objective.protocol.ValueAndGrad.value_and_grad`."""

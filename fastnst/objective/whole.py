@@ -6,7 +6,7 @@ Autograd through :meth:`fastnst.network.vgg.VGG.features` gives the same gradien
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,6 +20,8 @@ from fastnst.network.cudnn import timed_algorithms
 from fastnst.network.vgg import VGG
 from fastnst.objective.build import layer_terms
 from fastnst.objective.engines import PlainEngine, choose_engine
+from fastnst.objective.joint import make_stages
+from fastnst.objective.pixels import PixelTarget
 from fastnst.objective.protocol import Losses
 from fastnst.objective.targets import Region, StyleTargets
 from fastnst.ops.dtypes import accumulate_dtype
@@ -35,6 +37,12 @@ class Objective:
         settings: the weights, layers, losses and forms; other settings are not read.
         engine: the class of the engine; None: the one that :func:`choose_engine` names for the network.
         content_mask: ``[1, 1, H, W]``, factors of the content loss by pixel; None: 1 everywhere.
+        pixel_target: one more term, of the pixels themselves.
+
+    Attributes:
+        stages: the losses of several layers, which may change from scale to scale and step to step; None if there are
+            none. Until :meth:`fastnst.objective.joint.Stages.begin` is called, they are those of a first scale of one
+            step that starts from the content.
 
     Raises:
         UsageError: the picture is too small for the deepest layer, a form or loss is unknown, a style layer has no
@@ -56,6 +64,8 @@ class Objective:
         settings: Settings,
         engine: type[PlainEngine] | None = None,
         content_mask: Tensor | None = None,
+        *,
+        pixel_target: PixelTarget | None = None,
     ) -> None:
         ops.follow_matmul_precision()  # here and not at each step: a graph of the step could not capture it
         self.network, self.settings = network, settings
@@ -67,13 +77,20 @@ class Objective:
                 features = network.features(content.to(network.device), content_layers)
             self.terms |= {name: replace(self.terms[name], target=features[name]) for name in content_layers}
         engine_class = engine or choose_engine(network)
-        self.engine = engine_class(network, self.chain, self.terms, self.size)
+        targets = styles if isinstance(styles, Mapping) else (styles[0].targets if styles else {})
+        masked = not isinstance(styles, Mapping) and any(region.mask is not None for region in styles)
+        self.stages = make_stages(network, content, targets, settings, masked, content_mask is not None)
+        joint = () if self.stages is None else self.stages.terms
+        self.engine = engine_class(network, self.chain, self.terms, self.size, joint)
         has_variation = settings.tv_weight > 0
         self.parts, factors = self.engine.parts, self.engine.factors
         if has_variation:
             self.parts = (*self.parts, ("tv", ""))
             weighed = settings.tv_kind == NINE_POINT or any(settings.wraps)
             factors = (*factors, 1.0 if weighed else settings.tv_weight)
+        self._pixel_target = pixel_target
+        if pixel_target is not None:
+            self.parts, factors = (*self.parts, ("temporal", "")), (*factors, 1.0)
         # Tensors, since numbers would be copied to the device at each step.
         self._factors = torch.tensor(factors, dtype=accumulate_dtype(network.dtype), device=network.device)
         weight = torch.tensor(settings.tv_weight, dtype=content.dtype, device=network.device)
@@ -95,12 +112,20 @@ class Objective:
 
         Everything stays on the device and nothing waits for it, so that a CUDA graph can capture the call.
         """
-        tv: list[Tensor] = []
-        other = None if self._tv_weight is None else lambda: self._variation(image, tv)
+        pixel_values: list[Tensor] = []
+        has_pixels = self._tv_weight is not None or self._pixel_target is not None
+        other = (lambda: self._pixel_gradient(image, pixel_values)) if has_pixels else None
         with timed_algorithms(self.network.device, not self._evaluated):
             values, gradient = self.engine.evaluate(image, other)
         self._evaluated = True
-        return torch.stack([*values, *tv]) * self._factors, gradient
+        return torch.stack([*values, *pixel_values]) * self._factors, gradient
+
+    def _pixel_gradient(self, image: Tensor, values: list[Tensor]) -> Tensor:
+        """The gradient of the losses of the pixels themselves; their values are appended to ``values``."""
+        gradient = torch.zeros_like(image) if self._tv_weight is None else self._variation(image, values)
+        if self._pixel_target is not None:
+            values.append(self._pixel_target.add_gradient_(gradient, image).to(self._factors.dtype))
+        return gradient
 
     def _variation(self, image: Tensor, values: list[Tensor]) -> Tensor:
         """The gradient of the weighted total variation of an image; its value is appended to ``values``."""
@@ -125,6 +150,7 @@ class Objective:
             content={layer: value for kind, layer, value in named if kind == "content"},
             style={layer: value for kind, layer, value in named if kind == "style"},
             tv=sum(value for kind, _, value in named if kind == "tv"),
+            temporal=sum(value for kind, _, value in named if kind == "temporal"),
         )
 
 

@@ -88,8 +88,13 @@ def resize_state(state: Mapping[str, Any], height: int, width: int) -> dict[str,
     """The ``carried`` state of :class:`Adam` for an image of another size.
 
     As style-transfer-pytorch does, the first moment is interpolated bicubically, the second bilinearly, which keeps it
-    non-negative.
+    non-negative. With antialiasing, which changes nothing where images grow, the bits of bilinear interpolation do not
+    depend on the number of threads.
     """
-    modes = {"mean": "bicubic", "square": "bilinear"}
-    tensors = {name: F.interpolate(state[name], (height, width), mode=modes[name]) for name in modes if name in state}
+    modes = {"mean": ("bicubic", False), "square": ("bilinear", True)}
+    tensors = {
+        name: F.interpolate(state[name], (height, width), mode=mode, antialias=antialias)
+        for name, (mode, antialias) in modes.items()
+        if name in state
+    }
     return {**state, **tensors}

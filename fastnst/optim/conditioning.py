@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastnst.config.ranges import FIRST_CHANGE
 from fastnst.optim.lbfgs import LBFGS
 
 CORNER = 0.08
 POWER = 1.5
 MIDDLE = 0.1  # the frequency of weight 1, so that steps keep their size
 LOWEST = 0.004
+SHORT = 64  # rows up to this length: the bits of real transforms of them depend on the number of threads
 
 
 class ConditionedLBFGS:
@@ -28,7 +30,7 @@ class ConditionedLBFGS:
 
     Args:
         image: ``[1, 3, H, W]``, the tensor that :meth:`step` will update in place.
-        learning_rate, history, dtype: as in :class:`fastnst.optim.lbfgs.LBFGS`.
+        learning_rate, history, dtype, first_change: as in :class:`fastnst.optim.lbfgs.LBFGS`.
         unit: factor of the gradients that keeps their scalar products in range; it does not change the steps.
         share: as in :class:`fastnst.optim.lbfgs.LBFGS`.
     """
@@ -43,9 +45,11 @@ class ConditionedLBFGS:
         dtype: torch.dtype | None = None,
         unit: float = 1.0,
         share: float = 1.0,
+        *,
+        first_change: float = FIRST_CHANGE,
     ) -> None:
         self.learning_rate, self.unit = learning_rate, unit
-        self.inner = LBFGS(image, learning_rate, history, dtype, share)
+        self.inner = LBFGS(image, learning_rate, history, dtype, share, first_change=first_change)
         self.weights = frequency_weights(*image.shape[-2:]).to(image)
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,5 +82,10 @@ def frequency_weights(height: int, width: int) -> Tensor:
 def precondition(x: Tensor, weights: Tensor) -> Tensor:
     """A x: each plane of ``x [B, C, H, W]`` with its frequencies multiplied by ``weights``."""
     size = x.shape[-2:]
-    found: Tensor = torch.fft.irfft2(torch.fft.rfft2(x).mul_(weights), s=size)
+    if size[1] <= SHORT:
+        columns = torch.arange(size[1], device=x.device)
+        whole = weights[:, torch.minimum(columns, size[1] - columns)]
+        found: Tensor = torch.fft.ifft2(torch.fft.fft2(x).mul_(whole)).real
+    else:
+        found = torch.fft.irfft2(torch.fft.rfft2(x).mul_(weights), s=size)
     return found

@@ -80,7 +80,9 @@ class StepCapture:
         state: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Stepper:
         """A stepper for ``image``: arguments as for :class:`fastnst.optim.stepper.Stepper`."""
-        if self.backend is None or not isinstance(objective, DeviceObjective):
+        # Losses of several layers change from step to step.
+        changes = getattr(objective, "stages", None) is not None
+        if self.backend is None or changes or not isinstance(objective, DeviceObjective):
             return Stepper(objective, image, settings, state)
         make = CapturedAdam if settings.optimizer == "adam" else CapturedEvaluation
         try:

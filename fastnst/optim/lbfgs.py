@@ -19,15 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnst.devices import wide_dtype
-from fastnst.ops.reference import CHUNK
+from fastnst.config.ranges import FIRST_CHANGE
 
-FIRST_CHANGE = 4.0
 # No step changes a pixel by more than this on average: the losses are of fourth order, and where they are nearly linear
 # the direction can be a thousand times too long.
 MOST_CHANGE = 8.0
 # The initial scale is (s.y / y.y)^(1 - LONG) (s.s / s.y)^LONG. docs/experiments/time_to_loss.md compares.
 LONG = 1 / 3
+ROW = 4096  # values that are summed by one thread
 # A pair (s, y) is used only if its curvature s.y exceeds this times y.y.
 LEAST_CURVATURE = 1e-10
 
@@ -40,6 +39,7 @@ class LBFGS:
         learning_rate: factor of each step.
         history: number of pairs kept; memory is ``2 * history`` images of ``dtype`` and three of the image's.
         dtype: of the pairs kept; None: the image's.
+        first_change: the mean change of a pixel by the first step, times ``learning_rate``.
         share: of the pixels that the loss depends on; the mean changes are those of these pixels.
     """
 
@@ -50,8 +50,10 @@ class LBFGS:
         history: int = 20,
         dtype: torch.dtype | None = None,
         share: float = 1.0,
+        *,
+        first_change: float = FIRST_CHANGE,
     ) -> None:
-        self.learning_rate, self.share = learning_rate, share
+        self.learning_rate, self.first_change, self.share = learning_rate, first_change, share
         # s and y: the changes of the image and of the gradient. Not zeroed: rows never written take no memory.
         self.pairs = image.new_empty(history, 2, image.numel(), dtype=dtype or image.dtype)
         self.wide = image.new_empty(image.numel() if self.pairs.dtype != image.dtype else 0)
@@ -96,13 +98,14 @@ class LBFGS:
         flat = gradient.reshape(-1)
         if self.gradient is None or self.direction is None:
             self.gradient, self.direction = flat.clone(), flat.neg()
-            size = flat.abs().mean()
-            factor = torch.where(size > 0, self.learning_rate * FIRST_CHANGE * self.share / size, 0.0)
+            size = _mean_magnitude(flat)
+            first = self.learning_rate * self.first_change * self.share
+            factor = torch.where(size > 0, first / size, 0.0)
         else:
             self._store_pair(flat, self.gradient, self.direction)
             self.gradient.copy_(flat)
             self._compute_direction(flat, self.direction)
-            size = self.direction.abs().mean()
+            size = _mean_magnitude(self.direction)
             factor = (MOST_CHANGE * self.share / size).clamp_(max=self.learning_rate)
         image.view(-1).add_(self.direction.mul_(factor))
 
@@ -115,7 +118,7 @@ class LBFGS:
         y = gradient.copy_(self.pairs[slot, 1])
         # The only synchronization with the device in a step: the host decides whether the pair is used.
         s = self._vector(slot, 0)
-        curvature, square, length = torch.stack((_wide_dot(s, y), _wide_dot(y, y), _wide_dot(s, s))).tolist()
+        curvature, square, length = torch.stack((_dot(s, y), _dot(y, y), _dot(s, s))).tolist()
         if curvature > LEAST_CURVATURE * square and square > 0:
             self.curvatures[slot] = curvature
             self.scale = curvature / square * (length / curvature * square / curvature) ** LONG
@@ -125,20 +128,15 @@ class LBFGS:
             self.curvatures[slot] = 0.0
 
     def _compute_direction(self, flat: Tensor, direction: Tensor) -> None:
-        """The two-loop recursion: direction = -H gradient.
-
-        The products with the newest pair, on which the direction depends most, are summed in float64.
-        """
+        """The two-loop recursion: direction = -H gradient."""
         torch.neg(flat, out=direction)
         used, alphas = self.used, {}
         for slot in used:
-            dot = _wide_dot if slot == used[0] else torch.dot
-            alphas[slot] = dot(self._vector(slot, 0), direction).div_(self.curvatures[slot])
+            alphas[slot] = _dot(self._vector(slot, 0), direction).div_(self.curvatures[slot])
             direction.addcmul_(self._vector(slot, 1), alphas[slot].to(direction.dtype), value=-1)
         direction.mul_(self.scale)
         for slot in reversed(used):
-            dot = _wide_dot if slot == used[0] else torch.dot
-            beta = dot(self._vector(slot, 1), direction).div_(self.curvatures[slot])
+            beta = _dot(self._vector(slot, 1), direction).div_(self.curvatures[slot])
             direction.addcmul_(self._vector(slot, 0), alphas[slot].sub_(beta).to(direction.dtype))
 
     def _vector(self, slot: int, which: int) -> Tensor:
@@ -147,8 +145,14 @@ class LBFGS:
         return vector if vector.dtype == self.wide.dtype else self.wide.copy_(vector)
 
 
-def _wide_dot(x: Tensor, y: Tensor) -> Tensor:
-    """The product of two vectors in float64 where the device has it, without a copy of a whole vector."""
-    wide = wide_dtype(x.device)
-    parts = zip(x.split(CHUNK), y.split(CHUNK), strict=True)
-    return torch.stack([a.to(wide).dot(b.to(wide)) for a, b in parts]).sum()
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """The product of two vectors, in float64 on the CPU; the same bits for any number of threads."""
+    found: Tensor = torch.ops.fastnst.dot(x, y) if x.device.type == "cpu" else x.dot(y)
+    return found
+
+
+def _mean_magnitude(x: Tensor) -> Tensor:
+    """The mean magnitude ``[]`` of a vector; rows that one thread sums, so that bits do not depend on their number."""
+    whole = x.numel() // ROW * ROW
+    rows = x[:whole].view(-1, ROW).abs().sum(1).sum()
+    return (rows + x[whole:].abs().sum()) / x.numel()

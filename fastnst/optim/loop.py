@@ -18,6 +18,7 @@ from fastnst.optim.averaging import Average
 from fastnst.optim.cuda_graph import StepCapture, choose_backend
 from fastnst.optim.progress import Callback, Clock, Step
 from fastnst.process import signals_held
+from fastnst.spill import FileTensor
 
 log = logging.getLogger("fastnst")
 
@@ -33,9 +34,10 @@ class LoopState:
 
     Attributes:
         trace: the losses of each step so far.
-        state: nested by owner: ``{"loop": {"image", "good"}, "optimizer": {...}, "average": {...}}``. Tensors are not
-            copied. Empty at the start of a run; at the start of a later scale it holds the optimizer's state alone, if
-            the optimizer carries it over.
+        state: nested by owner: ``{"loop": {"image", "good"}, "optimizer": {...}, "average": {...}}``. The loop also
+            has ``"start"``, the image that the scale began from, if the losses depend on it. Tensors are not copied.
+            Empty at the start of a run; at the start of a later scale it holds the optimizer's state alone, if the
+            optimizer carries it over.
     """
 
     trace: list[Losses] = field(default_factory=list)
@@ -69,6 +71,7 @@ class LoopContext:
         capture: captures steps as CUDA graphs for all scales of a run; None follows ``settings.graph``.
         writer: receives a state after every ``writer.every`` steps, after the last step, and when the run is stopped.
             With a writer, Ctrl-C waits for the end of the step.
+        size: height and width of the picture that the run makes; None for that of this scale.
     """
 
     scale: int = 1
@@ -77,6 +80,7 @@ class LoopContext:
     clock: Clock | None = None
     capture: StepCapture | None = None
     writer: CheckpointWriter | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass
@@ -147,6 +151,11 @@ class _ScaleLoop:
     ) -> None:
         self.settings, self.context, state = settings, context or LoopContext(), state or LoopState()
         scale = self.context.scale
+        # The losses of several layers, which may depend on the image that the scale starts from, and on the step.
+        self.stages = getattr(objective, "stages", None)
+        if self.stages is not None:
+            self.start = FileTensor(state.state.get("loop", {}).get("start", image))
+            self.stages.begin(self.start.tensor, scale, self.context.scales, settings.steps_at(scale))
         capture = self.context.capture or StepCapture(choose_backend(settings.graph, image.device))
         self.stepper = capture.make_stepper(objective, image, settings.at(scale), state.state)
         self.average = Average(self.stepper.image, settings.average)
@@ -222,6 +231,7 @@ class _ScaleLoop:
             memory=_memory_held(image),
             retries=retries,
             steps_before=self.steps_before,
+            size=context.size or (image.shape[2], image.shape[3]),
             _image=image,
             _average=self.average,
         )
@@ -231,7 +241,10 @@ class _ScaleLoop:
             step.release()
 
     def _state(self) -> LoopState:
-        return LoopState(self.trace, {**self.stepper.state_dict(), "average": self.average.state_dict()})
+        state = {**self.stepper.state_dict(), "average": self.average.state_dict()}
+        if self.stages is not None:
+            state["loop"] = {**state["loop"], "start": self.start.tensor}
+        return LoopState(self.trace, state)
 
     def _evaluate(self, evaluate: Callable[[], tuple[Losses, bool]], number: int) -> tuple[Losses, int] | None:
         """Evaluate the image, shortening the step before it until the loss is acceptable.
@@ -239,6 +252,8 @@ class _ScaleLoop:
         Returns the losses and the number of retries; None if no shorter step helps.
         """
         last = self.trace[-1] if self.trace else None
+        if self.stages is not None:
+            self.stages.set_step(number)
         losses, finite = evaluate()
         retries, refused = 0, losses.total
         while not finite or (last is not None and self._explodes(losses, last)):

@@ -28,6 +28,7 @@ class Step:
         memory: bytes held by the process; on an accelerator, the most that its allocator has held, if it tells.
         retries: how often the step was shortened before it was accepted.
         steps_before: number of steps of the scales before this one.
+        size: height and width of the picture that the run makes.
 
     Example:
         >>> import torch, fastnst
@@ -49,6 +50,7 @@ class Step:
     memory: int
     retries: int
     steps_before: int
+    size: tuple[int, int]
     _image: Tensor | None = field(repr=False)
     _average: Average | None = field(repr=False)
     _view: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)  # from what is optimized to the image

@@ -14,6 +14,7 @@ from fastnst.objective.protocol import Losses, ValueAndGrad
 from fastnst.ops.reference import CHUNK
 from fastnst.optim.adam import Adam
 from fastnst.optim.conditioning import ConditionedLBFGS
+from fastnst.optim.pyramid import PyramidAdam
 from fastnst.spill import FileTensor, release_pages
 
 
@@ -33,11 +34,13 @@ class Optimizer(Protocol):
 def make_optimizer(image: Tensor, settings: Settings, share: float = 1.0) -> Optimizer:
     """The optimizer that the settings of one scale name, for ``image``, of whose pixels ``share`` may change."""
     unit = settings.gradient_unit()
-    if settings.optimizer == "adam":
-        return Adam(image, settings.learning_rate, settings.betas, settings.epsilon, unit)
+    if settings.optimizer != "lbfgs":
+        kind = PyramidAdam if settings.optimizer == "adam_pyramid" else Adam
+        return kind(image, settings.learning_rate, settings.betas, settings.epsilon, unit)
     assert isinstance(settings.history, int), "expected the settings of one scale"
     dtype = torch.bfloat16 if settings.history_dtype == "bfloat16" else image.dtype
-    return ConditionedLBFGS(image, settings.learning_rate, settings.history, dtype, unit, share)
+    rate, first_change = settings.learning_rate, settings.first_change
+    return ConditionedLBFGS(image, rate, settings.history, dtype, unit, share, first_change=first_change)
 
 
 def all_finite(x: Tensor) -> bool:

@@ -92,13 +92,18 @@ def write(path: Path, facts: Mapping[str, Any], saved: SavedRun) -> bool:
     header = {
         **facts,
         "numbers": numbers,
-        "trace": [[dataclasses.asdict(losses) for losses in scale] for scale in (*saved.before, saved.loop.trace)],
+        "trace": [[_plain(losses) for losses in scale] for scale in (*saved.before, saved.loop.trace)],
         **{name: getattr(saved, name) for name in ("scale", "seconds", "finished", "stopped")},
         "strips": dict(saved.strips),
     }
     text = json.dumps(header)
     save_file(tensors, path, {"fastnst checkpoint": str(FORMAT), "run": text, "sha256": _digest_all(text, tensors)})
     return True
+
+
+def _plain(losses: Losses) -> dict[str, Any]:
+    """Losses as plain values. Runs with a temporal loss have no checkpoint: see :class:`fastnst.run.scene_run`."""
+    return {name: value for name, value in dataclasses.asdict(losses).items() if name != "temporal"}
 
 
 def read(path: Path, identity: Identity, facts: Mapping[str, Any]) -> SavedRun:

@@ -18,6 +18,8 @@ from fastnst.config.checks import check_number
 from fastnst.config.ranges import RANGES, SIZE, Range
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError, shown
+from fastnst.objective.joint import is_joint
+from fastnst.optim.pyramid import pyramid_sizes
 
 Check = Callable[[Any, str], Any]
 Tensors = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
@@ -107,7 +109,8 @@ HEADER = table(
 
 def trace(settings: Settings, scale: int) -> Check:
     """The losses of the steps taken at each scale, up to ``scale``."""
-    content, style = ([name for name, _ in layers] for layers in (settings.content_layers, settings.style_layers))
+    content = [settings.content_loss, *(name for name, _ in settings.content_layers)]
+    style = [settings.style_loss, *(name for name, _ in settings.style_layers)]
     losses = table(total=LOSS, content=some(content, LOSS), style=some(style, LOSS), tv=LOSS)
 
     def check(value: Any, where: str) -> Any:
@@ -133,7 +136,7 @@ def numbers(settings: Settings, taken: Sequence[int], finished: bool) -> Check:
     """
     if finished:
         return table()
-    if settings.optimizer == "adam":
+    if settings.optimizer != "lbfgs":
         optimizer = table(
             count=number(0, sum(taken), whole=True), learning_rate=number(0, settings.learning_rate, open="least")
         )
@@ -160,8 +163,13 @@ def tensors(
     if finished:
         return {"loop.image": (image, wide)}
     expected = {"loop.image": (image, wide), "loop.good": (image, wide)}
-    if settings.optimizer == "adam":
-        expected |= {"optimizer.mean": (image, wide), "optimizer.square": (image, wide)}
+    if is_joint(settings):
+        expected["loop.start"] = (image, wide)
+    if settings.optimizer != "lbfgs":
+        moments = image
+        if settings.optimizer == "adam_pyramid":
+            moments = (sum(3 * height * width for height, width in pyramid_sizes(*size)),)
+        expected |= {"optimizer.mean": (moments, wide), "optimizer.square": (moments, wide)}
     else:
         expected |= _history_tensors(settings, 3 * size[0] * size[1], wide, found["optimizer"], names)
     if settings.average:

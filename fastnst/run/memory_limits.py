@@ -46,7 +46,7 @@ def choose_rows(work: Workload, device: torch.device) -> int | None:
 
     Raises OutOfMemoryError, with a size that would fit, if neither fits.
     """
-    settings = work.settings
+    settings = work.settings.replace(tiles="off") if work.whole_only else work.settings
     if isinstance(settings.tiles, int):
         return settings.tiles if settings.tiles < work.longer else None
     have = budget(settings, device)
@@ -119,7 +119,7 @@ def _too_large(work: Workload, have: int, reason: str) -> OutOfMemoryError:
 
 def remedies(work: Workload, have: int) -> Iterator[str]:
     """What fits into ``have`` bytes instead, as options: the largest size, and the first of CHEAPER settings."""
-    if work.settings.tiles == "off" and strip_rows(work, have) is not None:
+    if work.settings.tiles == "off" and not work.whole_only and strip_rows(work, have) is not None:
         yield "--tiles on"
     size = max(work.height, work.width) - 1
     while size >= 32:
@@ -140,7 +140,7 @@ def remedies(work: Workload, have: int) -> Iterator[str]:
 def _least_bytes(work: Workload) -> int:
     """Bytes of a run, with strips if the settings allow them and they need less."""
     whole = work.bytes()
-    return whole if work.settings.tiles == "off" else min(whole, work.strip_bytes(LEAST_ROWS))
+    return whole if work.settings.tiles == "off" or work.whole_only else min(whole, work.strip_bytes(LEAST_ROWS))
 
 
 def _saves(change: Mapping[str, str], work: Workload) -> bool:

@@ -13,14 +13,15 @@ from fastnst.config.settings import Settings
 from fastnst.files import ASSETS
 from fastnst.network.fusion import FusionPlan
 from fastnst.network.layer import Layer
+from fastnst.objective.joint import is_joint, joint_bytes
 from fastnst.spill import IN_MEMORY
 
 # Workspace of the Winograd convolution, at most: shared by the threads, and of one thread. See csrc/cpu/conv3x3.cpp.
 SHARED, WORKSPACE = 16 * 2**20, 3 * 2**20
 # Images besides the history of L-BFGS: content, style, start, image, last good image, gradient, temporaries.
-IMAGES = {"adam": 10, "lbfgs": 13}
+IMAGES = {"adam": 10, "adam_pyramid": 14, "lbfgs": 13}
 # With strips: image, gradient, moments or temporaries of L-BFGS. The others are in files: see fastnst.spill.
-STRIP_IMAGES = {"adam": 4, "lbfgs": 9}
+STRIP_IMAGES = {"adam": 4, "adam_pyramid": 9, "lbfgs": 9}
 CARRIED = 7  # rows of a layer that are kept in addition to its strip
 # Fitted to runs by bench/e2e/plan_fit.py, which writes the file.
 FITTED = json.loads((ASSETS / "plan.json").read_text())
@@ -92,18 +93,25 @@ class Workload:
                 self._image // self._width * 4 if settings.history_dtype == "bfloat16" else 2 * self._image
             )
         images = IMAGES[settings.optimizer] + (settings.average > 0)
+        if self.whole_only:
+            images += 2  # the image that a scale starts from, and the content
+            exact += joint_bytes(settings, self.chain, (self.height, self.width), self._style, itemsize)
         maps = _most_maps(self.chain, self.height, self.width, itemsize, settings)
         return MemoryTerms(maps, images * self._image, exact, int(not winograd))
 
     def strip_terms(self, rows: int) -> MemoryTerms:
         """The terms with strips of ``rows``: see :class:`fastnst.strips.objective.StripObjective`."""
         settings, whole = self.settings, self.terms()
-        style = (settings.style_scale if settings.style_size is None else settings.style_size / self.longer) ** 2
         # Before the first step the style is there, and a copy of it in the units of the network.
-        images = max(STRIP_IMAGES[settings.optimizer] + (settings.average > 0), 2 * style)
+        images = max(STRIP_IMAGES[settings.optimizer] + (settings.average > 0), 2 * self._style)
         exact = whole.exact + int(images * self._image) + 2 * IN_MEMORY
         maps = _strip_maps(self.chain, rows, self.shorter, self.dtype.itemsize)
         return dataclasses.replace(whole, maps=maps, images=0, exact=exact)
+
+    @property
+    def whole_only(self) -> bool:
+        """Whether a loss sees several layers, so that strips are not possible."""
+        return is_joint(self.settings)
 
     @property
     def longer(self) -> int:
@@ -114,6 +122,12 @@ class Workload:
     def shorter(self) -> int:
         """The shorter side of the image, which is the length of a strip's rows."""
         return min(self.height, self.width)
+
+    @property
+    def _style(self) -> float:
+        """The positions of the style relative to those of the image."""
+        settings = self.settings
+        return (settings.style_scale if settings.style_size is None else settings.style_size / self.longer) ** 2
 
     @property
     def _width(self) -> int:
@@ -145,7 +159,7 @@ def _most_maps(chain: Sequence[Layer], height: int, width: int, itemsize: int, s
         observed,
         settings.pooling,
         winograd,
-        whole_gradients=settings.normalize_gradients,
+        whole_gradients=settings.normalize_gradients or is_joint(settings),
         wraps_rows=settings.wraps[0] or settings.padding == "circular",
     )
 

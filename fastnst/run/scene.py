@@ -46,6 +46,21 @@ class StylePicture:
 
 
 @dataclass(frozen=True)
+class Temporal:
+    """A picture that the image is held to, such as the frame of a film before, warped to this one.
+
+    Attributes:
+        pixels: ``[1, 3, H, W]`` in 0..1.
+        weight: ``[1, 1, H, W]`` in 0..1: 0 where the picture says nothing.
+        factor: the weight of the loss: see :class:`fastnst.objective.pixels.PixelTarget`.
+    """
+
+    pixels: Tensor
+    weight: Tensor
+    factor: float
+
+
+@dataclass(frozen=True)
 class Scene:
     """All pictures of a run.
 
@@ -54,6 +69,7 @@ class Scene:
         styles: one or several.
         content_mask: of the content's size, factors of the content loss in 0..1; None for 1 everywhere.
         start: the first image, of the content's size; None for what ``settings.init`` names.
+        temporal: what the image is held to, of the content's size; None for nothing.
         hole: what the content is a window of, and which of its pixels may change; None: all of them.
     """
 
@@ -61,6 +77,7 @@ class Scene:
     styles: tuple[StylePicture, ...]
     content_mask: Picture | None = None
     start: Picture | None = None
+    temporal: Temporal | None = None
     hole: Hole | None = None
 
     @property

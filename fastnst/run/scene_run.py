@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst import ops, process
 from fastnst.config.provenance import find_inputs
+from fastnst.errors import UsageError
 from fastnst.images.scaling import resize_wrapped
+from fastnst.objective.pixels import PixelTarget
 from fastnst.objective.protocol import Losses, ValueAndGrad
-from fastnst.objective.views import Hold, viewed
+from fastnst.objective.views import Hold, Mirror, viewed
 from fastnst.objective.whole import Objective
 from fastnst.optim.adam import resize_state
 from fastnst.optim.loop import LoopContext, LoopState, ScaleResult, StartError, optimize
@@ -79,6 +82,8 @@ class SceneRun:
         setup = self.setup
         if self.checkpoint is None:
             return SavedRun()
+        if scene.temporal is not None:
+            raise UsageError("checkpoint: a run with a temporal loss has none; fastnst.film resumes at the frame")
         pictures = {part: picture.pixels for part, picture in scene.pictures().items()}
         identity = Identity(setup.settings, pictures, setup.weights_name, setup.weights_digest())
         saved = self.checkpoint.begin(identity)
@@ -127,7 +132,7 @@ class SceneRun:
         callback, hold = self.callback, self._hold(size)
         if hold is not None:
             objective, callback = viewed(objective, hold), _showing(callback, hold)
-        context = LoopContext(scale, len(self.sizes), callback, self.clock, capture, writer)
+        context = LoopContext(scale, len(self.sizes), callback, self.clock, capture, writer, self.sizes[-1])
         self.result = optimize(objective, image, self.setup.settings, context, state=state, overwrite=True)
         if hold is not None:
             self.result = dataclasses.replace(self.result, image=hold.image(self.result.image))
@@ -170,14 +175,26 @@ class SceneRun:
         setup, size = self.setup, self.sizes[scale - 1]
         styles = regions(setup, self.scene.styles, self.shares, self.shrinks[scale - 1], size, scale)
         view, mask = view_of_edges(size, setup.settings, setup.network), mask_values(self.scene.content_mask, size)
-        mask = None if mask is None else view.image(mask)
+        mask, target = None if mask is None else view.image(mask), self._pixel_target(size, view)
         pixels, rows = view.image(self._resized(self.scene.content.pixels, size)), setup.sizing.rows(*size, scale)
+        network, settings = setup.network, setup.settings
         if rows is None:
-            objective: ValueAndGrad = Objective(setup.network, pixels, styles, setup.settings, content_mask=mask)
+            objective: ValueAndGrad = Objective(
+                network, pixels, styles, settings, content_mask=mask, pixel_target=target
+            )
         else:
             ranks = setup.sizing.ranks_for(*size)
-            objective = StripObjective(setup.network, pixels, styles, setup.settings, rows, mask, ranks)
+            objective = StripObjective(network, pixels, styles, settings, rows, mask, ranks, pixel_target=target)
         return objective if view.extended == size else viewed(objective, view)
+
+    def _pixel_target(self, size: tuple[int, int], view: Mirror) -> PixelTarget | None:
+        temporal = self.scene.temporal
+        if temporal is None:
+            return None
+        target, weight = self.setup.pixels(temporal.pixels, *size), temporal.weight
+        weight = weight if weight.shape[2:] == size else F.adaptive_avg_pool2d(weight, size)
+        found = PixelTarget(target, weight.to(target), temporal.factor)
+        return found if view.extended == size else found.extended(*view.more)
 
     def _restore_finished(self) -> None:
         """Take the result of a run that the checkpoint holds finished."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from fastnst.distributed import SINGLE, Ranks
 from fastnst.errors import WeightsError
 from fastnst.network.feature_scale import warn_of_scale
 from fastnst.network.vgg import VGG, chain_to
+from fastnst.objective.joint import check_joint
 from fastnst.ops import reference
 from fastnst.optim.cuda_graph import StepCapture, choose_backend
 from fastnst.run.sizing import Sizing
@@ -24,6 +25,8 @@ from fastnst.run.target_cache import TargetCache
 from fastnst.spill import release_pages
 
 log = logging.getLogger("fastnst")
+
+_OF_THE_NETWORK = ("arch", "weights", "pooling", "padding", "tileable", "device", "precision", "convolution", "graph")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,14 @@ class Setup:
         """The dtype of images under optimization: float32, or float64 with that precision."""
         return torch.float64 if self.network.dtype == torch.float64 else torch.float32
 
+    def with_settings(self, settings: Settings) -> Setup:
+        """The setup for other settings: with the same network, ranks and style targets if it serves them, else new."""
+        same = all(getattr(settings, name) == getattr(self.settings, name) for name in _OF_THE_NETWORK)
+        if not same or not {layer.name for layer in self.network.chain} >= set(settings.layer_names()):
+            return set_up(settings, self.ranks)
+        chosen = settings.replace(convolution=self.chosen.convolution)
+        return replace(self, settings=settings, chosen=chosen, sizing=Sizing(self.network, chosen, self.ranks))
+
     def pixels(self, picture: Tensor, height: int, width: int) -> Tensor:
         """A picture in 0..1 as pixels in 0..255 of a given size, in the image's dtype, on the device."""
         if picture.shape[-2:] != (height, width):
@@ -78,6 +89,7 @@ def set_up(settings: Settings, ranks: Ranks = SINGLE) -> Setup:
     whose threads hang.
     """
     process.check_threads_after_fork()
+    check_joint(settings)
     device = choose_device(settings.device)
     capture = StepCapture(choose_backend(settings.graph, device))
     process.release_memory()

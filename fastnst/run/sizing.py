@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from fastnst.config.settings import Settings
 from fastnst.distributed import SINGLE, Ranks
 from fastnst.network.vgg import VGG, check_size, smallest_side
+from fastnst.objective.joint import is_joint
 from fastnst.objective.views import Mirror
 from fastnst.run import memory_limits
 from fastnst.run.memory_model import Workload
@@ -29,6 +30,8 @@ class Sizing:
     """
 
     def __init__(self, network: VGG, settings: Settings, ranks: Ranks = SINGLE) -> None:
+        if is_joint(settings):
+            settings = settings.replace(tiles="off")
         self.network, self.settings, self.ranks = network, settings, ranks
         self.recorded: dict[str, int] = dict(settings.tiles) if isinstance(settings.tiles, tuple) else {}
 
@@ -73,7 +76,10 @@ class Sizing:
         return self.settings.tiles != "off" and not isinstance(self.settings.tiles, int)
 
     def ranks_for(self, height: int, width: int) -> Ranks:
-        """The ranks that share an image of this size: all, or this one alone if sharing does not pay."""
+        """The ranks that share an image of this size: all, or this one alone if sharing does not pay or a loss needs
+        the whole picture."""
+        if is_joint(self.settings):
+            return SINGLE
         offset = receptive_offset(self.network, self.network.chain, min(height, width))
         return self.ranks if self.ranks.splits(max(height, width), offset) else SINGLE
 
@@ -91,5 +97,8 @@ class Sizing:
 
 
 def view_of_edges(size: tuple[int, int], settings: Settings, network: VGG) -> Mirror:
-    """How an image of this height and width is continued so that pools leave out none of it: see setting ``edges``."""
-    return Mirror(size, smallest_side(network.chain) if settings.edges == "mirror" else 1)
+    """How an image of this height and width is continued so that pools leave out none of it: see setting ``edges``.
+
+    It is not continued with losses of several layers, which compare positions."""
+    mirrored = settings.edges == "mirror" and not is_joint(settings)
+    return Mirror(size, smallest_side(network.chain) if mirrored else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -21,7 +22,7 @@ from fastnst.run.hole import Hole
 from fastnst.run.result import Result, finish
 from fastnst.run.scene import Scene, SceneLoader
 from fastnst.run.scene_run import SceneRun
-from fastnst.run.setup import set_up
+from fastnst.run.setup import Setup, set_up
 
 
 class Stylizer:
@@ -45,9 +46,21 @@ class Stylizer:
 
     @torch.inference_mode(False)
     def __init__(self, settings: Settings, ranks: Ranks = SINGLE) -> None:
-        self.settings = settings
-        self.setup = set_up(settings, ranks)
-        self.loader = SceneLoader(settings, self.setup.sizing)
+        self._begin(set_up(settings, ranks))
+
+    def _begin(self, setup: Setup) -> None:
+        self.settings, self.setup = setup.settings, setup
+        self.loader = SceneLoader(setup.settings, setup.sizing)
+
+    @torch.inference_mode(False)
+    def replace(self, **changes: Any) -> Stylizer:
+        """A stylizer with other settings, which shares the network and the style targets where they serve both.
+
+        Raises as :class:`Stylizer` and :meth:`fastnst.Settings.replace`.
+        """
+        other = copy.copy(self)
+        other._begin(self.setup.with_settings(self.settings.replace(**changes)))
+        return other
 
     @property
     def network(self) -> VGG:

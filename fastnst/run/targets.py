@@ -55,7 +55,7 @@ def _style_targets(setup: Setup, style: StylePicture, size: tuple[int, int], sca
         check_size(network.chain, *size)
     except UsageError as error:
         raise UsageError(f"{style.picture.path or 'style picture'}: {error}") from None
-    rows = None if settings.tiles == "off" else setup.sizing.rows(*size, scale)
+    rows = None if setup.sizing.settings.tiles == "off" else setup.sizing.rows(*size, scale)
 
     def measure() -> StyleTargets:
         view, mask = view_of_edges(size, settings, network), mask_values(style.style_mask, size)
@@ -64,4 +64,5 @@ def _style_targets(setup: Setup, style: StylePicture, size: tuple[int, int], sca
             return style_targets(network, pixels, settings, mask)
         return strip_targets(network, pixels, settings, rows, mask)
 
-    return setup.targets.get((style.fingerprint, size, rows), measure)
+    measured = (settings.style_loss, settings.style_form, settings.style_layers, settings.edges)
+    return setup.targets.get((style.fingerprint, size, rows, measured), measure)

@@ -23,6 +23,8 @@ from fastnst.distributed import SINGLE, Ranks
 from fastnst.losses.variation import add_variation
 from fastnst.network.vgg import VGG, chain_to, check_size
 from fastnst.objective.build import layer_terms
+from fastnst.objective.joint import refuse_strips
+from fastnst.objective.pixels import PixelTarget
 from fastnst.objective.protocol import Losses
 from fastnst.objective.targets import (
     Region,
@@ -62,7 +64,7 @@ class StripObjective:
     """As :class:`fastnst.objective.whole.Objective`, with the feature maps of one strip of the picture at a time.
 
     Args:
-        network, content, styles, settings, content_mask: as there; the content may be on the CPU.
+        network, content, styles, settings, content_mask, pixel_target: as there; the content may be on the CPU.
         rows: of the picture in a strip, or columns of a picture that is wider than high; the last strip may have fewer.
         ranks: the processes that share the work; each takes a band of the picture.
 
@@ -79,7 +81,10 @@ class StripObjective:
         rows: int,
         content_mask: Tensor | None = None,
         ranks: Ranks = SINGLE,
+        *,
+        pixel_target: PixelTarget | None = None,
     ) -> None:
+        refuse_strips(settings)
         ops.follow_matmul_precision()
         self.settings, self.ranks = settings, ranks
         self.size = (content.shape[-2], content.shape[-1])
@@ -87,10 +92,12 @@ class StripObjective:
         if self._turns:
             network, content = network.transposed(), content.mT
             content_mask = None if content_mask is None else content_mask.mT
+            pixel_target = None if pixel_target is None else pixel_target.transposed()
             styles = styles if isinstance(styles, Mapping) else [_turned(region) for region in styles]
         self.network, self._swept = network, (content.shape[-2], content.shape[-1])
         self.chain, self.terms = layer_terms(network, self._swept, styles, settings, content_mask)
         self.strips = _sweep(network)(network, self.chain, self.terms, self._swept, rows, ranks)
+        self._pixel_target = pixel_target
         self._layers = {layer.name: layer for layer in self.chain}
         self._spill = SpillBuffer()
         self._content: dict[tuple[str, int], SpillBuffer.Slot] = {}  # by layer and first row
@@ -109,11 +116,13 @@ class StripObjective:
         results = {name: self._empty_result(name, image.device) for name in self.terms}
         self.strips.forward(image, lambda name, rows, x: self._add_features(results[name], name, rows, x))
         settings, band = self.settings, slice(*self.strips.band)
-        variation = torch.zeros((), dtype=wide_dtype(image.device), device=image.device)
+        variation, temporal = torch.zeros(2, dtype=wide_dtype(image.device), device=image.device).unbind()
         if settings.tv_weight:
             wraps = settings.wraps[::-1] if self._turns else settings.wraps
             variation += add_variation(gradient, image, settings.tv_kind, settings.tv_weight, band, wraps)
-        self._finish(results, variation)
+        if self._pixel_target is not None:
+            temporal += self._pixel_target.add_gradient_(gradient, image, band)
+        self._finish(results, [variation, temporal])
         scaled = self._normalized(image, results) if settings.normalize_gradients else self.terms
 
         def add_gradients(name: str, rows: slice, grad: Tensor, x: Tensor, relu: bool) -> None:
@@ -125,8 +134,8 @@ class StripObjective:
         self.ranks.gather_bands(gradient, self.strips.bands)
         style = {name: float(result.style) for name, result in results.items() if result.statistics}
         content = {name: float(result.content) for name, result in results.items() if self.terms[name].content}
-        tv = float(variation)
-        return Losses(sum(style.values()) + sum(content.values()) + tv, content, style, tv)
+        tv, change = float(variation), float(temporal)
+        return Losses(sum(style.values()) + sum(content.values()) + tv + change, content, style, tv, change)
 
     def _empty_result(self, name: str, device: torch.device) -> LayerResult:
         style, content = (torch.zeros((), dtype=wide_dtype(device), device=device) for _ in range(2))
@@ -159,10 +168,10 @@ class StripObjective:
             value = content_value(x, self._content_terms(terms, name, rows))
             result.content += (terms.content * value).to(result.content.dtype)
 
-    def _finish(self, results: Mapping[str, LayerResult], variation: Tensor) -> None:
+    def _finish(self, results: Mapping[str, LayerResult], pixel_values: list[Tensor]) -> None:
         """Sum over all ranks, and compute the values and gradients of the styles."""
         sums = [total for result in results.values() for one in result.statistics for total in one.sums]
-        self.ranks.all_reduce([variation, *(result.content for result in results.values()), *sums])
+        self.ranks.all_reduce([*pixel_values, *(result.content for result in results.values()), *sums])
         for name, result in results.items():
             for statistics, term in zip(result.statistics, self.terms[name].styles, strict=True):
                 if statistics.features:
@@ -217,6 +226,7 @@ def strip_targets(
     network: VGG, style: Tensor, settings: Settings, rows: int, mask: Tensor | None = None
 ) -> StyleTargets:
     """As :func:`fastnst.objective.targets.style_targets`, in strips of ``rows`` along the style's longer side."""
+    refuse_strips(settings)
     names = styled_layers(settings)
     if not names:
         return {}

@@ -14,6 +14,7 @@ import pytest
 import standin
 import torch
 from support.pictures import samples, tiny
+from support.style_cases import SINGLE
 from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "ops"))
@@ -159,7 +160,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "colors": {"keep_color": "lab", "match_color": "monge-kantorovich"},
     "noise": {"init": "noise", "noise": 20.0},
     **{name: {"style_loss": name} for name in style_losses() if name != "gram"},
-    **{f"{name} in strips": {"style_loss": name, "tiles": 16} for name in style_losses() if name != "gram"},
+    "self-similarity": {"style_loss": "strotss", "content_loss": "self_similarity"},
+    **{f"{name} in strips": {"style_loss": name, "tiles": 16} for name in SINGLE if name != "gram"},
 }
 
 
@@ -183,7 +185,7 @@ def test_a_run_gives_the_picture_of_the_cpu(changes: dict[str, Any]) -> None:
 
 def test_masks_several_styles_and_every_loss_with_weights() -> None:
     mask = samples()
-    for name in style_losses():
+    for name in SINGLE:
         for tiles in ("off", 16):
             images = []
             for device in (NAME, "cpu"):

@@ -19,7 +19,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-from . import mutations, seeds
+from . import films, mutations, seeds
 from .mutations import Mutation
 
 MAX_PIXELS = 1_000_000  # limit of an image that is read, so that excessive memory is a fault
@@ -65,6 +65,13 @@ def read_picture(path: Path) -> None:
     _expect(pixels.dtype == torch.float32 and pixels.shape[:2] == (1, 3), "pixels are float32 [1, 3, H, W]")
     _expect(bool(((pixels >= 0) & (pixels <= 1)).all()), "pixels are in 0..1")
     images.read_settings(path)
+
+
+# Films
+
+
+def read_film(path: Path) -> None:
+    films.read(path, _expect, MAX_PIXELS)
 
 
 # Weights
@@ -457,6 +464,8 @@ def _readers() -> dict[str, Reader]:
         )
     for name, ways in weights.items():
         found[name] = Reader(f".{name}", read=read_weights, **_of_bytes(getattr(seeds, name), *ways))
+    for name, kind in films.makers().items():
+        found[f"film-{name}"] = Reader(f".{name}", read=read_film, **_of_bytes(kind))
     found["toml"] = Reader(
         ".toml", read=read_toml, **_of_bytes(seeds.toml, mutations.token, mutations.token, mutations.line)
     )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from op_cases import CASES, DIFFERENTIABLE, Case, features, noise
+from support.style_cases import SINGLE
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -24,9 +25,9 @@ from fastnst.losses.style import (
     Target,
     measure,
     style_loss,
-    style_losses,
     value_and_gradient,
 )
+from fastnst.losses.style.patches import NearestPatch
 from fastnst.run import colors
 
 
@@ -90,7 +91,7 @@ class Product(MomentLoss):
 
 
 LOSSES: dict[str, StyleLoss] = {
-    **{name: style_loss(name) for name in style_losses() if name != "gram"},
+    **{name: style_loss(name) for name in SINGLE if name != "gram"},
     "of features": Brightest(),
     "of moments": Product(),
 }
@@ -127,7 +128,8 @@ def style_of(loss: StyleLoss, x: Tensor, style: Tensor, weight: Tensor, masked: 
     x, style = x.clone(), style.clone()
     of_x, of_style = (weight.clone(), weight[:, :4].clone() / weight[:, :4].sum()) if masked else (None, None)
     target = measure(loss, style, of_style)
-    blended = loss.blend([target, measure(loss, 2 * style, of_style)], (0.25, 0.75))
+    shares = (0.5, 0.5) if isinstance(loss, NearestPatch) else (0.25, 0.75)
+    blended = loss.blend([target, measure(loss, 2 * style, of_style)], shares)
     pulls = [value_and_gradient(loss, x, kept, of_x) for kept in (target, blended)]
     return [target, blended, [(value, p.matrix, p.shift, p.direct) for value, p in pulls]]
 

@@ -65,11 +65,12 @@ def test_a_loss_of_low_curvature_at_low_frequencies_is_minimized_in_fewer_steps(
     assert steps(ConditionedLBFGS) <= steps(LBFGS) / 2
 
 
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    x = torch.randn(1, 3, 250, 334, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("size", [(250, 334), (48, 64), (64, 64), (33, 32), (20, 16), (9, 8), (70, 65), (512, 128)])
+def test_results_do_not_depend_on_the_number_of_threads(size: tuple[int, int]) -> None:
+    x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(precondition(x, frequency_weights(250, 334).float()))
+        found.append(precondition(x, frequency_weights(*size).float()))
     torch.set_num_threads(1)
     assert torch.equal(*found)

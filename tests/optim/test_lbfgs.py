@@ -94,7 +94,9 @@ def test_a_bfloat16_history_gives_a_similar_descent_direction() -> None:
     assert sorted(error for error, _ in found)[len(found) // 2] <= 0.02
     assert all(product < 0 for _, product in found)
     follow(LBFGS(exact, history=20), ravine, exact, 160, 20)
-    assert ravine.gradient(image).norm() <= 2 * ravine.gradient(exact).norm()
+    start = ravine.gradient(ravine.start()).norm()
+    for end in (image, exact):
+        assert ravine.gradient(end).norm() <= 3e-4 * start
 
 
 @pytest.mark.parametrize(("dtype", "itemsize"), [(None, 4), (torch.bfloat16, 2)])

@@ -29,12 +29,12 @@ def test_adam_equals_pytorchs_bit_for_bit() -> None:
 def test_lbfgs_agrees_with_pytorchs(monkeypatch: pytest.MonkeyPatch, history: int, rate: float) -> None:
     start = noise()
     # PyTorch's first step has an L1 norm of 1, ours a mean change of FIRST_CHANGE per pixel.
-    monkeypatch.setattr(lbfgs, "FIRST_CHANGE", 1 / start.numel())
     monkeypatch.setattr(lbfgs, "MOST_CHANGE", math.inf)
     monkeypatch.setattr(lbfgs, "LONG", 0.0)
     monkeypatch.setattr(conditioning, "POWER", 0.0)  # on the image itself
     for steps in (1, 2, 3, 5, 15):
-        run = loop.optimize(Bowl(), start, newton(steps=steps, history=history, learning_rate=rate))
+        settings = newton(steps=steps, history=history, learning_rate=rate, first_change=1 / start.numel())
+        run = loop.optimize(Bowl(), start, settings)
         image = start.clone().requires_grad_(True)
         other = torch.optim.LBFGS([image], rate, steps, 10**6, 0, 0, history)
         bowl = Bowl()

@@ -62,6 +62,7 @@ PUBLIC = (
     "fastnst.gallery",
     "fastnst.images",
     "fastnst.losses",
+    "fastnst.losses.joint",
     "fastnst.losses.style",
     "fastnst.network",
     "fastnst.objective",

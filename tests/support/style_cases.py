@@ -8,8 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastnst.losses.style import FeatureGradient, FeatureLoss, MomentLoss, StyleLoss, measure, value_and_gradient
+from fastnst.losses.joint import JointLoss
+from fastnst.losses.style import (
+    FeatureGradient,
+    FeatureLoss,
+    MomentLoss,
+    StyleLoss,
+    measure,
+    style_loss,
+    style_losses,
+    value_and_gradient,
+)
 from fastnst.losses.style.transport import Sliced
+
+SEVERAL = tuple(name for name in style_losses() if name != "gram" and isinstance(style_loss(name), JointLoss))
+"""The style losses that see several layers at once."""
+SINGLE = tuple(name for name in style_losses() if name not in SEVERAL)
 
 
 def features(c: int = 6, h: int = 5, w: int = 7, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fastnst import distributed, images
+from fastnst.cli.film_options import FilmOptions
 from fastnst.cli.options import PictureFiles, SettingsOptions, read_settings, refuse_addresses
 from fastnst.cli.output import Results, say, say_json
 from fastnst.cli.progress import StepBar
@@ -30,6 +32,9 @@ from fastnst.run.result import Result
 from fastnst.run.scene import Scene
 from fastnst.run.stylizer import Stylizer
 
+if TYPE_CHECKING:
+    from fastnst.film import ProgressFilm
+
 
 @dataclass(frozen=True)
 class StylizeRequest:
@@ -43,6 +48,7 @@ class StylizeRequest:
     save_settings: str | None
     checkpoint: str | None
     checkpoint_every: str | None
+    film: FilmOptions
     resume: bool
     parents: bool
     force: bool
@@ -68,7 +74,8 @@ class StylizeRequest:
     def shared(options: argparse.Namespace) -> dict[str, Any]:
         """The options that are taken as they are."""
         names = ("output", "save_settings", "checkpoint", "checkpoint_every", "resume", "parents", "force", "plan")
-        return {name: getattr(options, name) for name in (*names, "quiet", "json")}
+        found = {name: getattr(options, name) for name in (*names, "quiet", "json")}
+        return {**found, "film": FilmOptions.from_namespace(options)}
 
     @property
     def content(self) -> Source:
@@ -121,6 +128,7 @@ def stylize(request: StylizeRequest) -> int:
     images.check_target(output, parents=request.parents)
     if request.checkpoint is None and request.checkpoint_every is not None:
         raise UsageError("--checkpoint-every: expected the file to write as well (--checkpoint FILE)")
+    request.film.check()
     _refuse_clashes(request, output)
     if request.parents:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -165,14 +173,21 @@ def _run(request: StylizeRequest, output: Path, file: checkpoint.Checkpoint | No
         save_settings(request.save_settings, settings, force=request.force)
     results = Results(request.json)
     save_snapshot = _snapshot_callback(stylizer, scene, output, inputs, results)
-    with StepBar(quiet) as bar:
+    film = _film(request, stylizer, scene) if world.first and request.film.path is not None else None
+    with StepBar(quiet) as bar, film or nullcontext():
 
         def callback(step: Step) -> None:
             bar(step)
+            if film is not None:
+                film(step)
             if snapshots and step.count % snapshots == 0:
                 save_snapshot(step)
 
         result = stylizer.run(scene, callback=callback, checkpoint=file)
+        if film is not None and any(result.trace):
+            film.add(result.image)
+    if film is not None and film.written:
+        results.add(film.path)
     if not any(result.trace):  # interrupted before the first step: the start image is no result
         raise KeyboardInterrupt
     if world.first:
@@ -190,6 +205,15 @@ def _snapshot_callback(
         results.add(images.save(path, pixels, alpha=scene.content.alpha, settings=facts))
 
     return save_snapshot
+
+
+def _film(request: StylizeRequest, stylizer: Stylizer, scene: Scene) -> ProgressFilm:
+    inputs = find_inputs(stylizer.settings, **scene.files())
+    return request.film.open(
+        show=lambda image: stylizer.finish(image, scene.content, scene.hole),
+        settings=describe(stylizer.settings_with_strips(), inputs, Path(request.film.path or "").parent),
+        resume=request.resume,
+    )
 
 
 def _save(result: Result, output: Path, results: Results) -> None:
@@ -212,6 +236,8 @@ def _refuse_clashes(request: StylizeRequest, output: Path) -> None:
         written.append(("--save-settings", request.save_settings))
     if request.checkpoint is not None:
         written += checkpoint.files(request.checkpoint)
+    if request.film.path is not None:
+        written.append(("--film", request.film.path))
     read = request.files_read()
     snapshots = _taken_snapshots(request.settings, output, [path for _, path in written])
     refuse_clashes([*written, *(("the snapshot", path) for path in snapshots)], read)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,28 +13,11 @@ from torch import Tensor
 from fastnst import ops
 from fastnst.errors import UsageError
 from fastnst.losses.autograd import constant, leaf, recording
+from fastnst.losses.base import StyleLoss, Target
 from fastnst.ops.checks import check_features, position_weight
 from fastnst.ops.dtypes import accumulate_dtype, autocast_disabled
 
-Target = tuple[Tensor, ...]
-"""What a style loss keeps of the style image's features."""
-
 CHUNK = 2**22  # values of a feature map that are copied at a time, so that a large map is never copied whole
-
-
-class StyleLoss:
-    """The base of :class:`MomentLoss` and :class:`FeatureLoss`; custom losses derive from one of these two.
-
-    Example:
-        >>> from fastnst.losses.style import style_loss
-        >>> isinstance(style_loss("sliced"), StyleLoss)
-        True
-    """
-
-    def blend(self, targets: Sequence[Target], weights: Sequence[float]) -> Target:
-        """Return one target for several styles, whose ``weights`` sum to 1: the weighted mean of each tensor."""
-        pairs = [list(zip(weights, kept, strict=True)) for kept in zip(*targets, strict=True)]
-        return tuple(torch.stack([weight * tensor for weight, tensor in pair]).sum(0) for pair in pairs)
 
 
 class MomentLoss(StyleLoss, ABC):

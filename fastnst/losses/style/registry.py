@@ -6,7 +6,11 @@ import importlib.metadata
 from collections.abc import Mapping
 
 from fastnst.errors import UsageError, nearest
-from fastnst.losses.style.base import StyleLoss
+from fastnst.losses.base import StyleLoss
+from fastnst.losses.joint.base import JointLoss
+from fastnst.losses.joint.neural_neighbor import NeuralNeighbor
+from fastnst.losses.joint.strotss import RelaxedTransport, SelfSimilarity
+from fastnst.losses.style.patches import NearestPatch
 from fastnst.losses.style.statistics import Covariance, GramMeanStd, MeanStd
 from fastnst.losses.style.transport import Histogram, Sliced
 from fastnst.losses.style.wasserstein import Wasserstein
@@ -22,7 +26,12 @@ BUILT_IN: Mapping[str, type[StyleLoss]] = {
     "wasserstein": Wasserstein,
     "sliced": Sliced,
     "histogram": Histogram,
+    "cnnmrf": NearestPatch,
+    "nnst": NeuralNeighbor,
+    "strotss": RelaxedTransport,
 }
+CONTENT_BUILT_IN: Mapping[str, type[JointLoss]] = {"self_similarity": SelfSimilarity}
+"""Losses that compare the image with the content alone."""
 
 _registered: dict[str, StyleLoss] = {}
 
@@ -61,12 +70,35 @@ def style_loss(name: str) -> StyleLoss:
     return _instance(where, found)
 
 
+def content_loss(name: str) -> JointLoss:
+    """Return the content loss called ``name``: ``"self_similarity"``, or a style loss of several layers.
+
+    Raises:
+        UsageError: there is no such name, or it is that of a loss of one layer.
+
+    Example:
+        >>> from fastnst.losses import style
+        >>> style.content_loss("self_similarity")  # doctest: +ELLIPSIS
+        <fastnst.losses.joint.strotss.SelfSimilarity object at ...>
+    """
+    if name in CONTENT_BUILT_IN:
+        return CONTENT_BUILT_IN[name]()
+    known = ("features", *CONTENT_BUILT_IN)
+    found = style_loss(name) if name in style_losses() and name != GRAM else None
+    if isinstance(found, JointLoss):
+        return found
+    if found is not None or name == GRAM:
+        raise UsageError(f"content_loss {name!r} is a loss of one layer (expected {', '.join(known)} or a JointLoss)")
+    raise UsageError(f"unknown content loss {name!r}{nearest(name, known)} (known: {', '.join(known)})")
+
+
 def register(name: str, loss: StyleLoss | type[StyleLoss]) -> None:
     """Register ``loss`` as ``name`` in this process, replacing an earlier registration.
 
     Args:
         name: letters, digits and underscores, not the name of a built-in loss.
-        loss: a :class:`MomentLoss` or :class:`FeatureLoss`, or a subclass whose constructor needs no arguments.
+        loss: a :class:`MomentLoss`, a :class:`FeatureLoss` or a :class:`fastnst.losses.joint.JointLoss`, or a subclass
+            whose constructor needs no arguments.
 
     Raises:
         UsageError: an invalid name or loss.
@@ -85,7 +117,7 @@ def register(name: str, loss: StyleLoss | type[StyleLoss]) -> None:
     """
     if not name.isidentifier():
         raise UsageError(f"style loss {name!r}: expected a name of letters, digits and underscores")
-    if name in BUILT_IN or name == GRAM:
+    if name in BUILT_IN or name in CONTENT_BUILT_IN or name == GRAM:
         raise UsageError(f"style loss {name!r} is built in; choose another name")
     _registered[name] = _instance(f"style loss {name!r}: {loss!r}", loss)
 
@@ -108,5 +140,7 @@ def _instance(where: str, found: object) -> StyleLoss:
         except TypeError as error:
             raise UsageError(f"{where} cannot be made without arguments: {error}") from error
     if not isinstance(found, StyleLoss):
-        raise UsageError(f"{where} is no style loss: expected a class derived from MomentLoss or FeatureLoss")
+        raise UsageError(
+            f"{where} is no style loss: expected a class derived from MomentLoss, FeatureLoss or JointLoss"
+        )
     return found

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastnst.losses.style.base import MomentLoss, Target
+from fastnst.losses.base import Target
+from fastnst.losses.style.base import MomentLoss
 
 
 def covariance(mean: Tensor, moment: Tensor) -> Tensor:

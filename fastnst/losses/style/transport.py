@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fastnst.devices import wide_dtype
-from fastnst.losses.style.base import CHUNK, FeatureLoss, StyleLoss, Target, with_gradient
+from fastnst.losses.base import StyleLoss, Target
+from fastnst.losses.style.base import CHUNK, FeatureLoss, with_gradient
 from fastnst.ops.dtypes import accumulate_dtype
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fastnst.devices import to_float64
-from fastnst.losses.style.base import MomentLoss, StyleLoss, Target, with_gradient
+from fastnst.losses.base import StyleLoss, Target
+from fastnst.losses.style.base import MomentLoss, with_gradient
 from fastnst.losses.style.statistics import covariance
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from fastnst.losses.style import FeatureGradient
 from fastnst.network.layer import Layer
 from fastnst.network.vgg import VGG
 from fastnst.objective.engines.plain import Activations, PlainEngine
+from fastnst.objective.joint import JointTerm
 from fastnst.objective.terms import LayerTerms, ScaledFeatureGradient, StyleTerm
 
 # With more channels, a pass for bias, ReLU and Gram matrix would activate each row for several tiles, and the op
@@ -27,9 +28,14 @@ class FusedEngine(PlainEngine):
     """
 
     def __init__(
-        self, network: VGG, chain: tuple[Layer, ...], terms: Mapping[str, LayerTerms], size: tuple[int, int]
+        self,
+        network: VGG,
+        chain: tuple[Layer, ...],
+        terms: Mapping[str, LayerTerms],
+        size: tuple[int, int],
+        joint: Sequence[JointTerm] = (),
     ) -> None:
-        super().__init__(network, chain, terms, size)
+        super().__init__(network, chain, terms, size, joint)
         self._shift = -network.mean * network.scale
 
     def _input(self, image: Tensor) -> Tensor:

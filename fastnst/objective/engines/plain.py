@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastnst.losses.joint.base import IMAGE
+from fastnst.losses.style import FeatureGradient
 from fastnst.network.fusion import FusionPlan
 from fastnst.network.layer import Layer
 from fastnst.network.vgg import VGG
+from fastnst.objective.joint import JointTerm, centered
 from fastnst.objective.terms import (
     LayerTerms,
     ScaledFeatureGradient,
@@ -31,6 +34,7 @@ class Activations:
     gradients: dict[str, list[ScaledFeatureGradient]] = field(default_factory=dict)
     values: list[Tensor] = field(default_factory=list)
     input: Tensor | None = None
+    image_gradient: Tensor | None = None
 
 
 class PlainEngine:
@@ -45,22 +49,28 @@ class PlainEngine:
         chain: the layers up to the deepest one with a loss.
         terms: the losses of each layer.
         size: height and width of the images.
+        joint: the losses of several layers, which are among those of ``terms``.
     """
 
     conv_masks = False
     """Whether the backward of a convolution applies the mask of the ReLU below it."""
 
     def __init__(
-        self, network: VGG, chain: tuple[Layer, ...], terms: Mapping[str, LayerTerms], size: tuple[int, int]
+        self,
+        network: VGG,
+        chain: tuple[Layer, ...],
+        terms: Mapping[str, LayerTerms],
+        size: tuple[int, int],
+        joint: Sequence[JointTerm] = (),
     ) -> None:
-        self.network, self.chain, self.terms, self.size = network, chain, terms, size
+        self.network, self.chain, self.terms, self.size, self.joint = network, chain, terms, size, tuple(joint)
         self.plan = FusionPlan(
             chain,
             frozenset(terms),
             network.pooling,
             network.winograd,
             conv_masks=self.conv_masks,
-            whole_gradients=any(one.norms is not None for one in terms.values()),
+            whole_gradients=bool(joint) or any(one.norms is not None for one in terms.values()),
             wraps_rows=network.wraps_rows,
         )
         # In the order in which the forward pass computes them: the parts of the loss, and their factors.
@@ -74,6 +84,7 @@ class PlainEngine:
             )
             if exists
         ]
+        found += [(*term.part, term.factor) for term in self.joint]
         self.parts: tuple[tuple[str, str], ...] = tuple((kind, name) for kind, name, _ in found)
         self.factors: tuple[float, ...] = tuple(factor for _, _, factor in found)
 
@@ -90,7 +101,11 @@ class PlainEngine:
         activations = Activations()
         with self._evaluation():
             self._forward(image, activations)
-            return activations.values, self._image_gradient(self._backward(activations), image.dtype, other)
+            self._add_joint(image, activations)
+            gradient = self._image_gradient(self._backward(activations), image.dtype, other)
+            if activations.image_gradient is not None:
+                gradient += activations.image_gradient
+            return activations.values, gradient
 
     def _evaluation(self) -> AbstractContextManager[None]:
         """The context of one evaluation."""
@@ -118,6 +133,20 @@ class PlainEngine:
                 activations.values.append(value)
             if terms.target is not None:
                 activations.values.append(content_value(x, terms))
+
+    def _add_joint(self, image: Tensor, activations: Activations) -> None:
+        """Add the values and gradients of the losses of several layers."""
+        for term in self.joint:
+            value, gradients = term.value_and_gradients({**activations.features, IMAGE: centered(image)})
+            activations.values.append(value)
+            by_pixel = gradients.pop(IMAGE, None)
+            if by_pixel is not None:
+                by_pixel = by_pixel * (term.factor / 255)
+                before = activations.image_gradient
+                activations.image_gradient = by_pixel if before is None else before + by_pixel
+            for name, direct in gradients.items():
+                gradient = ScaledFeatureGradient(term.factor, FeatureGradient(direct=direct))
+                activations.gradients.setdefault(name, []).append(gradient)
 
     def _backward(self, activations: Activations) -> Tensor:
         """The gradient of the network's input."""

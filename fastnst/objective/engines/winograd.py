@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
@@ -14,6 +14,7 @@ from fastnst.network.layer import Layer
 from fastnst.network.vgg import VGG
 from fastnst.objective.arena import Arena
 from fastnst.objective.engines.plain import Activations, PlainEngine
+from fastnst.objective.joint import JointTerm
 from fastnst.objective.terms import LayerTerms, add_gradient_
 from fastnst.ops.conv3x3 import conv3x3_backward
 
@@ -31,9 +32,14 @@ class WinogradEngine(PlainEngine):
     conv_masks = True
 
     def __init__(
-        self, network: VGG, chain: tuple[Layer, ...], terms: Mapping[str, LayerTerms], size: tuple[int, int]
+        self,
+        network: VGG,
+        chain: tuple[Layer, ...],
+        terms: Mapping[str, LayerTerms],
+        size: tuple[int, int],
+        joint: Sequence[JointTerm] = (),
     ) -> None:
-        super().__init__(network, chain, terms, size)
+        super().__init__(network, chain, terms, size, joint)
         self._arena, self._lock = Arena(), Lock()
 
     @contextmanager

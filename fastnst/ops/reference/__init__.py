@@ -34,6 +34,7 @@ from fastnst.ops.reference.image_variation import (
 from fastnst.ops.reference.padding import PADDINGS, fold, joined, pad, sides
 from fastnst.ops.reference.pooling import L2_EPSILON, POOLS, pick, pool, pool_backward
 from fastnst.ops.reference.tensors import channels_last, matrix, pool_layout
+from fastnst.ops.reference.vectors import dot
 
 __all__ = [
     "CHUNK",
@@ -52,6 +53,7 @@ __all__ = [
     "conv3x3_backward_out",
     "conv3x3_out",
     "conv3x3_pool_out",
+    "dot",
     "fold",
     "gram",
     "gram_backward",

@@ -1,0 +1,107 @@
+"""The options of the command line that become settings, by group."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from fastnst.cli.help_text import setting_help
+from fastnst.config.presets import PRESETS
+from fastnst.config.settings import Settings
+
+_SWITCH = ""  # instead of a metavar: an option --name and its opposite --no-name
+
+# The settings that have an option, by group of the help, with the metavar of each.
+_RESULT = {
+    "size": "N",
+    "crop": "N",
+    "steps": "N,...",
+    "scales": "N,...",
+    "scale_factor": "X",
+    "min_scale": "N",
+    "min_shorter_side": "N",
+    "init": "START",
+    "keep_color": "HOW",
+    "match_color": "HOW",
+    "seed": "N",
+    "snapshot_every": "N",
+}
+_LOSS = {
+    "content_weight": "X",
+    "style_weight": "X",
+    "tv_weight": "X",
+    "content_layers": "LAYERS",
+    "style_layers": "LAYERS",
+    "style_loss": "NAME",
+    "content_loss": "NAME",
+    "style_weights": "X,X",
+    "normalize_gradients": _SWITCH,
+    "style_fit": "HOW",
+    "style_scale": "X",
+    "style_size": "N",
+    "pooling": "HOW",
+    "padding": "HOW",
+    "edges": "HOW",
+    "weights": "NAME|FILE",
+}
+_OPTIMIZER = {
+    "optimizer": "NAME",
+    "learning_rate": "X",
+    "carry": _SWITCH,
+    "average": "X",
+    "betas": "X,X",
+    "epsilon": "X",
+    "clamp": _SWITCH,
+    "history": "N,...",
+    "first_change": "X",
+    "history_dtype": "NAME",
+}
+_MACHINE = {
+    "max_pixels": "N",
+    "device": "NAME",
+    "precision": "NAME",
+    "convolution": "HOW",
+    "tiles": "ROWS",
+    "memory": "SIZE",
+    "graph": "WHEN",
+}
+
+
+def add_setting_options(
+    parser: argparse.ArgumentParser, preset: str, details: Mapping[str, str], without: Collection[str] = ()
+) -> None:
+    """Add the options that become Settings. Options that are not given are absent from the namespace."""
+    parser.set_defaults(default_preset=preset)
+    group = parser.add_argument_group(f"the result (defaults of the preset {preset})")
+    group.add_argument("--preset", metavar="NAME", help=f"{', '.join(PRESETS)} (default: {preset})")
+    group.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="read settings from a TOML file or a picture made by fastnst; options override them",
+    )
+    group.add_argument("--save-settings", metavar="FILE", help="save the settings of the run in FILE, a .toml file")
+    groups: list[tuple[argparse._ArgumentGroup, Mapping[str, str]]] = [
+        (group, _RESULT),
+        (parser.add_argument_group("the loss"), _LOSS),
+        (parser.add_argument_group("the optimizer"), _OPTIMIZER),
+        (parser.add_argument_group("the machine"), _MACHINE),
+    ]
+    defaults = Settings.from_preset(preset)
+    for group, metavars in groups:
+        for name, metavar in metavars.items():
+            if name in without:
+                continue
+            keywords: dict[str, Any] = {"metavar": metavar}
+            if metavar == _SWITCH:
+                keywords = {"action": argparse.BooleanOptionalAction}
+            elif name == "tiles":  # also without a value
+                keywords |= {"nargs": "?", "const": "on"}
+            text = setting_help(name, defaults, details)
+            group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **keywords)
+    add_threads(group)  # the machine
+
+
+def add_threads(parser: argparse._ActionsContainer) -> None:
+    text = "threads of the CPU (1 to 4096; default: as many as the process has CPUs, by affinity and quota)"
+    parser.add_argument("--threads", metavar="N", help=text)

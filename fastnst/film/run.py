@@ -1,0 +1,234 @@
+"""``stylize_film``: style the frames of a film so that they fit together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastnst import images
+from fastnst.config.film import FilmSettings
+from fastnst.config.provenance import Input, describe, find_inputs
+from fastnst.config.settings import Settings, picture_settings
+from fastnst.digests import sha256
+from fastnst.distributed import SINGLE, Ranks
+from fastnst.errors import FastnstError
+from fastnst.film.extracting import Frames, extract
+from fastnst.film.flow import DisFlow, FlowEstimator, RaftFlow
+from fastnst.film.making import FilmCallback, FilmProgress, ShotMaker, finished
+from fastnst.film.reading import is_film
+from fastnst.film.request import FilmReport, FilmRequest, check_request
+from fastnst.film.shots import Shot, read_shots, shots_of
+from fastnst.film.writing import FilmWriter, check_target
+from fastnst.optim.progress import Step
+from fastnst.run.clashes import named, refuse_clashes
+from fastnst.run.scene import part_names
+from fastnst.run.stylizer import Stylizer
+
+log = logging.getLogger("fastnst")
+
+
+def stylize_film(
+    request: FilmRequest,
+    settings: Settings | None = None,
+    film_settings: FilmSettings | None = None,
+    *,
+    callback: FilmCallback | None = None,
+    world: Ranks = SINGLE,
+) -> FilmReport:
+    """Style a film.
+
+    The frames made so far are in the folder ``OUTPUT.frames`` until the film is finished: a film that was ended at any
+    moment continues there when the function is called again, with the same bits. Ranks share a film by shots.
+
+    Args:
+        request: the film, the styles and the output.
+        settings: of each frame; default: the preset ``default``.
+        film_settings: how frames depend on each other.
+        callback: called with a :class:`FilmProgress` and a :class:`fastnst.Step` after each step. If it returns True,
+            the frame ends with the image so far.
+        world: the ranks, each of which calls this function with the same arguments.
+
+    Raises:
+        UsageError: invalid arguments, or frames of another film in the folder.
+        ImageError: a film or picture that cannot be read, or a file that cannot be written.
+        KeyboardInterrupt: after Ctrl-C; the frames made so far remain.
+
+    Example::
+
+        from fastnst.film import FilmRequest, stylize_film
+        stylize_film(FilmRequest("clip.mp4", ["painting.jpg"], "styled.mp4"))
+    """
+    job = _Job(request, settings or Settings.from_preset(), film_settings or FilmSettings(), world)
+    made = job.make(callback)
+    world.barrier()
+    if world.first:
+        job.write()
+    return FilmReport(Path(request.output), len(job.frames.times), job.frames.shots, made)
+
+
+class _Job:
+    def __init__(self, request: FilmRequest, settings: Settings, film_settings: FilmSettings, world: Ranks) -> None:
+        self.request, self.settings, self.film_settings, self.world = request, settings, film_settings, world
+        check_target(request.output, codec=request.codec, quality=request.quality)
+        check_request(request)
+        read = {"film": request.film, "style": request.styles, "mask": request.masks, "shots": request.shots}
+        written = [("the output", Path(request.output)), ("the folder", request.store.folder)]
+        refuse_clashes(written, named(settings, content_mask=request.content_mask, **read))
+        self.store = request.store
+        tables = None if request.shots is None else read_shots(request.shots)
+        self._check_pictures(tables or [])
+        self.stylizer = Stylizer(settings)
+        self.frames = self._frames(tables)
+        self.flow: FlowEstimator | None = None
+        self.done = 0
+
+    def make(self, callback: FilmCallback | None) -> int:
+        """Make the missing frames of this rank's shots; return their number."""
+        own, passes = shared(self.frames.shots, self.world), self.film_settings.passes
+        count = sum(map(len, own)) * passes
+        made = self.done = 0
+        for shot in own:
+            missing = [which for which in range(1, passes + 1) if self._missing(shot, which)]
+            self.done += len(shot) * (passes - len(missing))
+            maker = self._maker(shot) if missing else None
+            for which in missing:
+                assert maker is not None
+                before = self._missing(shot, which)
+                for _ in maker.make(shot, which, self._report(callback, which, count)):
+                    self.done += 1
+                made += before
+        return made
+
+    def write(self) -> None:
+        """Write the film, and remove the folder of frames."""
+        request, frames = self.request, self.frames
+        facts = describe(self.settings, self._inputs(), Path(request.output).parent)
+        sound = request.film if frames.info.has_audio and request.frames is None else None
+        with FilmWriter(
+            request.output,
+            frames.info,
+            quality=request.quality,
+            codec=request.codec,
+            audio_from=sound,
+            settings=facts,
+        ) as writer:
+            for shot in frames.shots:
+                settings = self.settings.replace(**shot.settings)
+                for number in range(shot.first, shot.last):
+                    picture = finished(self.store, number, self.film_settings.passes, settings)
+                    time, duration = frames.times[number]
+                    writer.add(picture.pixels, alpha=picture.alpha, time=time, duration=duration)
+        if not request.keep_frames:
+            self.store.remove()
+
+    def _check_pictures(self, tables: list[dict[str, Any]]) -> None:
+        """Read every picture once, so that one that cannot be read is known before a film is decoded."""
+        request = self.request
+        of_shots = [name for table in tables for part in ("style", "mask") for name in table.get(part, ())]
+        for source in (*request.styles, *request.masks, request.content_mask, *of_shots):
+            if source is not None and not is_film(source):
+                images.load(source, max_pixels=self.settings.max_pixels)
+
+    def _missing(self, shot: Shot, which: int) -> int:
+        """The number of frames of a pass that are not made yet."""
+        return sum(not self.store.has(f"pass_{which}", number) for number in range(shot.first, shot.last))
+
+    def _frames(self, tables: list[dict[str, Any]] | None) -> Frames:
+        """The frames of the film in the store, extracted by the first rank if they are not there yet."""
+        request = self.request
+        identity = self._identity()
+        if self.world.first and "times" not in self.store.begin(identity, force=request.force):
+            found = self._extract(tables)
+            self.store.write_record(identity, **found.to_dict())
+            log.info("%d frames in %d shots", len(found.times), len(found.shots))
+        self.world.barrier()
+        return Frames.from_dict(self.store.record(), Path(request.film))
+
+    def _extract(self, tables: list[dict[str, Any]] | None) -> Frames:
+        """Take the frames out of the film. A film that cannot be read leaves no folder."""
+        request = self.request
+        try:
+            found = extract(
+                request.film,
+                self.stylizer,
+                self.store,
+                masks=request.masks,
+                frames=request.frames,
+                broken=request.broken,
+                find_cuts=tables is None and self.film_settings.shots == "auto",
+            )
+            if tables is None:
+                return found
+            shots = shots_of(tables, len(found.times), os.fspath(request.shots or ""))
+            return dataclasses.replace(found, shots=tuple(shots))
+        except FastnstError:
+            self.store.remove()
+            raise
+
+    def _identity(self) -> dict[str, Any]:
+        """What the frames depend on, as plain values."""
+        request = self.request
+        inputs = {part: used.sha256 for part, used in self._inputs().items()}
+        shots = None if request.shots is None else sha256(Path(request.shots))
+        settings = {**picture_settings(self.settings.to_dict()), **self.film_settings.to_dict()}
+        facts = {**inputs, **settings, "range": request.frames, "broken": request.broken, "shots_file": shots}
+        plain: dict[str, Any] = json.loads(json.dumps(facts))
+        return plain
+
+    def _inputs(self) -> dict[str, Input]:
+        """The files that the film is made from."""
+        request = self.request
+        parts: dict[str, Any] = {"content": request.film, "content_mask": request.content_mask}
+        for kind, given in (("style", request.styles), ("mask", request.masks)):
+            parts |= zip(part_names(kind, len(given)), given, strict=True)
+        files = {part: Path(one) for part, one in parts.items() if isinstance(one, (str, os.PathLike))}
+        return find_inputs(self.settings, **files)
+
+    def _maker(self, shot: Shot) -> ShotMaker:
+        """The maker of a shot with its styles, masks and settings."""
+        request, store = self.request, self.store
+        stylizer = self.stylizer.replace(**shot.settings) if shot.settings else self.stylizer
+        masks: list[Any] = list(shot.mask or request.masks)
+        moving = [] if shot.mask else [i for i, mask in enumerate(masks) if mask is not None and is_film(mask)]
+        for i in moving:
+            masks[i] = store.read(f"mask_{i + 1}", shot.first)
+        first = store.read("content", shot.first)
+        scene = stylizer.load_scene(first, list(shot.style or request.styles), masks, (), request.content_mask)
+        self.flow = self.flow or request.flow or _estimator(self.film_settings, stylizer)
+        return ShotMaker(stylizer, scene, self.film_settings, self.flow, store, moving)
+
+    def _report(
+        self, callback: FilmCallback | None, which: int, count: int
+    ) -> Callable[[int, Step], bool | None] | None:
+        if callback is None:
+            return None
+        passes = self.film_settings.passes
+
+        def report(number: int, step: Step) -> bool | None:
+            return callback(FilmProgress(number, which, passes, self.done, count), step)
+
+        return report
+
+
+def shared(shots: Sequence[Shot], world: Ranks) -> list[Shot]:
+    """The shots that this rank makes: the longest first, each to the rank that has the fewest frames."""
+    work = [0] * world.count
+    own = []
+    for shot in sorted(shots, key=len, reverse=True):
+        rank = work.index(min(work))
+        work[rank] += len(shot)
+        if rank == world.rank:
+            own.append(shot)
+    return sorted(own, key=lambda shot: shot.first)
+
+
+def _estimator(settings: FilmSettings, stylizer: Stylizer) -> FlowEstimator:
+    if settings.flow == "raft":
+        assert settings.flow_weights is not None
+        return RaftFlow(settings.flow_weights, stylizer.network.device)
+    return DisFlow()

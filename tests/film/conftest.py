@@ -1,0 +1,1 @@
+from support.networks import one_thread  # noqa: F401
