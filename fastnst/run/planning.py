@@ -26,8 +26,9 @@ from fastnst.network.vgg import check_size
 from fastnst.optim.progress import Step
 from fastnst.run import memory_limits, memory_model
 from fastnst.run.memory_model import Workload
-from fastnst.run.scales import full_size, scale_sizes
+from fastnst.run.scales import check_tile, full_size, scale_sizes
 from fastnst.run.scene import Scene
+from fastnst.run.sizing import view_of_edges
 from fastnst.run.stylizer import Stylizer
 
 PIXELS: Mapping[str, float] = memory_model.FITTED["pixels"]
@@ -135,6 +136,7 @@ def plan(
     height, width = full_size(*picture.size, settings)
     stylizer = Stylizer(_probe_settings(settings, height, width))
     check_size(stylizer.network.chain, height, width)
+    check_tile(height, width, settings)
     scenes = stylizer.load_scene(picture, style, masks, style_masks, content_mask)
     return _estimate(settings, stylizer, (height, width), *_probe(stylizer, scenes))
 
@@ -144,9 +146,9 @@ def _probe_settings(settings: Settings, height: int, width: int) -> Settings:
     longest, shortest = max(height, width), min(height, width)
     side = min(longest, round(PROBE_SIDE * math.sqrt(longest / shortest)))
     size = {"size": side} if settings.crop is None else {"crop": side}
-    # The size of the style does not matter for the time of a step.
+    # The size of the style does not matter for the time of a step, nor whether the picture continues.
     changes = {**size, "scales": 1, "steps": PROBE_STEPS, "style_scale": 1.0, "tiles": "off", "memory": None}
-    return settings.at(1).replace(**changes)
+    return settings.at(1).replace(**changes, tileable="none")
 
 
 def _probe(stylizer: Stylizer, scene: Scene) -> tuple[int, list[float]]:
@@ -167,7 +169,8 @@ def _estimate(
     network, convolution = stylizer.network, stylizer.setup.chosen.convolution
     settings = settings.replace(convolution=convolution)
     sizes = scale_sizes(*size, settings)
-    works = [Workload(network.chain, *one, network.dtype, settings.at(scale)) for scale, one in enumerate(sizes, 1)]
+    evaluated = [view_of_edges(one, settings, network).extended for one in sizes]
+    works = [Workload(network.chain, *one, network.dtype, settings.at(scale)) for scale, one in enumerate(evaluated, 1)]
     strips = [_rows(work, network.device) for work in works]
     last = works[-1]  # the largest scale needs most memory
     need = last.bytes() if strips[-1] is None else last.strip_bytes(strips[-1])

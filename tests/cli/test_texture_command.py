@@ -53,6 +53,13 @@ def test_json_and_plan(run: Run, style: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".png") == ["a.png", "painting.png"]
 
 
+def test_the_plan_of_a_tile_needs_no_tile_for_its_trial(run: Run, style: Path) -> None:
+    code, printed, _ = run("texture", style, "--size", "320x160", "--tileable", "--plan", "--json", *FAST)
+    assert (code, json.loads(printed)["scales"][-1]["height"]) == (0, 160)
+    code, _, err = run("texture", style, "--size", "321x160", "--tileable", "--plan", *FAST)
+    assert (code, "the nearest is 320x160" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("options", "value"),
     [((), "none"), (("--tileable",), "both"), (("--tileable", "x"), "x"), (("--tileable", "y"), "y")],

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -11,6 +16,7 @@ from support.oracles import pixels, plain_features, plain_network
 from torch import Tensor, nn
 
 from fastnst.config.settings import Settings
+from fastnst.distributed import SINGLE, Ranks
 from fastnst.errors import UsageError
 from fastnst.losses.variation import add_variation, wrapped_variation
 from fastnst.network.vgg import VGG
@@ -135,6 +141,56 @@ def test_margins_cover_the_receptive_field(bundled64: Weights) -> None:
     reached = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
     above, below = margin + 4 - int(reached[0]), int(reached[-1]) - (margin + 7)
     assert margin - 4 < max(above, below) <= margin
+
+
+@dataclass(frozen=True)
+class Shared(Ranks):
+    """Ranks that are threads of this process."""
+
+    posts: dict[tuple[int, int], queue.Queue[Tensor]] = field(default_factory=dict)
+    images: dict[int, Tensor] = field(default_factory=dict)
+    meeting: Barrier = field(default_factory=lambda: Barrier(1))
+
+    def send(self, x: Tensor, to: int) -> Callable[[], None]:
+        self.posts[self.rank, to].put(x.clone())
+        return lambda: None
+
+    def receive(self, x: Tensor, source: int) -> None:
+        x.copy_(self.posts[source, self.rank].get(timeout=60))
+
+    def gather_bands(self, x: Tensor, bands: Sequence[tuple[int, int]]) -> None:
+        self.images[self.rank] = x.clone()
+        self.meeting.wait(60)
+        for rank, (top, bottom) in enumerate(bands):
+            x[:, :, top:bottom] = self.images[rank][:, :, top:bottom]
+
+
+def test_ranks_share_a_tile(bundled64: Weights) -> None:
+    """Each rank finds the gradient that one rank finds alone; together they pass each row of a layer once."""
+    network = VGG(bundled64, ["relu2_1"], padding="circular", dtype=torch.float64)
+    image, count = pixels(260, 16), 2
+    posts: dict[tuple[int, int], queue.Queue[Tensor]] = {(a, 1 - a): queue.Queue() for a in range(count)}
+    images, meeting = {}, Barrier(count)
+
+    def sweep(ranks: Ranks) -> tuple[Tensor, list[int]]:
+        strips = WrappedSweep(network, network.chain, ["relu2_1"], (260, 16), 64, ranks)
+        rows, gradient = [], torch.zeros_like(image)
+        strips.forward(image, lambda name, some, x: rows.extend(range(some.start, some.stop)))
+
+        def add_gradients(name: str, some: slice, grad: Tensor, x: Tensor, relu: bool) -> None:
+            grad += x if name == "relu2_1" else 0
+            grad *= (x > 0) if relu else 1
+
+        strips.backward(image, add_gradients, gradient)
+        return gradient, rows
+
+    alone, every_row = sweep(SINGLE)
+    assert every_row == list(range(130))
+    with ThreadPoolExecutor(count) as pool:
+        found = list(pool.map(sweep, [Shared(rank, count, 60, posts, images, meeting) for rank in range(count)]))
+    assert [row for _, rows in found for row in rows] == every_row
+    for gradient, _ in found:
+        torch.testing.assert_close(gradient, alone, rtol=1e-12, atol=1e-9)
 
 
 def test_a_height_that_pools_shorten_is_refused(bundled64: Weights) -> None:
