@@ -46,13 +46,6 @@ def add_texture_arguments(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help=setting_help("tileable", Settings.from_preset("texture"), {"tileable": "; both without a value"}),
     )
-    parser.add_argument("--parents", action="store_true", help="create the folder of OUT and its parents")
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="replace an existing file of --save-settings, of --checkpoint without --resume, and of the result "
-        "without -o",
-    )
     parser.add_argument(
         "--like",
         metavar="PICTURE",
@@ -62,4 +55,15 @@ def add_texture_arguments(parser: argparse.ArgumentParser) -> None:
         "--plan",
         action="store_true",
         help="print the sizes, memory and time of the run, measured by a short trial, and write nothing",
+    )
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parents", action="store_true", help="create the folder of OUT and its parents")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace an existing file of --save-settings, of --checkpoint without --resume, and of the result "
+        "without -o",
     )

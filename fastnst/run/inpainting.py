@@ -25,6 +25,8 @@ from fastnst.strips.wrapped import margin_rows
 
 PRESET = "inpaint"
 """The preset of inpainting."""
+REGIONS = 2
+"""Parts of a window whose statistics are compared: the hole, and its border."""
 NEAR = 24
 """Width in pixels of the part around a hole that its texture is taken from, at least."""
 
@@ -142,8 +144,8 @@ def inpaint_scene(
         outside = None if styles else _around(weight) if given is None else (weight == 0).to(weight)
         source, part_of_it = loader.style(style, window), _both(given, outside)
         found += [StylePicture(source, region, part_of_it) for region in regions]
-    start = loader.start(window)
-    return Scene(window, tuple(found), start=start, hole=Hole(known, top, left, part, bits_of(whole.pixels)))
+    start, hole_of = loader.start(window), Hole(known, top, left, part, bits_of(whole.pixels))
+    return Scene(window, tuple(found), start=start, hole=hole_of, regions=REGIONS)
 
 
 def _regions(weight: Tensor, reach: int) -> list[Picture]:
@@ -170,7 +172,7 @@ def _both(mask: Picture | None, weight: Tensor | None) -> Picture | None:
     product = values * weight
     if not bool((product > 0).any()):
         raise UsageError("style mask: is black everywhere outside the hole; paint white what the texture is taken from")
-    return Picture(product)
+    return Picture(product, path=None if mask is None else mask.path)
 
 
 def _window(weight: Tensor, margin: int) -> tuple[int, int, int, int]:

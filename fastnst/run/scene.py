@@ -71,6 +71,7 @@ class Scene:
         start: the first image, of the content's size; None for what ``settings.init`` names.
         temporal: what the image is held to, of the content's size; None for nothing.
         hole: what the content is a window of, and which of its pixels may change; None: all of them.
+        regions: how many of ``styles`` in a row are one style, with a mask each.
     """
 
     content: Picture
@@ -79,6 +80,7 @@ class Scene:
     start: Picture | None = None
     temporal: Temporal | None = None
     hole: Hole | None = None
+    regions: int = 1
 
     @property
     def masked(self) -> bool:
@@ -104,12 +106,12 @@ class Scene:
 
         Raises UsageError for another number of weights than of styles, unless there are none.
         """
-        count = len(self.styles)
+        count = len(self.styles) // self.regions
         if weights and len(weights) != count:
             raise UsageError(f"style_weights: {len(weights)} for {count} style{'s' * (count > 1)}; give one for each")
         given = list(weights) or [1.0] * count
         whole = sum(given) / count if self.masked else sum(given)
-        return [weight / whole for weight in given]
+        return [weight / whole for weight in given for _ in range(self.regions)]
 
 
 def on_disk(picture: Picture) -> Picture:

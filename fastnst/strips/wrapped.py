@@ -119,7 +119,7 @@ def margin_rows(chain: tuple[Layer, ...]) -> int:
     """The rows of the image that the deepest features read above or below their own, in whole strides."""
     reach, step = 0, 1
     for layer in chain:
-        reach += step if layer.kind != "relu" else 0
+        reach += step if layer.kind == "conv" else 0
         step *= 2 if layer.kind == "pool" else 1
     stride = smallest_side(chain)
     return -(-reach // stride) * stride

@@ -88,6 +88,13 @@ def test_a_hole_with_the_texture_of_another_picture(run: Run, style: Path, hole:
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_a_part_of_the_picture_as_the_source_is_recorded(run: Run, style: Path, hole: Path, tmp_path: Path) -> None:
+    source, out, again = save_picture(tmp_path / "source.png", 64, 64, seed=4), tmp_path / "b.png", tmp_path / "c.png"
+    assert run("texture", style, "--inpaint", hole, "--style-mask", source, "-o", out, *FAST)[0] == 0
+    assert run("texture", "--like", out, "-o", again, "-q")[0] == 0
+    assert again.read_bytes() == out.read_bytes()
+
+
 def test_a_lossy_format_is_warned_of(run: Run, style: Path, hole: Path, tmp_path: Path) -> None:
     fast = [option for option in FAST if option != "-q"]
     code, _, err = run("texture", style, "--inpaint", hole, "-o", tmp_path / "a.jpg", *fast)

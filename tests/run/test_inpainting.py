@@ -105,6 +105,14 @@ def test_the_texture_is_that_of_the_surroundings_or_of_another_picture() -> None
     assert float(other.mean()) < 0.3
 
 
+def test_several_styles_with_weights() -> None:
+    light, dark = torch.full((3, 64, 64), 0.9), torch.full((3, 64, 64), 0.1)
+    first = fill(style=[light, dark], style_weights=(1.0, 0.0), steps=5).image
+    assert torch.equal(first, fill(style=[light], steps=5).image)
+    with pytest.raises(UsageError, match="style_weights: 3 for 2 styles; give one for each"):
+        fill(style=[light, dark], style_weights=(1.0, 1.0, 1.0))
+
+
 def test_a_style_mask_says_which_part_is_the_source() -> None:
     picture = torch.full((3, HEIGHT, WIDTH), 0.6)
     picture[:, :, :20] = 0.1
@@ -175,4 +183,4 @@ def test_a_small_hole_of_a_large_picture_costs_a_window() -> None:
         picture, hole, callback=lambda step: sizes.append(tuple(step.image.shape[2:])) or False, **SMALL
     )
     assert result.image.shape == (1, 3, 400, 600)
-    assert sizes[-1] == (10 + 2 * 6, 20 + 2 * 6)  # the receptive field of pool1 in strides, and a stride, on each side
+    assert sizes[-1] == (10 + 2 * 4, 20 + 2 * 4)  # the receptive field of pool1 in strides, and a stride, on each side

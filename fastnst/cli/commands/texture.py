@@ -17,7 +17,7 @@ from fastnst.distributed import Ranks
 from fastnst.errors import UsageError
 from fastnst.images import Picture
 from fastnst.run.clashes import Named
-from fastnst.run.inpainting import PRESET, for_inpainting, inpaint_scene
+from fastnst.run.inpainting import PRESET, REGIONS, for_inpainting, inpaint_scene
 from fastnst.run.scene import Scene
 from fastnst.run.stylizer import Stylizer
 from fastnst.run.texturing import DEFAULT_SIZE, blank, for_textures, parse_size
@@ -115,10 +115,11 @@ def _completed(
     }
     if "hole" not in stored.files:
         return dataclasses.replace(pictures, masks=pictures.masks or recorded("mask"), **changes), hole
-    found = dataclasses.replace(pictures, **changes)
     picture, hole = recorded("content")[0], hole or recorded("hole")[0]
-    others = tuple(name for name in found.styles if Path(name) != Path(picture))
-    return dataclasses.replace(found, styles=(picture, *others)), hole
+    # Each style is recorded once for each region.
+    others = tuple(name for name in changes["styles"][::REGIONS] if Path(name) != Path(picture))
+    style_masks = pictures.style_masks or changes["style_masks"][::REGIONS]
+    return dataclasses.replace(pictures, styles=(picture, *others), style_masks=style_masks), hole
 
 
 def main(options: argparse.Namespace) -> int:
