@@ -22,9 +22,11 @@ from bench.e2e import (
     tiles,
     time_to_loss,
 )
+from bench.film import flicker
 from bench.ops import ops_report
 
 TABLES: Mapping[str, Tables] = {
+    "flicker": flicker.tables,
     "ops": ops_report.tables,
     "optimizers": optimizers.tables,
     "parity": parity.tables,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastnst import config, gallery, images, losses, ops, optim, weights
+    from fastnst import config, film, gallery, images, losses, ops, optim, weights
     from fastnst.config.settings import Settings
     from fastnst.config.toml import load_settings, save_settings
     from fastnst.errors import CheckpointError, FastnstError, ImageError, OutOfMemoryError, UsageError, WeightsError
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from fastnst.objective.protocol import Losses
     from fastnst.objective.whole import Objective
     from fastnst.optim.progress import Step
-    from fastnst.run.inpaint import inpaint
+    from fastnst.run.inpainting import inpaint
     from fastnst.run.planning import Plan, plan
     from fastnst.run.result import Result
     from fastnst.run.stylizer import Stylizer, stylize
-    from fastnst.run.texture import texture
+    from fastnst.run.texturing import texture
 
 _FROM = {
     "CheckpointError": "errors",
@@ -49,7 +49,7 @@ _FROM = {
     "stylize": "run",
     "texture": "run",
 }
-_MODULES = ("config", "gallery", "images", "losses", "ops", "optim", "weights")
+_MODULES = ("config", "film", "gallery", "images", "losses", "ops", "optim", "weights")
 
 __all__ = [
     "VGG",
@@ -68,6 +68,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "config",
+    "film",
     "gallery",
     "images",
     "inpaint",

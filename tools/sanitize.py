@@ -4,7 +4,8 @@
     python -m tools.sanitize thread                  # ThreadSanitizer, the tests of several threads
     python -m tools.sanitize address -k gram         # further arguments select tests, as for pytest
 
-The build is in build/sanitize-NAME; the first report of a sanitizer ends the run.
+The build is in build/sanitize-NAME; the first report of a sanitizer ends the run and is
+printed at its end. Without arguments, tests marked slow are left out.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ OPTIONS = {
     # Synchronization in code that is not instrumented (Python, libtorch, libgomp) is invisible to the sanitizer.
     "TSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:ignore_noninstrumented_modules=1:report_signal_unsafe=0",
 }
-# -s: a report would be lost in pytest's captured output.
-ALWAYS = ["-q", "-x", "-s", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "tests" / "ops")]
+ALWAYS = ["-q", "-x", "-n", "2", "--dist", "worksteal", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
+ALWAYS += [str(ROOT / "tests" / "ops")]
 # Code of torch.compile is built without the sanitizer, and compiling under one takes minutes.
-SELECTED = {"address": ["-m", "not cuda", "-k", "not compile"], "thread": ["-m", "not cuda", "-k", "threads"]}
+SELECTED = {
+    "address": ["-m", "not cuda and not slow", "-k", "not compile"],
+    "thread": ["-m", "not cuda", "-k", "threads"],
+}
 
 
 def main(name: str, selection: list[str]) -> int:
@@ -41,9 +45,18 @@ def main(name: str, selection: list[str]) -> int:
     command = ["setarch", platform.machine(), "-R", sys.executable, "-m", "pytest", *ALWAYS]
     # The package in this folder comes before the checkout's.
     command += ["-o", f"pythonpath={shlex.join([str(folder), str(ROOT / 'tests')])}", *(selection or SELECTED[name])]
-    environment = {**os.environ, **OPTIONS, "LD_PRELOAD": " ".join(map(library, LIBRARIES[name]))}
+    # Reports go to files: those of the processes of pytest would be lost. One is enough for a failure.
+    reports = folder / "report"
+    for old in folder.glob(f"{reports.name}.*"):
+        old.unlink()
+    options = {variable: f"{text}:log_path={reports}" for variable, text in OPTIONS.items()}
+    environment = {**os.environ, **options, "LD_PRELOAD": " ".join(map(library, LIBRARIES[name]))}
     environment |= {"PYTHONPATH": str(folder)}
-    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+    code = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+    found = sorted(folder.glob(f"{reports.name}.*"))
+    for report in found:
+        print(report.read_text(encoding="utf-8", errors="replace"))
+    return code or int(bool(found))
 
 
 def build(name: str, folder: Path) -> None:

@@ -51,7 +51,8 @@ def main() -> None:
         clock, used = [statistics.median(column) for column in zip(*times, strict=True)]
         each = 1000 * (used - plain[1]) / frames
         print(
-            f"{kind or 'none':6} {clock:6.2f} s  {2 * options.steps / clock:5.2f} steps/s  {clock / plain[0] - 1:+6.1%}"
+            f"{kind or 'no film':8} {clock:6.2f} s  {2 * options.steps / clock:6.2f} steps/s"
+            f"  {clock / plain[0] - 1:+6.1%}"
             f"  CPU {used:6.2f} s  {used / plain[1] - 1:+6.1%}  {each:5.1f} ms a frame"
         )
 

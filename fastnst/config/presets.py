@@ -22,12 +22,13 @@ def _layers(*names: str, weight: float = 1.0) -> Layers:
     return tuple((name, weight) for name in names)
 
 
+# The weights that give the bundled network the balance of one whose mean activations are 1: docs/presets.md.
+_TEXTURE_LAYERS = (("relu1_1", 1.0), ("pool1", 2.4e-3), ("pool2", 2.7e-3), ("pool3", 5.3e-5), ("pool4", 7.4))
 _TEXTURE: Mapping[str, Any] = {
     "content_layers": (),
     "content_weight": 0.0,
     "tv_weight": 0.0,
-    # The weights that give the bundled network the balance of one whose mean activations are 1: docs/presets.md.
-    "style_layers": (("relu1_1", 1.0), ("pool1", 2.4e-3), ("pool2", 2.7e-3), ("pool3", 5.3e-5), ("pool4", 7.4)),
+    "style_layers": _TEXTURE_LAYERS,
     "style_form": "gatys",
     "pooling": "average",
     "scales": 3,
@@ -122,7 +123,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "size": None,
     },
     "texture": {**_TEXTURE, "init": "noise"},
-    "inpaint": {**_TEXTURE, "init": "content"},
+    # A hole has too few positions at pool4 for statistics.
+    "inpaint": {**_TEXTURE, "style_layers": _TEXTURE_LAYERS[:-1], "init": "content"},
     "nnst": {
         "edges": "drop",
         "arch": "vgg16",

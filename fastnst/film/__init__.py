@@ -16,7 +16,8 @@ from fastnst.film.making import FilmProgress
 from fastnst.film.progress_film import ProgressFilm
 from fastnst.film.provenance import read_film_settings
 from fastnst.film.reading import open_film
-from fastnst.film.run import FilmReport, FilmRequest, stylize_film
+from fastnst.film.request import FilmReport, FilmRequest
+from fastnst.film.run import stylize_film
 from fastnst.film.shots import Shot
 from fastnst.film.writing import FilmWriter, check_target
 

@@ -31,10 +31,10 @@ class FrameStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def begin(self, identity: Mapping[str, Any], *, force: bool) -> dict[str, Any] | None:
+    def begin(self, identity: Mapping[str, Any], *, force: bool) -> dict[str, Any]:
         """Open the folder for a film of this identity.
 
-        Returns the record of a film that was begun before, None for a new one. Raises UsageError if the folder holds
+        Returns its record; that of a new film has the identity alone. Raises UsageError if the folder holds
         frames of another film or other settings and not ``force``, or something else than frames.
         """
         record = self._record()
@@ -56,7 +56,8 @@ class FrameStore:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise ImageError(f"{self.folder}: cannot be created ({error.strerror})") from error
-        return None
+        self.write_record(identity)
+        return {"identity": dict(identity)}
 
     def record(self) -> dict[str, Any]:
         """The record of the film. Raises ImageError if there is none."""

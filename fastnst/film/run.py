@@ -7,97 +7,29 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastnst import images
 from fastnst.config.film import FilmSettings
 from fastnst.config.provenance import Input, describe, find_inputs
 from fastnst.config.settings import Settings, picture_settings
 from fastnst.digests import sha256
 from fastnst.distributed import SINGLE, Ranks
-from fastnst.errors import UsageError
+from fastnst.errors import FastnstError
 from fastnst.film.extracting import Frames, extract
 from fastnst.film.flow import DisFlow, FlowEstimator, RaftFlow
-from fastnst.film.frames_store import SUFFIX, FrameStore
 from fastnst.film.making import FilmCallback, FilmProgress, ShotMaker, finished
 from fastnst.film.reading import is_film
+from fastnst.film.request import FilmReport, FilmRequest, check_request
 from fastnst.film.shots import Shot, read_shots, shots_of
 from fastnst.film.writing import FilmWriter, check_target
-from fastnst.images.loading import Source
 from fastnst.optim.progress import Step
 from fastnst.run.clashes import named, refuse_clashes
 from fastnst.run.scene import part_names
 from fastnst.run.stylizer import Stylizer
 
 log = logging.getLogger("fastnst")
-
-Name = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class FilmRequest:
-    """A film to style.
-
-    Attributes:
-        film: a film, an animation, or a folder of frames.
-        styles: the style pictures.
-        output: the file to write, or a folder for numbered frames.
-        masks: one for each style, a picture or a film of the same number of frames, or None.
-        content_mask: a picture of the frames' size: how much the content counts.
-        shots: a TOML file with the shots, see :func:`fastnst.film.shots.read_shots`; None: ``film_settings.shots``.
-        frames: the first frame and the one after the last; None: all. The result has no sound then.
-        broken: ``"refuse"`` or ``"skip"``: what to do about frames that cannot be decoded.
-        quality, codec: of the output, see :class:`fastnst.film.writing.FilmWriter`.
-        flow: estimates optical flow, instead of what the setting ``flow`` names.
-        keep_frames: keep the folder of frames when the film is finished.
-        force: replace frames of another film or other settings.
-
-    Example:
-        >>> FilmRequest("clip.mp4", ("painting.jpg",), "styled.mp4").store.folder.name
-        'styled.mp4.frames'
-    """
-
-    film: Name
-    styles: Sequence[Source]
-    output: Name
-    masks: Sequence[Name | None] = ()
-    content_mask: Source | None = None
-    shots: Name | None = None
-    frames: tuple[int, int] | None = None
-    broken: str = "refuse"
-    quality: int | None = None
-    codec: str | None = None
-    flow: FlowEstimator | None = None
-    keep_frames: bool = False
-    force: bool = False
-
-    @property
-    def store(self) -> FrameStore:
-        """The frames made so far, in a folder beside the output."""
-        output = Path(self.output)
-        return FrameStore(output.with_name(output.name + SUFFIX))
-
-
-@dataclass(frozen=True)
-class FilmReport:
-    """The outcome of :func:`stylize_film`.
-
-    Attributes:
-        path: the film.
-        frames: the number of frames.
-        shots: the shots.
-        made: the number of frames that this run made; the others were there.
-
-    Example:
-        >>> FilmReport(Path("styled.mp4"), frames=48, shots=(Shot(0, 48),), made=48).frames
-        48
-    """
-
-    path: Path
-    frames: int
-    shots: tuple[Shot, ...]
-    made: int
 
 
 def stylize_film(
@@ -143,12 +75,13 @@ class _Job:
     def __init__(self, request: FilmRequest, settings: Settings, film_settings: FilmSettings, world: Ranks) -> None:
         self.request, self.settings, self.film_settings, self.world = request, settings, film_settings, world
         check_target(request.output, codec=request.codec, quality=request.quality)
-        _check(request)
+        check_request(request)
         read = {"film": request.film, "style": request.styles, "mask": request.masks, "shots": request.shots}
         written = [("the output", Path(request.output)), ("the folder", request.store.folder)]
         refuse_clashes(written, named(settings, content_mask=request.content_mask, **read))
         self.store = request.store
         tables = None if request.shots is None else read_shots(request.shots)
+        self._check_pictures(tables or [])
         self.stylizer = Stylizer(settings)
         self.frames = self._frames(tables)
         self.flow: FlowEstimator | None = None
@@ -175,7 +108,7 @@ class _Job:
         """Write the film, and remove the folder of frames."""
         request, frames = self.request, self.frames
         facts = describe(self.settings, self._inputs(), Path(request.output).parent)
-        sound = None if request.frames is not None else request.film
+        sound = request.film if frames.info.has_audio and request.frames is None else None
         with FilmWriter(
             request.output,
             frames.info,
@@ -193,6 +126,14 @@ class _Job:
         if not request.keep_frames:
             self.store.remove()
 
+    def _check_pictures(self, tables: list[dict[str, Any]]) -> None:
+        """Read every picture once, so that one that cannot be read is known before a film is decoded."""
+        request = self.request
+        of_shots = [name for table in tables for part in ("style", "mask") for name in table.get(part, ())]
+        for source in (*request.styles, *request.masks, request.content_mask, *of_shots):
+            if source is not None and not is_film(source):
+                images.load(source, max_pixels=self.settings.max_pixels)
+
     def _missing(self, shot: Shot, which: int) -> int:
         """The number of frames of a pass that are not made yet."""
         return sum(not self.store.has(f"pass_{which}", number) for number in range(shot.first, shot.last))
@@ -201,7 +142,17 @@ class _Job:
         """The frames of the film in the store, extracted by the first rank if they are not there yet."""
         request = self.request
         identity = self._identity()
-        if self.world.first and self.store.begin(identity, force=request.force) is None:
+        if self.world.first and "times" not in self.store.begin(identity, force=request.force):
+            found = self._extract(tables)
+            self.store.write_record(identity, **found.to_dict())
+            log.info("%d frames in %d shots", len(found.times), len(found.shots))
+        self.world.barrier()
+        return Frames.from_dict(self.store.record(), Path(request.film))
+
+    def _extract(self, tables: list[dict[str, Any]] | None) -> Frames:
+        """Take the frames out of the film. A film that cannot be read leaves no folder."""
+        request = self.request
+        try:
             found = extract(
                 request.film,
                 self.stylizer,
@@ -211,13 +162,13 @@ class _Job:
                 broken=request.broken,
                 find_cuts=tables is None and self.film_settings.shots == "auto",
             )
-            if tables is not None:
-                given = shots_of(tables, len(found.times), os.fspath(request.shots or ""))
-                found = dataclasses.replace(found, shots=tuple(given))
-            self.store.write_record(identity, **found.to_dict())
-            log.info("%d frames in %d shots", len(found.times), len(found.shots))
-        self.world.barrier()
-        return Frames.from_dict(self.store.record(), Path(request.film))
+            if tables is None:
+                return found
+            shots = shots_of(tables, len(found.times), os.fspath(request.shots or ""))
+            return dataclasses.replace(found, shots=tuple(shots))
+        except FastnstError:
+            self.store.remove()
+            raise
 
     def _identity(self) -> dict[str, Any]:
         """What the frames depend on, as plain values."""
@@ -281,14 +232,3 @@ def _estimator(settings: FilmSettings, stylizer: Stylizer) -> FlowEstimator:
         assert settings.flow_weights is not None
         return RaftFlow(settings.flow_weights, stylizer.network.device)
     return DisFlow()
-
-
-def _check(request: FilmRequest) -> None:
-    if not request.styles:
-        raise UsageError("expected a style picture at least")
-    if request.masks and len(request.masks) != len(request.styles):
-        raise UsageError(f"{len(request.masks)} masks for {len(request.styles)} styles; give one for each")
-    if request.frames is not None:
-        first, last = request.frames
-        if not 0 <= first < last:
-            raise UsageError(f"frames: expected the first and the one after the last, such as 0:50, got {first}:{last}")

@@ -19,7 +19,13 @@ from fastnst.objective.whole import Objective
 
 
 class View(Protocol):
-    """A map of images, and the transpose of its linear part."""
+    """A map of images, and the transpose of its linear part.
+
+    Attributes:
+        share: of the pixels of the optimized image that the evaluated one depends on.
+    """
+
+    share: float
 
     def image(self, x: Tensor) -> Tensor:
         """The image that is evaluated for ``x``."""
@@ -48,7 +54,7 @@ class Mirror:
     """
 
     def __init__(self, size: tuple[int, int], stride: int) -> None:
-        self.size = size
+        self.size, self.share = size, 1.0
         self.more = (-size[0] % stride, -size[1] % stride)
 
     @property
@@ -81,6 +87,7 @@ class Hold:
 
     def __init__(self, known: Tensor, weight: Tensor) -> None:
         self.known, self.weight = known, weight.to(known)
+        self.share = float(weight.mean())
 
     def image(self, x: Tensor) -> Tensor:
         """The known pixels where the weight is 0, those of ``x`` where it is 1, exactly."""
@@ -100,7 +107,7 @@ class ViewedObjective:
     """
 
     def __init__(self, objective: ValueAndGrad, view: View) -> None:
-        self.objective, self.view = objective, view
+        self.objective, self.view, self.share = objective, view, view.share
 
     @property
     def stages(self) -> Stages | None:

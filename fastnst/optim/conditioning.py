@@ -32,6 +32,7 @@ class ConditionedLBFGS:
         image: ``[1, 3, H, W]``, the tensor that :meth:`step` will update in place.
         learning_rate, history, dtype, first_change: as in :class:`fastnst.optim.lbfgs.LBFGS`.
         unit: factor of the gradients that keeps their scalar products in range; it does not change the steps.
+        share: as in :class:`fastnst.optim.lbfgs.LBFGS`.
     """
 
     carried: tuple[str, ...] = ()  # curvature learned at one size is useless at another
@@ -43,11 +44,12 @@ class ConditionedLBFGS:
         history: int,
         dtype: torch.dtype | None = None,
         unit: float = 1.0,
+        share: float = 1.0,
         *,
         first_change: float = FIRST_CHANGE,
     ) -> None:
         self.learning_rate, self.unit = learning_rate, unit
-        self.inner = LBFGS(image, learning_rate, history, dtype, first_change=first_change)
+        self.inner = LBFGS(image, learning_rate, history, dtype, share, first_change=first_change)
         self.weights = frequency_weights(*image.shape[-2:]).to(image)
 
     def state_dict(self) -> dict[str, Any]:

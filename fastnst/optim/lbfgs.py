@@ -40,6 +40,7 @@ class LBFGS:
         history: number of pairs kept; memory is ``2 * history`` images of ``dtype`` and three of the image's.
         dtype: of the pairs kept; None: the image's.
         first_change: the mean change of a pixel by the first step, times ``learning_rate``.
+        share: of the pixels that the loss depends on; the mean changes are those of these pixels.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class LBFGS:
         learning_rate: float = 1.0,
         history: int = 20,
         dtype: torch.dtype | None = None,
+        share: float = 1.0,
         *,
         first_change: float = FIRST_CHANGE,
     ) -> None:
-        self.learning_rate, self.first_change = learning_rate, first_change
+        self.learning_rate, self.first_change, self.share = learning_rate, first_change, share
         # s and y: the changes of the image and of the gradient. Not zeroed: rows never written take no memory.
         self.pairs = image.new_empty(history, 2, image.numel(), dtype=dtype or image.dtype)
         self.wide = image.new_empty(image.numel() if self.pairs.dtype != image.dtype else 0)
@@ -97,13 +99,14 @@ class LBFGS:
         if self.gradient is None or self.direction is None:
             self.gradient, self.direction = flat.clone(), flat.neg()
             size = _mean_magnitude(flat)
-            factor = torch.where(size > 0, self.learning_rate * self.first_change / size, 0.0)
+            first = self.learning_rate * self.first_change * self.share
+            factor = torch.where(size > 0, first / size, 0.0)
         else:
             self._store_pair(flat, self.gradient, self.direction)
             self.gradient.copy_(flat)
             self._compute_direction(flat, self.direction)
             size = _mean_magnitude(self.direction)
-            factor = (MOST_CHANGE / size).clamp_(max=self.learning_rate)
+            factor = (MOST_CHANGE * self.share / size).clamp_(max=self.learning_rate)
         image.view(-1).add_(self.direction.mul_(factor))
 
     def _store_pair(self, flat: Tensor, gradient: Tensor, change: Tensor) -> None:

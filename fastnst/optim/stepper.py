@@ -31,8 +31,8 @@ class Optimizer(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-def make_optimizer(image: Tensor, settings: Settings) -> Optimizer:
-    """The optimizer that the settings of one scale name, for ``image``."""
+def make_optimizer(image: Tensor, settings: Settings, share: float = 1.0) -> Optimizer:
+    """The optimizer that the settings of one scale name, for ``image``, of whose pixels ``share`` may change."""
     unit = settings.gradient_unit()
     if settings.optimizer != "lbfgs":
         kind = PyramidAdam if settings.optimizer == "adam_pyramid" else Adam
@@ -40,7 +40,7 @@ def make_optimizer(image: Tensor, settings: Settings) -> Optimizer:
     assert isinstance(settings.history, int), "expected the settings of one scale"
     dtype = torch.bfloat16 if settings.history_dtype == "bfloat16" else image.dtype
     rate, first_change = settings.learning_rate, settings.first_change
-    return ConditionedLBFGS(image, rate, settings.history, dtype, unit, first_change=first_change)
+    return ConditionedLBFGS(image, rate, settings.history, dtype, unit, share, first_change=first_change)
 
 
 def all_finite(x: Tensor) -> bool:
@@ -72,7 +72,8 @@ class Stepper:
         if "image" in own:
             image.copy_(own["image"])
         self._good = FileTensor(own.get("good", image))
-        self.optimizer = make_optimizer(image, settings)
+        self._share = getattr(objective, "share", 1.0)  # see fastnst.objective.views
+        self.optimizer = make_optimizer(image, settings, self._share)
         self.optimizer.load_state_dict(state.get("optimizer", {}))
         self.gradient: Tensor | None = None
 
@@ -122,6 +123,6 @@ class Stepper:
     def reduce_rate(self) -> None:
         """After a rejected step: halve the learning rate of Adam, discard the history of L-BFGS."""
         if self.settings.optimizer == "lbfgs":
-            self.optimizer = make_optimizer(self.image, self.settings)
+            self.optimizer = make_optimizer(self.image, self.settings, self._share)
         else:
             self.optimizer.learning_rate *= 0.5

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastnst.run.inpaint import inpaint
+from fastnst.run.inpainting import inpaint
 from fastnst.run.planning import Plan, plan
 from fastnst.run.result import Result
 from fastnst.run.stylizer import Stylizer, stylize
-from fastnst.run.texture import texture
+from fastnst.run.texturing import texture
 
 __all__ = ["Plan", "Result", "Stylizer", "inpaint", "plan", "stylize", "texture"]

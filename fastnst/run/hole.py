@@ -19,12 +19,14 @@ class Hole:
         picture: the whole picture, the hole filled smoothly.
         top, left: the first row and column of the window.
         weight: ``[1, 1, h, w]`` of the window: 1 inside the hole, 0 outside, values in between where both are mixed.
+        bits: bits per channel that hold the levels of the picture, 8 or 16.
     """
 
     picture: Picture
     top: int
     left: int
     weight: Picture
+    bits: int
 
     def paste(self, image: Tensor) -> Tensor:
         """The whole picture ``[1, 3, H, W]`` with an image ``[1, 3, h, w]`` of the window in its hole.
@@ -37,14 +39,19 @@ class Hole:
         window.copy_(torch.lerp(window, image, self.weight.pixels))
         return pixels
 
-    @property
-    def bits(self) -> int:
-        """Bits per channel that hold the levels of the picture: 8 or 16."""
-        for rows in self.picture.pixels.split(256, 2):
-            levels = rows * 255
-            if bool(((levels - levels.round()).abs() > 1e-3).any()):
-                return 16
-        return 8
+
+def bits_of(pixels: Tensor) -> int:
+    """Bits per channel that hold the levels of ``pixels [1, 3, H, W]`` in 0..1: 8 or 16.
+
+    Example:
+        >>> bits_of(torch.tensor([0.0, 7 / 255]).reshape(1, 1, 1, 2)), bits_of(torch.full((1, 1, 1, 1), 0.3001))
+        (8, 16)
+    """
+    for rows in pixels.split(256, 2):
+        levels = rows * 255
+        if bool(((levels - levels.round()).abs() > 1e-3).any()):
+            return 16
+    return 8
 
 
 def smooth_fill(pixels: Tensor, hole: Tensor) -> Tensor:

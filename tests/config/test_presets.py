@@ -76,12 +76,21 @@ def spst() -> Terms:
     return [(1.0, "relu4_2", mean_content), *((1000.0, name, gram_mean_std) for name in GATYS_STYLE)]
 
 
+def texture() -> Terms:
+    """Gatys, Ecker and Bethge, "Texture synthesis using convolutional neural networks", 2015, eqs. 2 to 4, at conv1_1
+    after its ReLU and at pool1 to pool4, as DeepTextures has them. Their layers weigh the same, in a network whose mean
+    activations are 1; the weights here are those of the preset, 1000 times its own."""
+    weights = {"relu1_1": 1e3, "pool1": 2.4, "pool2": 2.7, "pool3": 5.3e-2, "pool4": 7.4e3}
+    return [(weight, name, gatys_style) for name, weight in weights.items()]
+
+
 DEFINITIONS: dict[str, tuple[str, str, str, Callable[[], Terms], float]] = {
     "gatys": ("vgg19", "relu5_1", "average", gatys, 0.0),
     "johnson": ("vgg19", "relu5_1", "max", johnson, 1e-3),
     "tutorial": ("vgg16", "relu3_3", "average", tutorial, 0.0),
     "crowson": ("vgg19", "relu5_1", "max", crowson, 2 / 255**2),
     "spst": ("vgg19", "relu5_1", "max", spst, 0.0),
+    "texture": ("vgg19", "pool4", "average", texture, 0.0),
 }
 VARIATION = {"crowson": "nine_point"}
 PADDING = {"crowson": "replicate_first"}

@@ -339,19 +339,20 @@ def test_frames_follow_the_motion(here: Path) -> None:
         ({"output": "clip.mkv"}, r"clip\.mkv: is the film as well, and would replace it"),
         ({"codec": "vp9", "output": "out.mp4"}, "codec"),
         ({"film": "missing.mp4"}, r"missing\.mp4: "),
-        ({"film": "style.png"}, r"style\.png: "),
+        ({"film": "shots.toml"}, r"shots\.toml: "),
         ({"styles": ("missing.png",)}, r"missing\.png: "),
         ({"shots": "missing.toml"}, r"missing\.toml: cannot be read"),
         ({"broken": "ignore"}, "broken: expected refuse or skip"),
     ],
 )
 def test_bad_requests_are_one_line(here: Path, changes: dict[str, Any], message: str) -> None:
+    Path("shots.toml").write_text("[[shot]]\nfirst = 0\n")
     names = sorted(path.name for path in here.iterdir())
     with pytest.raises(FastnstError, match=message) as error:
         stylize_film(request(**changes), SETTINGS, FILM)
     assert "\n" not in str(error.value)
     left = sorted(path.name for path in here.iterdir())
-    assert [name for name in left if not name.endswith(".frames")] == names
+    assert left == names
 
 
 def test_a_damaged_record_says_what_to_do(here: Path) -> None:
@@ -361,7 +362,7 @@ def test_a_damaged_record_says_what_to_do(here: Path) -> None:
     record.write_text(record.read_text()[:-40])
     with pytest.raises(UsageError, match="exists and holds no frames of fastnst"):
         stylize_film(request(), SETTINGS, FILM)
-    del values["times"]
+    values["times"] = 3
     record.write_text(json.dumps(values))
     with pytest.raises(FastnstError, match="--force"):
         stylize_film(request(), SETTINGS, FILM)
@@ -406,3 +407,36 @@ def test_lookback_frames_that_do_not_exist_are_left_out(here: Path, monkeypatch:
     monkeypatch.setattr(ShotMaker, "_with_temporal", spy)
     stylize_film(request(), SETTINGS, dataclasses.replace(FILM, lookback=(1, 2), shots="off"))
     assert seen == [(0,), (1, 0), (2, 1), (3, 2), (4, 3)]
+
+
+def test_a_film_that_was_ended_while_it_was_decoded_continues(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, left = images.save, 4
+
+    def killed(*arguments: Any, **options: Any) -> Path:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stop
+        return save(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "save", killed)
+        with pytest.raises(Stop):
+            stylize_film(request(), SETTINGS, FILM)
+    assert stylize_film(request(), SETTINGS, FILM).made == 2 * COUNT
+
+
+def test_a_picture_is_a_film_of_one_frame(here: Path) -> None:
+    stylize_film(request(film="style.png"), SETTINGS, FILM)
+    assert len(frames("out.mkv")) == 1
+
+
+def test_sound_is_kept(here: Path) -> None:
+    from clips import bars
+    from clips import write as write_clip
+
+    write_clip(here / "loud.mp4", [bars(i) for i in range(4)], sound=0.2)
+    stylize_film(request(film="loud.mp4", output="out.mp4", codec=None), SETTINGS, FILM)
+    stylize_film(request(film="loud.mp4", output="part.mp4", codec=None, frames=(0, 2)), SETTINGS, FILM)
+    with open_film("out.mp4") as film, open_film("part.mp4") as part:
+        assert (film.info.has_audio, part.info.has_audio) == (True, False)

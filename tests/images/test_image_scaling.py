@@ -7,6 +7,7 @@ from image_files import Array
 
 from fastnst import images
 from fastnst.errors import UsageError
+from fastnst.images import scaling
 
 
 def lanczos_matrix(old: int, new: int) -> Array:
@@ -125,3 +126,16 @@ def test_sheet_rejects_invalid_arguments() -> None:
         images.sheet([torch.zeros(1, 1, 4, 4)])
     with pytest.raises(UsageError, match="columns"):
         images.sheet([flat(0, 4, 4)], columns=0)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [((24, 32), (48, 64)), ((48, 64), (24, 32)), ((16, 48), (32, 80))])
+def test_a_tile_is_resized_as_a_part_of_its_repetitions(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """The oracle is the resized picture of nine tiles, of which the middle one does not see the border."""
+    tile = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    whole = images.resize(tile.repeat(1, 1, 3, 3), 3 * wanted[0], 3 * wanted[1])
+    middle = whole[:, :, wanted[0] : 2 * wanted[0], wanted[1] : 2 * wanted[1]]
+    torch.testing.assert_close(scaling.resize_wrapped(tile, *wanted, (True, True)), middle, rtol=0, atol=1e-5)
+    rows = images.resize(tile.repeat(1, 1, 3, 1), 3 * wanted[0], wanted[1])[:, :, wanted[0] : 2 * wanted[0]]
+    torch.testing.assert_close(scaling.resize_wrapped(tile, *wanted, (True, False)), rows, rtol=0, atol=1e-5)
+    plain = images.resize(tile, *wanted)
+    assert torch.equal(scaling.resize_wrapped(tile, *wanted, (False, False)), plain)

@@ -58,7 +58,7 @@ def test_runs_with_both_give_the_same_picture() -> None:
 
 
 @pytest.mark.parametrize("content", ["relu1_1", "relu1_2", "relu2_1"])
-@pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first", "reflect"])
 @pytest.mark.parametrize("rows", [4, 28])
 @pytest.mark.sweep(5)
 def test_recomputing_the_first_map_in_strips_gives_the_same_bits(

@@ -73,7 +73,7 @@ def check_equal(given: Weights, settings: Settings, other: type[PlainEngine], si
 
 
 @pytest.mark.parametrize("other", ENGINES)
-@pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "replicate_first", "circular", "reflect,circular"])
 @pytest.mark.parametrize("pooling", ["max", "average", "l2"])
 @pytest.mark.parametrize("layers", OBSERVED)
 @pytest.mark.sweep(7)

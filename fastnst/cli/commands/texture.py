@@ -17,10 +17,10 @@ from fastnst.distributed import Ranks
 from fastnst.errors import UsageError
 from fastnst.images import Picture
 from fastnst.run.clashes import Named
-from fastnst.run.inpaint import PRESET, for_inpainting, inpaint_scene
+from fastnst.run.inpainting import PRESET, for_inpainting, inpaint_scene
 from fastnst.run.scene import Scene
 from fastnst.run.stylizer import Stylizer
-from fastnst.run.texture import DEFAULT_SIZE, blank, for_textures, parse_size
+from fastnst.run.texturing import DEFAULT_SIZE, blank, for_textures, parse_size
 
 log = logging.getLogger("fastnst")
 

@@ -18,7 +18,8 @@ from fastnst.config.parsing import parse_number
 from fastnst.config.settings import Settings
 from fastnst.config.toml import SUFFIX, save_settings
 from fastnst.errors import UsageError
-from fastnst.film.run import FilmRequest, stylize_film
+from fastnst.film.request import FilmRequest
+from fastnst.film.run import stylize_film
 
 
 @dataclass(frozen=True)

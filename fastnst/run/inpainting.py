@@ -17,7 +17,7 @@ from fastnst.images.loading import Source
 from fastnst.optim.progress import Callback
 from fastnst.run.checkpoint import EVERY, files, open_checkpoint
 from fastnst.run.clashes import named, refuse_clashes
-from fastnst.run.hole import Hole, dilated, smooth_fill
+from fastnst.run.hole import Hole, bits_of, dilated, smooth_fill
 from fastnst.run.result import Result
 from fastnst.run.scene import Scene, StylePicture, mask_values
 from fastnst.run.stylizer import Stylizer
@@ -25,6 +25,8 @@ from fastnst.strips.wrapped import margin_rows
 
 PRESET = "inpaint"
 """The preset of inpainting."""
+NEAR = 24
+"""Width in pixels of the part around a hole that its texture is taken from, at least."""
 
 
 def inpaint(
@@ -41,18 +43,20 @@ def inpaint(
     force: bool = False,
     **changes: Any,
 ) -> Result:
-    """Fill a hole of ``picture`` with the texture of the rest of it, or of ``style``.
+    """Fill a hole of ``picture`` with the texture of what surrounds it, or of ``style``.
 
-    The loss is that of :func:`fastnst.texture` at the positions of the hole and those that touch it; the target is
-    measured outside the hole. The optimized image is ``known + m (x - known)`` with the mask ``m``, so that pixels
-    outside the hole are the known ones at every step and scale. Only a window around the hole is computed.
+    The loss is that of :func:`fastnst.texture` without pool4, once at the positions of the hole and those that touch
+    it, and once at its border; the target is measured around the hole. The optimized image is ``known + m (x - known)``
+    with the mask ``m``, so that pixels outside the hole are the known ones at every step and scale. Only a window
+    around the hole is computed.
 
     Args:
         picture: a path, a Pillow image, a NumPy array or a tensor (see :func:`fastnst.images.load`).
         mask: of the picture's proportions: white where it is filled, black where it is kept, gray where the filling is
             mixed with what is there, linearly; transparent is black.
-        style: pictures that the texture is taken from, at their own size; none: the picture outside the hole.
-        style_masks: one per style, or one for the picture: which part the texture is taken from.
+        style: pictures that the texture is taken from, at their own size; none: the picture around the hole, up to a
+            quarter of its longer side away and at least 24 pixels.
+        style_masks: one per style, or one for the picture: which part the texture is taken from, instead.
         settings: the settings to start from; default ``Settings.from_preset("inpaint")``.
         callback: as for :func:`fastnst.stylize`; ``Step.image`` is the window around the hole.
         checkpoint: as for :func:`fastnst.stylize`, as are ``checkpoint_every``, ``resume`` and ``force``.
@@ -127,7 +131,7 @@ def inpaint_scene(
     rows, columns = slice(top, bottom), slice(left, right)
     window = Picture(known.pixels[:, :, rows, columns].contiguous(), path=whole.path)
     part = replace(hole, pixels=weight[:, :, rows, columns].contiguous())
-    region = Picture(dilated(part.pixels, stylizer.settings.stride))
+    regions = _regions(part.pixels, stylizer.settings.stride)
     if len(style_masks) not in ((0, max(len(styles), 1))):
         raise UsageError(f"{len(style_masks)} style masks for {max(len(styles), 1)} pictures; give one for each")
     stylizer.check(*window.size)
@@ -135,10 +139,27 @@ def inpaint_scene(
     for i, source in enumerate(styles or [known]):
         style = loader.read(source)
         given = loader.mask("style mask", style_masks[i], style, lambda x: x) if style_masks else None
-        outside = None if styles else (weight == 0).to(weight)
-        found.append(StylePicture(loader.style(style, window), region, _both(given, outside)))
+        outside = None if styles else _around(weight) if given is None else (weight == 0).to(weight)
+        source, part_of_it = loader.style(style, window), _both(given, outside)
+        found += [StylePicture(source, region, part_of_it) for region in regions]
     start = loader.start(window)
-    return Scene(window, tuple(found), start=start, hole=Hole(known, top, left, part))
+    return Scene(window, tuple(found), start=start, hole=Hole(known, top, left, part, bits_of(whole.pixels)))
+
+
+def _regions(weight: Tensor, reach: int) -> list[Picture]:
+    """The parts of the window whose statistics are compared: the hole with what touches it, and its border.
+
+    The border is compared by itself, since a seam is a small part of the statistics of the whole hole.
+    """
+    wide, narrow = dilated(weight, reach), 1 - dilated(1 - weight, reach)
+    return [Picture(wide), Picture(wide - narrow)]
+
+
+def _around(weight: Tensor) -> Tensor:
+    """1 outside the hole up to a quarter of its longer side away, at least ``NEAR`` pixels; else 0."""
+    rows, columns = (int((weight > 0).any(axis).sum()) for axis in (3, 2))
+    near = dilated((weight > 0).to(weight), max(max(rows, columns) // 4, NEAR))
+    return near * (weight == 0)
 
 
 def _both(mask: Picture | None, weight: Tensor | None) -> Picture | None:
