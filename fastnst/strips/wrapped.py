@@ -109,10 +109,10 @@ class WrappedSweep:
     def _own(self, name: str, rows: slice) -> tuple[slice, slice]:
         """The picture's own among ``rows`` of a layer: counted from the first of them, and as rows of the layer."""
         stride = self._strides[name]
-        first, height = rows.start - self.margin // stride, self._height // stride
-        low = min(max(first, 0), height)
-        high = max(min(rows.stop - self.margin // stride, height), low)
-        return slice(low - first, high - first), slice(low, high)
+        first, count = rows.start - self.margin // stride, rows.stop - rows.start
+        low = min(max(-first, 0), count)
+        high = max(min(self._height // stride - first, count), low)
+        return slice(low, high), slice(first + low, first + high)
 
 
 def margin_rows(chain: tuple[Layer, ...]) -> int:

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 HEADING = "examples of the documents"
 SHELL = "bash"
 SMALL_SIDES = ("photo.jpg", "painting.jpg", "drawing.jpg", "other.jpg", "cat.jpg")
-MASKS = ("sky.png", "land.png", "only_the_water.png", "face.png")
+MASKS = ("sky.png", "land.png", "only_the_water.png", "face.png", "hole.png")
 Note = Callable[[str, str], None]
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -198,6 +198,8 @@ def smaller(arguments: list[str]) -> list[str]:
             elif len(numbers) > 1:
                 sides = [64 - 8 * finer for finer in range(len(numbers))]
                 given[given.index(option) + 1] = ",".join(map(str, sides[::-1]))
+    if given[0] == "texture" and "--steps" not in given:
+        given += ["--steps", "2"]
     if given[0] in ("stylize", "gallery", "demo") and "--like" not in given:
         given += [] if "--size" in given else ["--size", "64"]
         given += [] if "--steps" in given else ["--steps", "2"]

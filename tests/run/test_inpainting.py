@@ -72,11 +72,15 @@ def test_every_step_shows_the_known_pixels_outside(change: dict[str, Any]) -> No
         picture, outside, callback=lambda step: shown.append((step.scale, step.image)) or False, **{**SMALL, **change}
     )
     assert torch.equal(result.image[kept], picture[kept])
-    last = [image for scale, image in shown if scale == max(scale for scale, _ in shown)]
-    assert len(last) == 3
-    for image in last:  # the window around the hole is the whole picture here
-        assert image.shape == picture.shape
-        torch.testing.assert_close(image[kept], picture[kept], rtol=0, atol=1e-6)
+    assert len(shown) == len(result.trace) * 3
+    for scale, image in shown:  # the window around the hole
+        if scale < len(result.trace):
+            continue
+        reach = (image.shape[2] - 40) // 2
+        assert image.shape[2:] == (40 + 2 * reach, 69 + 2 * reach)
+        window = (..., slice(60 - reach, 100 + reach), slice(61 - reach, 130 + reach))
+        known = kept[window]
+        torch.testing.assert_close(image[known], picture[window][known], rtol=0, atol=1e-6)
 
 
 def test_a_gray_mask_mixes_linearly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,4 +175,4 @@ def test_a_small_hole_of_a_large_picture_costs_a_window() -> None:
         picture, hole, callback=lambda step: sizes.append(tuple(step.image.shape[2:])) or False, **SMALL
     )
     assert result.image.shape == (1, 3, 400, 600)
-    assert sizes[-1] == (10 + 2 * 14, 20 + 2 * 14)  # twice the receptive field of pool1 and its stride
+    assert sizes[-1] == (10 + 2 * 6, 20 + 2 * 6)  # the receptive field of pool1 in strides, and a stride, on each side
