@@ -13,8 +13,8 @@ from fastnst.errors import UsageError
 from fastnst.losses.joint.base import IMAGE, Features, JointLoss, Stage
 from fastnst.losses.style import StyleLoss, Target, content_loss, style_loss
 from fastnst.losses.style.registry import GRAM
+from fastnst.network.encoder import Encoder
 from fastnst.network.layer import Layer
-from fastnst.network.vgg import VGG
 
 JOINT = "joint"
 """The key of a joint loss in :data:`fastnst.objective.targets.StyleTargets`."""
@@ -71,7 +71,7 @@ def weights_of(factor: float, layers: Sequence[tuple[str, float]]) -> dict[str, 
     return {name: weight for name, weight in layers if weight > 0 and factor > 0}
 
 
-def stage_of(network: VGG, layers: Mapping[str, float], settings: Settings) -> Stage:
+def stage_of(network: Encoder, layers: Mapping[str, float], settings: Settings) -> Stage:
     """The first stage of a loss of these layers, in the order of the network."""
     ordered = {layer.name: layers[layer.name] for layer in network.chain if layer.name in layers}
     unit = 1 / (UNIT_DEVIATION * float(network.scale.mean()))
@@ -83,14 +83,14 @@ def centered(image: Tensor) -> Tensor:
     return image / 255 - 0.5
 
 
-def joint_features(network: VGG, picture: Tensor, layers: Mapping[str, float]) -> Features:
+def joint_features(network: Encoder, picture: Tensor, layers: Mapping[str, float]) -> Features:
     """The features that a joint loss sees of pixels ``[1, 3, H, W]`` in 0..255."""
     picture = picture.to(network.device)
     return {**network.features(picture, layers), IMAGE: centered(picture)}
 
 
 @torch.no_grad()
-def joint_target(network: VGG, style: Tensor, loss: JointLoss, stage: Stage) -> Target:
+def joint_target(network: Encoder, style: Tensor, loss: JointLoss, stage: Stage) -> Target:
     """The target of a style picture, the blend of those of its views."""
     targets = [loss.target(joint_features(network, view, stage.weights), stage) for view in loss.views(style)]
     return targets[0] if len(targets) == 1 else loss.blend(targets, [1 / len(targets)] * len(targets))
@@ -109,7 +109,7 @@ class JointTerm:
         self.part, self.loss, self.factor, self.stage = part, loss, factor, stage
         self._measured = self._target = target
 
-    def begin(self, network: VGG, content: Tensor, start: Tensor, stage: Stage) -> None:
+    def begin(self, network: Encoder, content: Tensor, start: Tensor, stage: Stage) -> None:
         """Begin a scale."""
         self.stage, self._target = stage, ()  # the last scale's is released
 
@@ -134,7 +134,7 @@ class Stages:
         terms: the losses.
     """
 
-    def __init__(self, network: VGG, content: Tensor, terms: Sequence[JointTerm]) -> None:
+    def __init__(self, network: Encoder, content: Tensor, terms: Sequence[JointTerm]) -> None:
         self.network, self.content, self.terms = network, content.to(network.device), tuple(terms)
         self.begin(self.content)
 
@@ -151,7 +151,7 @@ class Stages:
 
 
 def make_stages(
-    network: VGG,
+    network: Encoder,
     content: Tensor,
     styles: Mapping[str, Target],
     settings: Settings,

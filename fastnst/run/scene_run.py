@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastnst import ops, process
 from fastnst.config.provenance import find_inputs
+from fastnst.network.vgg import VGG
 from fastnst.objective.protocol import Losses
 from fastnst.objective.whole import Objective
 from fastnst.optim.adam import resize_state
@@ -157,6 +158,7 @@ class SceneRun:
         if rows is None:
             return Objective(setup.network, pixels, styles, setup.settings, content_mask=mask)
         ranks = setup.sizing.ranks_for(*size)
+        assert isinstance(setup.network, VGG)
         return StripObjective(setup.network, pixels, styles, setup.settings, rows, mask, ranks)
 
     def _restore_finished(self) -> None:
