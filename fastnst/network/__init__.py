@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastnst.network.encoder import Encoder, ModuleEncoder
+from fastnst.network.encoder import ModuleEncoder
 from fastnst.network.vgg import VGG
 
-__all__ = ["VGG", "Encoder", "ModuleEncoder"]
+__all__ = ["VGG", "ModuleEncoder"]
