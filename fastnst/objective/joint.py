@@ -20,7 +20,10 @@ JOINT = "joint"
 """The key of a joint loss in :data:`fastnst.objective.targets.StyleTargets`."""
 FEATURES = "features"
 """The content loss of one layer: the squared difference of features."""
-UNIT_DEVIATION = 255 * 0.226  # of the pixels that torchvision's networks divide by, the mean over the channels
+# How much larger the features of Oxford's networks, whose input are pixels of 0..255, are than those of torchvision's,
+# for which the weights of STROTSS's terms are made: an estimate of their order, not measured.
+OXFORD_FEATURES = 200.0
+DIVIDED = 0.5  # a smaller factor of the pixels, which are 0..255, divides them by their deviation
 
 
 def style_joint(settings: Settings) -> JointLoss | None:
@@ -74,7 +77,7 @@ def weights_of(factor: float, layers: Sequence[tuple[str, float]]) -> dict[str, 
 def stage_of(network: Encoder, layers: Mapping[str, float], settings: Settings) -> Stage:
     """The first stage of a loss of these layers, in the order of the network."""
     ordered = {layer.name: layers[layer.name] for layer in network.chain if layer.name in layers}
-    unit = 1 / (UNIT_DEVIATION * float(network.scale.mean()))
+    unit = 1.0 if float(network.scale.mean()) < DIVIDED else 1 / OXFORD_FEATURES
     return Stage(ordered, seed=settings.seed, unit=unit)
 
 
