@@ -64,6 +64,8 @@ class Setup:
         same = all(getattr(settings, name) == getattr(self.settings, name) for name in _OF_THE_NETWORK)
         if not same or not {layer.name for layer in self.network.chain} >= set(settings.layer_names()):
             return set_up(settings, self.ranks)
+        if isinstance(self.network, ModuleEncoder):
+            return _set_up_module(settings, self.network)
         chosen = settings.replace(convolution=self.chosen.convolution)
         return replace(self, settings=settings, chosen=chosen, sizing=Sizing(self.network, chosen, self.ranks))
 

@@ -50,7 +50,9 @@ def regions(
 def _style_targets(setup: Setup, style: StylePicture, size: tuple[int, int], scale: int) -> StyleTargets:
     """The targets of one style picture at a height and width."""
     settings = setup.settings
-    network = setup.network.padded(settings.padding)  # a style picture does not continue at its opposite side
+    network = setup.network
+    if isinstance(network, VGG):
+        network = network.padded(settings.padding)  # a style picture does not continue at its opposite side
     try:
         check_size(network.chain, *size)
     except UsageError as error:
