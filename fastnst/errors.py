@@ -13,8 +13,8 @@ class FastnstError(Exception):
         >>> import fastnst
         >>> try:
         ...     fastnst.Settings.from_preset("gatis")
-        ... except fastnst.FastnstError as error:
-        ...     print(error)  # doctest: +ELLIPSIS
+        ... except fastnst.FastnstError as error:  # doctest: +ELLIPSIS
+        ...     print(error)
         unknown preset 'gatis', did you mean gatys? (known: default, gatys, ...)
     """
 

@@ -1,9 +1,9 @@
-"""Make the pictures of docs/howto/control.md.
+"""Make the pictures of docs/howto/control.md and style_losses.md.
 
     python -m tools.control_pictures [--out FOLDER] [NAME ...]
 
 The shipped photograph in the style of the shipped painting, and of hatching drawn here, with each of the settings that
-the document describes. Without names all sheets are made, which takes half an hour on two cores.
+the document describes. Without names all sheets are made, which takes more than half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -106,6 +106,18 @@ def losses() -> Labeled:
     return [("gram", styled()), *((name, styled(style_loss=name)) for name in names)]
 
 
+def several_layers() -> Labeled:
+    """With fewer steps and scales than the presets have, and the bundled network."""
+    usual: dict[str, Any] = {"arch": "vgg19", "weights": "vgg19", "scales": 3, "steps": (60, 60, 80)}
+    deepest = (("relu4_3", 1.0), ("relu5_1", 1.0))
+    shallow = tuple((f"relu{name}", 1.0) for name in ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3"))
+    layers = {"content_layers": (*shallow, *deepest), "style_layers": (*shallow, *deepest)}
+    return [
+        ("nnst", styled(preset="nnst", **usual)),
+        ("strotss", styled(preset="strotss", **usual, **layers)),
+    ]
+
+
 def color() -> Labeled:
     ways: list[dict[str, Any]] = [{"keep_color": how} for how in KEEP_COLORS[1:]]
     ways += [{"match_color": how} for how in MATCH_COLORS[1:]]
@@ -113,7 +125,14 @@ def color() -> Labeled:
     return [(", ".join(f"{name.split('_')[0]} {how}" for name, how in way.items()), styled(**way)) for way in ways]
 
 
-SHEETS = {"scales": scales, "styles": several, "masks": masks, "losses": losses, "color": color}
+SHEETS = {
+    "scales": scales,
+    "styles": several,
+    "masks": masks,
+    "losses": losses,
+    "several_layers": several_layers,
+    "color": color,
+}
 
 
 def main() -> None:

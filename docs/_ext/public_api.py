@@ -31,6 +31,7 @@ PAGES = {
     "fastnst.losses": "reference/losses",
     "fastnst.losses.style": "reference/style_losses",
     "fastnst.losses.joint": "reference/joint_losses",
+    "fastnst.network": "reference/network",
     "fastnst.objective": "reference/objective",
     "fastnst.optim": "reference/optim",
     "fastnst.weights": "reference/weights",

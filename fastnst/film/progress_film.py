@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fastnst import images
 from fastnst.errors import FastnstError, UsageError, shown
+from fastnst.film.codecs import CONTAINERS
 from fastnst.film.film import FilmInfo
 from fastnst.film.provenance import read_film_settings
 from fastnst.film.reading import open_film
@@ -95,7 +96,6 @@ class ProgressFilm:
         self._queue: queue.Queue[Item | None] = queue.Queue(_WAITING)
         self._thread: threading.Thread | None = None
         self._size: tuple[int, int] | None = None
-        self._last: Tensor | None = None
         self._step = 0
         self._failed = self._closed = False
 
@@ -160,25 +160,27 @@ class ProgressFilm:
         with FilmWriter(self.path, info, settings=self._settings, fast=True) as writer:
             if self._resume:
                 self._copy_before(item[1], writer)
-            while item is not None:
-                self._add(writer, self._shown(item[0]))
-                item = self._queue.get()
-            self._hold(writer)
+            pixels = self._shown(item[0])
+            while (item := self._queue.get()) is not None:
+                self._add(writer, pixels)
+                pixels = self._shown(item[0])
+            self._hold(writer, pixels)
 
     def _shown(self, image: Tensor) -> Tensor:
         assert self._size is not None
         return images.resize(image, *self._size) if self._show is None else self._show(image)
 
     def _add(self, writer: FilmWriter, pixels: Tensor) -> None:
-        self._last = pixels
         writer.add(pixels, time=writer.count / self.fps, duration=1 / self.fps)
         self.count = writer.count
 
-    def _hold(self, writer: FilmWriter) -> None:
-        """Repeat the last frame. Players disagree on how long a last frame is shown that has a long duration."""
-        assert self._last is not None
-        for _ in range(round(HOLD * self.fps) - 1):
-            writer.add(self._last, time=writer.count / self.fps, duration=1 / self.fps)
+    def _hold(self, writer: FilmWriter, pixels: Tensor) -> None:
+        """Write the last frame. In containers it is repeated, since not every player heeds a long last duration."""
+        self.count += 1
+        contained = self.path.suffix.lower() in CONTAINERS
+        duration = 1 / self.fps if contained else max(Fraction(HOLD), 1 / self.fps)
+        for _ in range(max(round(HOLD * self.fps), 1) if contained else 1):
+            writer.add(pixels, time=writer.count / self.fps, duration=duration)
 
     def _copy_before(self, step: int, writer: FilmWriter) -> None:
         """Copy the frames of steps before ``step`` from the film of the interrupted run, if there is one of it."""

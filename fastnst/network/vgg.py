@@ -152,6 +152,10 @@ class VGG:
         rows, columns = ops.reference.sides(self.padding.replace("replicate_first", first))
         return ops.reference.joined(rows, columns)
 
+    def map_size(self, layer: Layer, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of a layer's output for pictures of a height and width."""
+        return size[0] // layer.stride, size[1] // layer.stride
+
     def prepare(self, image: Tensor) -> Tensor:
         """The network's input for pixels ``[B, 3, H, W]``, RGB, 0..255: normalized, in its dtype, channels_last."""
         centered = (image - self.mean.to(image.dtype)) * self.scale.to(image.dtype)

@@ -10,8 +10,9 @@ from fastnst.config.settings import Settings
 from fastnst.devices import to_float64
 from fastnst.errors import UsageError
 from fastnst.losses.forms import content_form, style_form
+from fastnst.network.encoder import Encoder
 from fastnst.network.layer import Layer
-from fastnst.network.vgg import VGG, check_size
+from fastnst.network.vgg import check_size
 from fastnst.objective.joint import content_joint, style_joint, weights_of
 from fastnst.objective.targets import (
     Region,
@@ -25,7 +26,7 @@ from fastnst.ops.dtypes import accumulate_dtype
 
 
 def layer_terms(
-    network: VGG,
+    network: Encoder,
     size: tuple[int, int],
     styles: StyleTargets | Sequence[Region],
     settings: Settings,
@@ -57,7 +58,7 @@ def layer_terms(
     for layer in chain:
         if layer.name not in observed:
             continue
-        height, width = size[0] // layer.stride, size[1] // layer.stride
+        height, width = network.map_size(layer, size)
         style_weight, content_weight = style_weights.get(layer.name, 0.0), content_weights.get(layer.name, 0.0)
         weight = None
         if content_weight and content_mask is not None:
@@ -73,7 +74,7 @@ def layer_terms(
 
 
 def _style_term(
-    network: VGG, region: Region, layer: Layer, size: tuple[int, int], factor: float, settings: Settings
+    network: Encoder, region: Region, layer: Layer, size: tuple[int, int], factor: float, settings: Settings
 ) -> StyleTerm:
     """The style term of a region at a layer of ``size``; ``factor`` is the weight of the layer."""
     if layer.name not in region.targets:

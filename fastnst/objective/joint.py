@@ -13,14 +13,17 @@ from fastnst.errors import UsageError
 from fastnst.losses.joint.base import IMAGE, Features, JointLoss, Stage
 from fastnst.losses.style import StyleLoss, Target, content_loss, style_loss
 from fastnst.losses.style.registry import GRAM
+from fastnst.network.encoder import Encoder
 from fastnst.network.layer import Layer
-from fastnst.network.vgg import VGG
 
 JOINT = "joint"
 """The key of a joint loss in :data:`fastnst.objective.targets.StyleTargets`."""
 FEATURES = "features"
 """The content loss of one layer: the squared difference of features."""
-UNIT_DEVIATION = 255 * 0.226  # of the pixels that torchvision's networks divide by, the mean over the channels
+# How much larger the features of Oxford's networks, whose input are pixels of 0..255, are than those of torchvision's,
+# for which the weights of STROTSS's terms are made: an estimate of their order, not measured.
+OXFORD_FEATURES = 200.0
+DIVIDED = 0.5  # a smaller factor of the pixels, which are 0..255, divides them by their deviation
 
 
 def style_joint(settings: Settings) -> JointLoss | None:
@@ -71,10 +74,10 @@ def weights_of(factor: float, layers: Sequence[tuple[str, float]]) -> dict[str, 
     return {name: weight for name, weight in layers if weight > 0 and factor > 0}
 
 
-def stage_of(network: VGG, layers: Mapping[str, float], settings: Settings) -> Stage:
+def stage_of(network: Encoder, layers: Mapping[str, float], settings: Settings) -> Stage:
     """The first stage of a loss of these layers, in the order of the network."""
     ordered = {layer.name: layers[layer.name] for layer in network.chain if layer.name in layers}
-    unit = 1 / (UNIT_DEVIATION * float(network.scale.mean()))
+    unit = 1.0 if float(network.scale.mean()) < DIVIDED else 1 / OXFORD_FEATURES
     return Stage(ordered, seed=settings.seed, unit=unit)
 
 
@@ -83,14 +86,14 @@ def centered(image: Tensor) -> Tensor:
     return image / 255 - 0.5
 
 
-def joint_features(network: VGG, picture: Tensor, layers: Mapping[str, float]) -> Features:
+def joint_features(network: Encoder, picture: Tensor, layers: Mapping[str, float]) -> Features:
     """The features that a joint loss sees of pixels ``[1, 3, H, W]`` in 0..255."""
     picture = picture.to(network.device)
     return {**network.features(picture, layers), IMAGE: centered(picture)}
 
 
 @torch.no_grad()
-def joint_target(network: VGG, style: Tensor, loss: JointLoss, stage: Stage) -> Target:
+def joint_target(network: Encoder, style: Tensor, loss: JointLoss, stage: Stage) -> Target:
     """The target of a style picture, the blend of those of its views."""
     targets = [loss.target(joint_features(network, view, stage.weights), stage) for view in loss.views(style)]
     return targets[0] if len(targets) == 1 else loss.blend(targets, [1 / len(targets)] * len(targets))
@@ -109,7 +112,7 @@ class JointTerm:
         self.part, self.loss, self.factor, self.stage = part, loss, factor, stage
         self._measured = self._target = target
 
-    def begin(self, network: VGG, content: Tensor, start: Tensor, stage: Stage) -> None:
+    def begin(self, network: Encoder, content: Tensor, start: Tensor, stage: Stage) -> None:
         """Begin a scale."""
         self.stage, self._target = stage, ()  # the last scale's is released
 
@@ -134,7 +137,7 @@ class Stages:
         terms: the losses.
     """
 
-    def __init__(self, network: VGG, content: Tensor, terms: Sequence[JointTerm]) -> None:
+    def __init__(self, network: Encoder, content: Tensor, terms: Sequence[JointTerm]) -> None:
         self.network, self.content, self.terms = network, content.to(network.device), tuple(terms)
         self.begin(self.content)
 
@@ -151,7 +154,7 @@ class Stages:
 
 
 def make_stages(
-    network: VGG,
+    network: Encoder,
     content: Tensor,
     styles: Mapping[str, Target],
     settings: Settings,

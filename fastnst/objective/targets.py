@@ -16,7 +16,7 @@ from fastnst.errors import UsageError
 from fastnst.losses.forms import style_form
 from fastnst.losses.style import StyleLoss, Target, measure, style_loss
 from fastnst.losses.style.registry import GRAM
-from fastnst.network.vgg import VGG
+from fastnst.network.encoder import Encoder
 from fastnst.objective.joint import JOINT, joint_target, stage_of, style_joint, weights_of
 from fastnst.ops.dtypes import accumulate_dtype
 
@@ -46,7 +46,7 @@ class Region:
     weight: float = 1.0
 
 
-def style_targets(network: VGG, style: Tensor, settings: Settings, mask: Tensor | None = None) -> StyleTargets:
+def style_targets(network: Encoder, style: Tensor, settings: Settings, mask: Tensor | None = None) -> StyleTargets:
     """The targets of a style picture. They serve any number of runs with the same network and settings.
 
     Args:
@@ -117,7 +117,7 @@ def chosen_style_loss(settings: Settings) -> StyleLoss | None:
 
 
 def gram_scale_and_weight(
-    network: VGG, layer: str, shape: Sequence[int], settings: Settings, mask: Tensor | None
+    network: Encoder, layer: str, shape: Sequence[int], settings: Settings, mask: Tensor | None
 ) -> tuple[float, Tensor | None]:
     """The factor of the Gram matrix of features ``[C, h, w]``, and the weights ``[1, h, w]`` of their positions.
 

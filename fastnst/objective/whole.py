@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
 from fastnst.losses.variation import NINE_POINT, weighted_variation, wrapped_variation
 from fastnst.network.cudnn import timed_algorithms
-from fastnst.network.vgg import VGG
+from fastnst.network.encoder import Encoder
 from fastnst.objective.build import layer_terms
 from fastnst.objective.engines import PlainEngine, choose_engine
 from fastnst.objective.joint import make_stages
@@ -31,7 +32,8 @@ class Objective:
     """``content_weight * content + style_weight * style + tv_weight * TV`` of one content picture and its styles.
 
     Args:
-        network: built for at least ``settings.layer_names()``.
+        network: built for at least ``settings.layer_names()``: a :class:`fastnst.VGG`, or a
+            :class:`fastnst.network.ModuleEncoder` of a module of yours.
         content: pixels ``[1, 3, H, W]``, RGB, 0..255; every image to evaluate has this size.
         styles: targets from :func:`fastnst.objective.targets.style_targets`, or one :class:`Region` for each style.
         settings: the weights, layers, losses and forms; other settings are not read.
@@ -58,7 +60,7 @@ class Objective:
 
     def __init__(
         self,
-        network: VGG,
+        network: Encoder,
         content: Tensor,
         styles: StyleTargets | Sequence[Region],
         settings: Settings,
@@ -76,7 +78,7 @@ class Objective:
             with torch.no_grad(), timed_algorithms(network.device):
                 features = network.features(content.to(network.device), content_layers)
             self.terms |= {name: replace(self.terms[name], target=features[name]) for name in content_layers}
-        engine_class = engine or choose_engine(network)
+        engine_class: Any = engine or choose_engine(network)
         targets = styles if isinstance(styles, Mapping) else (styles[0].targets if styles else {})
         masked = not isinstance(styles, Mapping) and any(region.mask is not None for region in styles)
         self.stages = make_stages(network, content, targets, settings, masked, content_mask is not None)

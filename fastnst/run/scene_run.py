@@ -15,6 +15,7 @@ from fastnst import ops, process
 from fastnst.config.provenance import find_inputs
 from fastnst.errors import UsageError
 from fastnst.images.scaling import resize_wrapped
+from fastnst.network.vgg import VGG
 from fastnst.objective.pixels import PixelTarget
 from fastnst.objective.protocol import Losses, ValueAndGrad
 from fastnst.objective.views import Hold, Mirror, viewed
@@ -184,6 +185,7 @@ class SceneRun:
             )
         else:
             ranks = setup.sizing.ranks_for(*size)
+            assert isinstance(network, VGG)
             objective = StripObjective(network, pixels, styles, settings, rows, mask, ranks, pixel_target=target)
         return objective if view.extended == size else viewed(objective, view)
 

@@ -14,7 +14,8 @@ from fastnst.config.resolve import choose_convolution, choose_device, choose_pre
 from fastnst.config.settings import Settings
 from fastnst.digests import digest
 from fastnst.distributed import SINGLE, Ranks
-from fastnst.errors import WeightsError
+from fastnst.errors import UsageError, WeightsError
+from fastnst.network.encoder import ModuleEncoder
 from fastnst.network.feature_scale import warn_of_scale
 from fastnst.network.vgg import VGG, chain_to
 from fastnst.objective.joint import check_joint
@@ -46,7 +47,7 @@ class Setup:
 
     settings: Settings
     chosen: Settings
-    network: VGG
+    network: VGG | ModuleEncoder
     weights_name: str
     ranks: Ranks
     sizing: Sizing
@@ -63,6 +64,8 @@ class Setup:
         same = all(getattr(settings, name) == getattr(self.settings, name) for name in _OF_THE_NETWORK)
         if not same or not {layer.name for layer in self.network.chain} >= set(settings.layer_names()):
             return set_up(settings, self.ranks)
+        if isinstance(self.network, ModuleEncoder):
+            return _set_up_module(settings, self.network)
         chosen = settings.replace(convolution=self.chosen.convolution)
         return replace(self, settings=settings, chosen=chosen, sizing=Sizing(self.network, chosen, self.ranks))
 
@@ -78,18 +81,23 @@ class Setup:
     def weights_digest(self) -> str:
         """The SHA-256 of the weights in use, rounded to bfloat16 so that it is the same on every device."""
         network = self.network
+        if isinstance(network, ModuleEncoder):
+            state = network.module.state_dict()
+            return digest([*state.values(), network.mean, network.scale], " ".join((*state, *network.names)))
         convs = [x.bfloat16() for pair in network.convs.values() for x in pair]
         return digest([*convs, network.mean.float(), network.scale.float()], " ".join(network.convs))
 
 
-def set_up(settings: Settings, ranks: Ranks = SINGLE) -> Setup:
-    """Load the network that the settings name, onto the device that they name.
+def set_up(settings: Settings, ranks: Ranks = SINGLE, module: ModuleEncoder | None = None) -> Setup:
+    """Load the network that the settings name, onto the device that they name, or use a given one where it is.
 
     Raises UsageError and WeightsError for settings that cannot be met on this machine, FastnstError in a forked process
     whose threads hang.
     """
     process.check_threads_after_fork()
     check_joint(settings)
+    if module is not None:
+        return _set_up_module(settings, module)
     device = choose_device(settings.device)
     capture = StepCapture(choose_backend(settings.graph, device))
     process.release_memory()
@@ -100,6 +108,18 @@ def set_up(settings: Settings, ranks: Ranks = SINGLE) -> Setup:
     warn_of_scale(network, settings)
     sizing = Sizing(network, chosen, ranks)
     return Setup(settings, chosen, network, name, ranks, sizing, capture, TargetCache())
+
+
+def _set_up_module(settings: Settings, network: ModuleEncoder) -> Setup:
+    """Use a module of the user's. Raises UsageError for a layer that it does not have, and for strips."""
+    missing = [name for name in settings.layer_names() if name not in network.names]
+    if missing:
+        raise UsageError(f"layer {missing[0]!r} is not among the layers this network was built for")
+    if settings.tiles == "on" or isinstance(settings.tiles, int):
+        raise UsageError("a module has no strips, since its receptive fields are not known; use tiles 'auto' or 'off'")
+    chosen = settings.replace(convolution="direct", tiles="off")
+    capture, name = StepCapture(None), f"module {type(network.module).__name__}"
+    return Setup(settings, chosen, network, name, SINGLE, Sizing(network, chosen), capture, TargetCache())
 
 
 def _load_network(settings: Settings, device: torch.device, dtype: torch.dtype, winograd: bool) -> tuple[VGG, str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from fastnst.config.settings import Settings
 from fastnst.distributed import SINGLE, Ranks
+from fastnst.network.encoder import ModuleEncoder
 from fastnst.network.vgg import VGG, check_size, smallest_side
 from fastnst.objective.joint import is_joint
 from fastnst.objective.views import Mirror
@@ -29,8 +30,8 @@ class Sizing:
         ranks: the processes that share the run.
     """
 
-    def __init__(self, network: VGG, settings: Settings, ranks: Ranks = SINGLE) -> None:
-        if is_joint(settings):
+    def __init__(self, network: VGG | ModuleEncoder, settings: Settings, ranks: Ranks = SINGLE) -> None:
+        if is_joint(settings) or isinstance(network, ModuleEncoder):
             settings = settings.replace(tiles="off")
         self.network, self.settings, self.ranks = network, settings, ranks
         self.recorded: dict[str, int] = dict(settings.tiles) if isinstance(settings.tiles, tuple) else {}
@@ -43,6 +44,8 @@ class Sizing:
 
     def rows(self, height: int, width: int, scale: int) -> int | None:
         """The rows of a strip at this size in scale ``scale``, from 1; None if the image is evaluated whole."""
+        if isinstance(self.network, ModuleEncoder):  # of which no memory is known
+            return None
         settings, size = self.settings.at(scale), f"{width}x{height}"
         if not self.by_memory:
             return memory_limits.choose_rows(self._workload(height, width, settings), self.network.device)
@@ -78,13 +81,17 @@ class Sizing:
     def ranks_for(self, height: int, width: int) -> Ranks:
         """The ranks that share an image of this size: all, or this one alone if sharing does not pay or a loss needs
         the whole picture."""
-        if is_joint(self.settings):
+        if is_joint(self.settings) or isinstance(self.network, ModuleEncoder):
             return SINGLE
         offset = receptive_offset(self.network, self.network.chain, min(height, width))
         return self.ranks if self.ranks.splits(max(height, width), offset) else SINGLE
 
     def out_of_memory(self, size: tuple[int, int], scale: int) -> memory_limits.OutOfMemoryError:
         """The error for a run at this size in which an allocation failed."""
+        if isinstance(self.network, ModuleEncoder):
+            width, height = size[::-1]
+            reason = f"out of memory at {width}x{height}: an allocation failed; use a smaller size"
+            return memory_limits.OutOfMemoryError(reason)
         rows = self.rows(*size, scale)
         return memory_limits.failed(self._workload(*size, self.settings.at(scale)), self.network.device, rows)
 
@@ -96,9 +103,10 @@ class Sizing:
         return Workload(self.network.chain, height, width, self.network.dtype, settings)
 
 
-def view_of_edges(size: tuple[int, int], settings: Settings, network: VGG) -> Mirror:
+def view_of_edges(size: tuple[int, int], settings: Settings, network: VGG | ModuleEncoder) -> Mirror:
     """How an image of this height and width is continued so that pools leave out none of it: see setting ``edges``.
 
-    It is not continued with losses of several layers, which compare positions."""
-    mirrored = settings.edges == "mirror" and not is_joint(settings)
-    return Mirror(size, smallest_side(network.chain) if mirrored else 1)
+    It is not continued with losses of several layers, which compare positions, nor for a module of the user's."""
+    if settings.edges != "mirror" or is_joint(settings) or isinstance(network, ModuleEncoder):
+        return Mirror(size, 1)
+    return Mirror(size, smallest_side(network.chain))

@@ -14,6 +14,7 @@ from fastnst.config.settings import Settings
 from fastnst.distributed import SINGLE, Ranks
 from fastnst.images import Picture
 from fastnst.images.loading import Source
+from fastnst.network.encoder import ModuleEncoder
 from fastnst.network.vgg import VGG
 from fastnst.optim.progress import Callback
 from fastnst.run.checkpoint import EVERY, Checkpoint, files, open_checkpoint
@@ -31,6 +32,8 @@ class Stylizer:
     Args:
         settings: the settings of the runs.
         ranks: the processes that make each picture together: see :mod:`fastnst.distributed`.
+        network: a module of yours instead of the network, device and precision that the settings name. Pictures are
+            then made whole, by one process, without an estimate of the memory.
 
     Raises:
         UsageError: settings that cannot be met on this machine.
@@ -45,8 +48,8 @@ class Stylizer:
     """
 
     @torch.inference_mode(False)
-    def __init__(self, settings: Settings, ranks: Ranks = SINGLE) -> None:
-        self._begin(set_up(settings, ranks))
+    def __init__(self, settings: Settings, ranks: Ranks = SINGLE, *, network: ModuleEncoder | None = None) -> None:
+        self._begin(set_up(settings, ranks, network))
 
     def _begin(self, setup: Setup) -> None:
         self.settings, self.setup = setup.settings, setup
@@ -63,7 +66,7 @@ class Stylizer:
         return other
 
     @property
-    def network(self) -> VGG:
+    def network(self) -> VGG | ModuleEncoder:
         """The network."""
         return self.setup.network
 

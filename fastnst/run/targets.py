@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastnst.errors import UsageError
 from fastnst.network.cudnn import timed_algorithms
-from fastnst.network.vgg import check_size
+from fastnst.network.vgg import VGG, check_size
 from fastnst.objective.targets import Region, StyleTargets, blend, style_targets
 from fastnst.run.scales import style_at
 from fastnst.run.scene import StylePicture, mask_values
@@ -50,7 +50,9 @@ def regions(
 def _style_targets(setup: Setup, style: StylePicture, size: tuple[int, int], scale: int) -> StyleTargets:
     """The targets of one style picture at a height and width."""
     settings = setup.settings
-    network = setup.network.padded(settings.padding)  # a style picture does not continue at its opposite side
+    network = setup.network
+    if isinstance(network, VGG):
+        network = network.padded(settings.padding)  # a style picture does not continue at its opposite side
     try:
         check_size(network.chain, *size)
     except UsageError as error:
@@ -62,6 +64,7 @@ def _style_targets(setup: Setup, style: StylePicture, size: tuple[int, int], sca
         pixels, mask = view.image(setup.pixels(style.picture.pixels, *size)), None if mask is None else view.image(mask)
         if rows is None:
             return style_targets(network, pixels, settings, mask)
+        assert isinstance(network, VGG)
         return strip_targets(network, pixels, settings, rows, mask)
 
     measured = (settings.style_loss, settings.style_form, settings.style_layers, settings.edges)

@@ -20,6 +20,7 @@ from fastnst import ops
 from fastnst.config.settings import Settings
 from fastnst.devices import wide_dtype
 from fastnst.distributed import SINGLE, Ranks
+from fastnst.errors import UsageError
 from fastnst.losses.variation import add_variation
 from fastnst.network.vgg import VGG, chain_to, check_size
 from fastnst.objective.build import layer_terms
@@ -85,6 +86,8 @@ class StripObjective:
         pixel_target: PixelTarget | None = None,
     ) -> None:
         refuse_strips(settings)
+        if not isinstance(network, VGG):
+            raise UsageError("a module has no strips, since its receptive fields are not known: use Objective")
         ops.follow_matmul_precision()
         self.settings, self.ranks = settings, ranks
         self.size = (content.shape[-2], content.shape[-1])

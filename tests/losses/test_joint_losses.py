@@ -151,7 +151,8 @@ def test_strotss_is_transport_moments_and_palette() -> None:
     loss, x, style = RelaxedTransport(samples=60), features(), features(17, 26, 1)
     for scale, share in ((1, 1 / 16), (3, 1 / 4), (7, 1.0)):
         stage = Stage(WEIGHTS, scale=scale, scales=7, step=3, unit=0.5)
-        target = loss.target(style, stage)
+        zero = torch.zeros(1, 3, 22, 19)
+        target = loss.begin(loss.target(style, stage), zero, zero, lambda _: x, stage)
         places = strotss._positions(x, 60, stage)
 
         def definition(free: Features, places: Any = places, y: Tensor = target[0], share: float = share) -> Tensor:

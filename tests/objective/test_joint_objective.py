@@ -16,7 +16,7 @@ from fastnst.errors import UsageError
 from fastnst.losses.joint import strotss
 from fastnst.network.vgg import VGG
 from fastnst.objective.engines import FusedEngine, PlainEngine, WinogradEngine
-from fastnst.objective.joint import UNIT_DEVIATION
+from fastnst.objective.joint import OXFORD_FEATURES
 from fastnst.objective.targets import Region, blend, style_targets
 from fastnst.objective.whole import Objective
 from fastnst.strips.objective import StripObjective, strip_targets
@@ -111,7 +111,7 @@ def test_strotss_with_its_content_and_their_gradient_by_the_image(bundled64: Wei
     """Both read the pixels too."""
     settings = Settings.from_preset(**STROTSS)
     size = (11, 14)
-    objective, features, unit = make(bundled64, settings, size=size), Plain(bundled64), 1 / UNIT_DEVIATION
+    objective, features, unit = make(bundled64, settings, size=size), Plain(bundled64), 1 / OXFORD_FEATURES
     content, style = pixels(*size, seed=0), pixels(*STYLE_SIZE, seed=1)
     stages = objective.stages
     assert stages is not None

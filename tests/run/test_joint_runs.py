@@ -17,9 +17,10 @@ from fastnst.config.settings import Settings
 from fastnst.errors import CheckpointError, OutOfMemoryError, UsageError
 from fastnst.losses.joint import IMAGE, JointLoss, Stage, strotss
 from fastnst.losses.style import register, registry
-from fastnst.network import vgg
+from fastnst.network import ModuleEncoder, vgg
 from fastnst.optim.cuda_graph import StepCapture
 from fastnst.run import memory_limits
+from fastnst.run.checkpoint import Checkpoint
 from fastnst.run.memory_model import Workload
 from fastnst.run.stylizer import Stylizer, stylize
 
@@ -123,6 +124,55 @@ def test_steps_are_not_captured_as_a_graph(recorder: Recorder) -> None:
     stylizer.run(stylizer.load_scene(samples(), samples(seed=2)))
     assert backend.captures == 0
     assert len({stage.step for stage in recorder.stages}) == STEPS + 1
+
+
+def encoder() -> ModuleEncoder:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 16, 3, stride=2, padding=1)
+    )
+    return ModuleEncoder(module.eval(), ["1", "2"])
+
+
+MODULE: dict[str, Any] = {"content_layers": (("2", 1.0),), "style_layers": (("1", 1.0), ("2", 1.0))}
+
+
+def test_a_module_runs_as_network_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    settings = settings_of(**MODULE, init="noise")
+
+    def run(**more: Any) -> fastnst.Result:
+        stylizer = Stylizer(settings, network=encoder())
+        return stylizer.run(stylizer.load_scene(samples(), samples(seed=2)), **more)
+
+    whole = run()
+    assert whole.trace[1][-1].total < whole.trace[0][0].total
+    with Checkpoint(tmp_path / "run.ckpt") as checkpoint:
+        run(callback=stopping(STEPS + 2), checkpoint=checkpoint)
+    with Checkpoint(tmp_path / "run.ckpt", resume=True) as checkpoint:
+        assert same(run(checkpoint=checkpoint), whole)
+    with torch.no_grad():
+        other = encoder()
+        other.module[0].weight[0, 0, 0, 0] += 1  # type: ignore[index, union-attr]
+    stylizer = Stylizer(settings, network=other)
+    scene = stylizer.load_scene(samples(), samples(seed=2))
+    with Checkpoint(tmp_path / "run.ckpt", resume=True) as checkpoint, pytest.raises(CheckpointError, match="weights"):
+        stylizer.run(scene, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {**MODULE, "tiles": "on"},
+            "a module has no strips, since its receptive fields are not known; use tiles",
+        ),
+        ({}, "layer 'relu2_1' is not among the layers this network was built for"),
+    ],
+)
+def test_what_a_module_cannot_do_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Stylizer(settings_of(**changes), network=encoder())
+    assert str(caught.value).startswith(message)
 
 
 DEEP = tuple((name, 1.0) for name in ("relu1_1", "relu2_1", "relu3_1", "relu4_1"))

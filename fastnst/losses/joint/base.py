@@ -31,8 +31,8 @@ class Stage:
         step, steps: number of the step, from 1, and number of steps of the scale. The image after the last step is
             evaluated as step ``steps + 1``.
         seed: the setting ``seed``.
-        unit: a factor for features that makes them those of a network whose input has a standard deviation of about 1,
-            as that of torchvision has.
+        unit: a factor that makes the features about as large as those of torchvision's networks, for losses that depend
+            on their size: 1 for networks whose input has a standard deviation of about 1, 1/200 for others.
 
     Example:
         >>> Stage({"relu1_1": 1.0}, scale=2, scales=2).last_scale

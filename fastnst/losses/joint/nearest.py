@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -78,22 +79,25 @@ def best_matches(
         limit: values of a block.
     """
     count, total = counts
-    height = max(min(limit // max(width, 1), total), 1)
-    step = max(min(limit // max(width, height), count), 1)
+    most = max(limit // max(width, 1), 1)
+    height = max(min(most, math.isqrt(limit), total), 1)
+    step = max(min(most, limit // height, count), 1)
     indices, similarities = [], []
     for begin in range(0, count, step):
-        some = queries(slice(begin, min(begin + step, count)))
+        some, bad = _finite_rows(queries(slice(begin, min(begin + step, count))))
         best = some.new_full((len(some),), -torch.inf)
         index = torch.zeros(len(some), dtype=torch.int64, device=some.device)
         for first in range(0, total, height):
-            others = keys(slice(first, min(first + height, total)))
-            found = some @ others.T if score is None else score(some, others)
-            top, where = _first_largest(found.nan_to_num_(-torch.inf, torch.inf, -torch.inf))
+            others, excluded = _finite_rows(keys(slice(first, min(first + height, total))))
+            penalty = torch.where(excluded, -torch.inf, torch.zeros_like(others[:, 0]))
+            found = torch.addmm(penalty, some, others.T) if score is None else score(some, others).add_(penalty)
+            top, where = found.max(1)  # the first of equal ones, as PyTorch documents
             better = top > best
             best = torch.where(better, top, best)
             index = torch.where(better, where + first, index)
-        indices.append(index)
-        similarities.append(torch.where(best == -torch.inf, torch.nan, best))
+        unknown = bad | (best == -torch.inf)
+        indices.append(torch.where(unknown, 0, index))
+        similarities.append(torch.where(unknown, torch.nan, best))
     if not indices:
         empty = keys(slice(0, 0))
         return torch.zeros(0, dtype=torch.int64, device=empty.device), empty.new_zeros(0)
@@ -116,9 +120,7 @@ def unit_rows(x: Tensor) -> Tensor:
     return x / torch.where(length == 0, 1.0, length)
 
 
-def _first_largest(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest value of each row, and the first place where it is: ``max`` does not say which it returns."""
-    top = x.amax(1)
-    places = torch.arange(x.shape[1], dtype=torch.int32, device=x.device)
-    first = torch.where(x == top[:, None], places, x.shape[1] - 1).amin(1)
-    return top, first.to(torch.int64)
+def _finite_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows with zeros in place of those that have a value that is not finite, and which these are ``[N]``."""
+    bad = ~x.isfinite().all(1)
+    return torch.where(bad[:, None], 0.0, x), bad

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -64,14 +64,21 @@ class RelaxedTransport(JointLoss):
         kept = [rows[: round(len(rows) * weight / most)] for (rows,), weight in zip(targets, weights, strict=True)]
         return (torch.cat(kept),)
 
+    def begin(
+        self, target: Target, content: Tensor, start: Tensor, measure: Callable[[Tensor], Features], stage: Stage
+    ) -> Target:
+        """Return the style's hypercolumns with their mean and covariance, which are the same at each step."""
+        return target[0], *_mean_and_covariance(target[0])
+
     def loss(self, features: Features, target: Target, stage: Stage) -> Tensor:
-        x, (y,) = hypercolumns(features, *_positions(features, self.samples, stage), stage), target
+        x, (y, *wanted) = hypercolumns(features, *_positions(features, self.samples, stage), stage), target
         with torch.no_grad():
             there, back = nearest(x.detach(), y)[0], nearest(y, x.detach())[0]
         distances = ((1 - (unit_rows(a) * unit_rows(b)).sum(1)).mean() for a, b in ((x, y[there]), (x[back], y)))
         value = torch.maximum(*distances)
         share = min(self.palette * 2.0 ** (stage.scale - 1), 1.0)
-        return value + self.moments * (_moments(x, y) + share * _palette(x[:, :3], y[:, :3]))
+        moments = [(a - b).abs().mean() for a, b in zip(_mean_and_covariance(x), wanted, strict=True)]
+        return value + self.moments * (torch.stack(moments).sum() + share * _palette(x[:, :3], y[:, :3]))
 
     def bytes(self, sizes: Mapping[str, tuple[int, int, int]], style: float, itemsize: int) -> int:
         return _sampled_bytes(sizes, 4 * self.samples + 4 * DRAWS * STYLE_SAMPLES, itemsize)
@@ -173,12 +180,10 @@ def _positions(features: Features, samples: int, stage: Stage) -> tuple[Tensor, 
     return rows[places // len(columns)], columns[places % len(columns)]
 
 
-def _moments(x: Tensor, y: Tensor) -> Tensor:
-    """The mean magnitude of the differences of means, plus that of covariances."""
-    centered = [rows - rows.mean(0) for rows in (x, y)]
-    mean, wanted = x.mean(0), y.mean(0)
-    covariance, wanted_covariance = (rows.T @ rows / len(rows) for rows in centered)
-    return (mean - wanted).abs().mean() + (covariance - wanted_covariance).abs().mean()
+def _mean_and_covariance(rows: Tensor) -> tuple[Tensor, Tensor]:
+    mean = rows.mean(0)
+    centered = rows - mean
+    return mean, centered.T @ centered / len(rows)
 
 
 def _palette(x: Tensor, y: Tensor) -> Tensor:

@@ -7,21 +7,25 @@ graph can capture an evaluation.
 - :class:`PlainEngine` uses PyTorch's convolutions, biases and ReLUs, on any device.
 - :class:`FusedEngine` uses PyTorch's convolutions and fastnst's ops for biases and ReLUs, for CUDA.
 - :class:`WinogradEngine` uses fastnst's convolutions, which apply what lies between them, for the CPU.
+- :class:`ModuleEngine` uses autograd, for a module of the user's.
 """
 
 from __future__ import annotations
 
 from fastnst import ops
-from fastnst.network.vgg import VGG
+from fastnst.network.encoder import Encoder, ModuleEncoder
 from fastnst.objective.engines.fused import FusedEngine
+from fastnst.objective.engines.module import ModuleEngine
 from fastnst.objective.engines.plain import Activations, PlainEngine
 from fastnst.objective.engines.winograd import WinogradEngine
 
-__all__ = ["Activations", "FusedEngine", "PlainEngine", "WinogradEngine", "choose_engine"]
+__all__ = ["Activations", "FusedEngine", "ModuleEngine", "PlainEngine", "WinogradEngine", "choose_engine"]
 
 
-def choose_engine(network: VGG) -> type[PlainEngine]:
+def choose_engine(network: Encoder) -> type[PlainEngine]:
     """The engine for a network: by its convolutions, else the fused one where the device has kernels for its ops."""
+    if isinstance(network, ModuleEncoder):
+        return ModuleEngine
     if network.winograd:
         return WinogradEngine
     return FusedEngine if ops.kernels(network.device.type)["bias_relu_"] == "cuda" else PlainEngine
