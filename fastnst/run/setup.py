@@ -15,6 +15,7 @@ from fastnst.config.settings import Settings
 from fastnst.digests import digest
 from fastnst.distributed import SINGLE, Ranks
 from fastnst.errors import UsageError, WeightsError
+from fastnst.images.scaling import resize_wrapped
 from fastnst.network.encoder import ModuleEncoder
 from fastnst.network.feature_scale import warn_of_scale
 from fastnst.network.vgg import VGG, chain_to
@@ -77,6 +78,10 @@ class Setup:
             pixels = picture.to(self.image_dtype) * 255
         release_pages()
         return pixels.to(self.network.device)
+
+    def result_pixels(self, picture: Tensor, height: int, width: int) -> Tensor:
+        """As :meth:`pixels`, for a picture that continues at its opposite side as the result does."""
+        return self.pixels(resize_wrapped(picture, height, width, self.settings.wraps), height, width)
 
     def weights_digest(self) -> str:
         """The SHA-256 of the weights in use, rounded to bfloat16 so that it is the same on every device."""
