@@ -107,15 +107,9 @@ def losses() -> Labeled:
 
 
 def several_layers() -> Labeled:
-    """With fewer steps and scales than the presets have, and the bundled network."""
+    """With fewer steps and scales than the preset has, and the bundled network."""
     usual: dict[str, Any] = {"arch": "vgg19", "weights": "vgg19", "scales": 3, "steps": (60, 60, 80)}
-    deepest = (("relu4_3", 1.0), ("relu5_1", 1.0))
-    shallow = tuple((f"relu{name}", 1.0) for name in ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3"))
-    layers = {"content_layers": (*shallow, *deepest), "style_layers": (*shallow, *deepest)}
-    return [
-        ("nnst", styled(preset="nnst", **usual)),
-        ("strotss", styled(preset="strotss", **usual, **layers)),
-    ]
+    return [("nnst", styled(preset="nnst", **usual))]
 
 
 def color() -> Labeled:
