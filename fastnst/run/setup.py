@@ -122,6 +122,8 @@ def _set_up_module(settings: Settings, network: ModuleEncoder) -> Setup:
         raise UsageError(f"layer {missing[0]!r} is not among the layers this network was built for")
     if settings.tiles == "on" or isinstance(settings.tiles, int):
         raise UsageError("a module has no strips, since its receptive fields are not known; use tiles 'auto' or 'off'")
+    if settings.tileable != "none":
+        raise UsageError(f"tileable {settings.tileable!r}: a module pads its inputs itself; use a network by name")
     chosen = settings.replace(convolution="direct", tiles="off")
     capture, name = StepCapture(None), f"module {type(network.module).__name__}"
     return Setup(settings, chosen, network, name, SINGLE, Sizing(network, chosen), capture, TargetCache())
