@@ -67,7 +67,7 @@ class ModuleEncoder:
         torch.Size([1, 3, 32, 32])
     """
 
-    winograd, pooling, arch = False, "", "module"
+    winograd, wraps_rows, pooling, arch = False, False, "", "module"
 
     def __init__(
         self,

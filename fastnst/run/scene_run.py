@@ -14,7 +14,6 @@ from torch import Tensor
 from fastnst import ops, process
 from fastnst.config.provenance import find_inputs
 from fastnst.errors import UsageError
-from fastnst.images.scaling import resize_wrapped
 from fastnst.network.vgg import VGG
 from fastnst.objective.pixels import PixelTarget
 from fastnst.objective.protocol import Losses, ValueAndGrad
@@ -103,7 +102,7 @@ class SceneRun:
             if self.result is None:
                 raise
             log.warning("scale %d: %s; the result is that of the scale before, enlarged", scale, error)
-            image = self._resized(to_picture(self.result.image), self.sizes[-1])
+            image = self.setup.result_pixels(to_picture(self.result.image), *self.sizes[-1])
             self.result = ScaleResult(image, [], "stalled")
             self.trace += [()] * (len(self.sizes) - len(self.trace))
             return False
@@ -142,27 +141,23 @@ class SceneRun:
     def _hold(self, size: tuple[int, int]) -> Hold | None:
         """What keeps the pixels outside a hole, at the size of a scale."""
         weight = mask_values(None if self.scene.hole is None else self.scene.hole.weight, size)
-        return None if weight is None else Hold(self._resized(self.scene.content.pixels, size), weight)
+        return None if weight is None else Hold(self.setup.result_pixels(self.scene.content.pixels, *size), weight)
 
     def _image(self, state: LoopState, size: tuple[int, int]) -> Tensor:
         """The start image of a scale."""
         if state.image is not None:
             return state.image.to(self.setup.network.device)
         if self.result is not None:
-            return self._resized(to_picture(self.result.image), size)
+            return self.setup.result_pixels(to_picture(self.result.image), *size)
         return self._first_image(size)
-
-    def _resized(self, picture: Tensor, size: tuple[int, int]) -> Tensor:
-        """A picture as pixels of a scale."""
-        return self.setup.pixels(resize_wrapped(picture, *size, self.setup.settings.wraps), *size)
 
     def _first_image(self, size: tuple[int, int]) -> Tensor:
         """The start image of the run: the content, the style stretched to its size, a given picture, or noise."""
         setup, settings, scene = self.setup, self.setup.settings, self.scene
         if scene.start is not None:
-            return self._resized(scene.start.pixels, size)
+            return self.setup.result_pixels(scene.start.pixels, *size)
         if settings.init == "content":
-            return self._resized(scene.content.pixels, size)
+            return self.setup.result_pixels(scene.content.pixels, *size)
         if settings.init == "style":
             return setup.pixels(scene.styles[0].picture.pixels, *size)
         # Drawn on the CPU, so that a seed gives the same noise on every device.
@@ -177,7 +172,10 @@ class SceneRun:
         styles = regions(setup, self.scene.styles, self.shares, self.shrinks[scale - 1], size, scale)
         view, mask = view_of_edges(size, setup.settings, setup.network), mask_values(self.scene.content_mask, size)
         mask, target = None if mask is None else view.image(mask), self._pixel_target(size, view)
-        pixels, rows = view.image(self._resized(self.scene.content.pixels, size)), setup.sizing.rows(*size, scale)
+        pixels, rows = (
+            view.image(self.setup.result_pixels(self.scene.content.pixels, *size)),
+            setup.sizing.rows(*size, scale),
+        )
         network, settings = setup.network, setup.settings
         if rows is None:
             objective: ValueAndGrad = Objective(

@@ -15,6 +15,7 @@ from fastnst.config.settings import Settings
 from fastnst.digests import digest
 from fastnst.distributed import SINGLE, Ranks
 from fastnst.errors import UsageError, WeightsError
+from fastnst.images.scaling import resize_wrapped
 from fastnst.network.encoder import ModuleEncoder
 from fastnst.network.feature_scale import warn_of_scale
 from fastnst.network.vgg import VGG, chain_to
@@ -78,6 +79,10 @@ class Setup:
         release_pages()
         return pixels.to(self.network.device)
 
+    def result_pixels(self, picture: Tensor, height: int, width: int) -> Tensor:
+        """As :meth:`pixels`, for a picture that continues at its opposite side as the result does."""
+        return self.pixels(resize_wrapped(picture, height, width, self.settings.wraps), height, width)
+
     def weights_digest(self) -> str:
         """The SHA-256 of the weights in use, rounded to bfloat16 so that it is the same on every device."""
         network = self.network
@@ -117,6 +122,8 @@ def _set_up_module(settings: Settings, network: ModuleEncoder) -> Setup:
         raise UsageError(f"layer {missing[0]!r} is not among the layers this network was built for")
     if settings.tiles == "on" or isinstance(settings.tiles, int):
         raise UsageError("a module has no strips, since its receptive fields are not known; use tiles 'auto' or 'off'")
+    if settings.tileable != "none":
+        raise UsageError(f"tileable {settings.tileable!r}: a module pads its inputs itself; use a network by name")
     chosen = settings.replace(convolution="direct", tiles="off")
     capture, name = StepCapture(None), f"module {type(network.module).__name__}"
     return Setup(settings, chosen, network, name, SINGLE, Sizing(network, chosen), capture, TargetCache())

@@ -186,3 +186,5 @@ def test_what_it_cannot_do_is_refused() -> None:
         network.features(pixels(32, 32), ["stem"])
     with pytest.raises(UsageError, match="a module has no strips, since its receptive fields are not known"):
         StripObjective(network, pixels(32, 32), {}, settings, 16)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="tileable 'x': a module pads its inputs itself"):
+        StripObjective(network, pixels(32, 32), {}, settings, 16)  # type: ignore[arg-type]

@@ -177,9 +177,8 @@ def test_a_picture_passes_through_ten_modules() -> None:
     assert stops[0] == "run.stylizer"
     assert stops[-1] == "images.saving"
     assert child.stdout.strip() in (ROOT / "docs" / "explanation" / "design.md").read_text(encoding="utf-8")
-    # In once and out once. The objective is entered with the content and with each image, and the result when it is made
-    # and when it is saved.
-    assert sorted(stops) == sorted([*set(stops), "objective.whole", "run.result"])
+    # In once and out once: the result alone is entered twice, when it is made and when it is saved.
+    assert sorted(stops) == sorted([*set(stops), "run.result"])
 
 
 # Names of the private language that the package once had, and the words that stand for them now.

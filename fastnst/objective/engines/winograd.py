@@ -94,7 +94,8 @@ class WinogradEngine(PlainEngine):
         """The backward of the second convolution, the ReLU below and the first convolution, one strip after another.
 
         Each strip has a margin of ``TILE_ROWS`` on both sides, whose gradient is incomplete and dropped. Strips begin
-        where tiles of the convolution do, so that the result has the bits of a backward of the whole map.
+        where tiles of the convolution do, so that the result has the bits of a backward of the whole map. A reflected
+        row is wrong one row further inside, where a tile of the strip's own rows reads it: the margin is twice as wide.
         """
         assert activations.input is not None
         second, name = self.chain[2], self.chain[1].name
@@ -104,10 +105,10 @@ class WinogradEngine(PlainEngine):
         gradients = activations.gradients.pop(name, [])
         (height, width), x = self.size, activations.input
         below = self._arena.empty(x.shape[1], height, width, x.dtype)
-        rows = strip_rows(height)
+        rows, margin = strip_rows(height), TILE_ROWS * (2 if "reflect" in self.network.padding else 1)
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
-            low, high = max(top - TILE_ROWS, 0), min(bottom + TILE_ROWS, height)
+            low, high = max(top - margin, 0), min(bottom + margin, height)
             strip, size = slice(low, high), (high - low, width)
             features = self._first_features(x[:, :, strip], size)
             if argmax is None:
