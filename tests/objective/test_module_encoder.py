@@ -17,6 +17,7 @@ from fastnst.objective.engines import ModuleEngine
 from fastnst.objective.targets import Region, style_targets
 from fastnst.objective.whole import Objective
 from fastnst.optim.loop import optimize
+from fastnst.run.stylizer import Stylizer
 from fastnst.strips.objective import StripObjective
 from fastnst.weights import Weights
 
@@ -187,4 +188,4 @@ def test_what_it_cannot_do_is_refused() -> None:
     with pytest.raises(UsageError, match="a module has no strips, since its receptive fields are not known"):
         StripObjective(network, pixels(32, 32), {}, settings, 16)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="tileable 'x': a module pads its inputs itself"):
-        StripObjective(network, pixels(32, 32), {}, settings, 16)  # type: ignore[arg-type]
+        Stylizer(settings.replace(tileable="x"), network=network)
