@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastnst.errors import UsageError
@@ -74,7 +75,9 @@ class RelaxedTransport(JointLoss):
         x, (y, *wanted) = hypercolumns(features, *_positions(features, self.samples, stage), stage), target
         with torch.no_grad():
             there, back = nearest(x.detach(), y)[0], nearest(y, x.detach())[0]
-        distances = ((1 - (unit_rows(a) * unit_rows(b)).sum(1)).mean() for a, b in ((x, y[there]), (x[back], y)))
+        distances = (
+            (1 - (unit_rows(a) * unit_rows(b)).sum(1)).mean() for a, b in ((x, y[there]), (F.embedding(back, x), y))
+        )
         value = torch.maximum(*distances)
         share = min(self.palette * 2.0 ** (stage.scale - 1), 1.0)
         moments = [(a - b).abs().mean() for a, b in zip(_mean_and_covariance(x), wanted, strict=True)]
@@ -164,11 +167,10 @@ def _at(f: Tensor, y: Tensor, x: Tensor, *, interpolated: bool) -> Tensor:
 def _rows_at(f: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """The features ``[N, C]`` at whole rows and columns.
 
-    By one index, whose backward pass adds in order on the CPU; that of two indices adds in another order when
-    deterministic algorithms are asked for.
+    As rows of a table, here and below: its backward pass adds what belongs to one row in order, that of an index in any.
     """
     places = (y.long() * f.shape[-1] + x.long()).to(f.device)
-    return f[0].flatten(1).index_select(1, places).T
+    return F.embedding(places, f[0].flatten(1).T)
 
 
 def _positions(features: Features, samples: int, stage: Stage) -> tuple[Tensor, Tensor]:
@@ -208,7 +210,7 @@ def _palette(x: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
         there, _ = best_matches(fixed.__getitem__, y.__getitem__, (len(x), len(y)), 3, score)
         back, _ = best_matches(y.__getitem__, fixed.__getitem__, (len(y), len(x)), 3, score)
-    return torch.maximum(pair_cost(x, y[there]).mean(), pair_cost(x[back], y).mean())
+    return torch.maximum(pair_cost(x, y[there]).mean(), pair_cost(F.embedding(back, x), y).mean())
 
 
 def _normalized_distances(rows: Tensor) -> Tensor:
