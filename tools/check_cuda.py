@@ -25,8 +25,8 @@ OPS = (
     "pool_backward",
     "adam_step_",
 )
-# Ops with CPU kernels alone; on CUDA, convolutions are cuDNN's.
-CPU_OPS = ("conv3x3", "conv3x3_out", "conv3x3_pool_out", "conv3x3_backward", "conv3x3_backward_out")
+# Ops with CPU kernels alone; on CUDA, convolutions are cuDNN's and products cuBLAS's.
+CPU_OPS = ("conv3x3", "conv3x3_out", "conv3x3_pool_out", "conv3x3_backward", "conv3x3_backward_out", "dot")
 
 
 def registered_ops() -> set[str]:

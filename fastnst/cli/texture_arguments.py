@@ -60,6 +60,11 @@ def add_texture_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
+    _add_repetition(parser)
+
+
+def _add_repetition(parser: argparse.ArgumentParser) -> None:
+    """Add what is said of files that exist, and of runs to repeat."""
     parser.add_argument("--parents", action="store_true", help="create the folder of OUT and its parents")
     parser.add_argument(
         "--force",

@@ -34,8 +34,9 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.usage = "%(prog)s [OPTION ...] FILM STYLE [STYLE ...]"
     parser.set_defaults(command="video")
-    parser.add_argument("film", metavar="FILM", help="the film to paint")
-    parser.add_argument("style", metavar="STYLE", nargs="+", help="the style picture; several are blended")
+    film = parser.add_argument("film", metavar="FILM", help="the film to paint")
+    style = parser.add_argument("style", metavar="STYLE", nargs="+", help="the style picture; several are blended")
+    film.required = style.required = False  # reported by the command, as by the others
     parser.add_argument(
         "-o",
         "--output",

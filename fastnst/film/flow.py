@@ -20,7 +20,15 @@ FLOWS = ("dis", "raft")
 
 
 class FlowEstimator(Protocol):
-    """Estimates optical flow; any function of this form can be given to :func:`fastnst.film.stylize_film`."""
+    """Estimates optical flow; any function of this form can be given to :func:`fastnst.film.stylize_film`.
+
+    Example::
+
+        def no_motion(frame, other):
+            return frame.new_zeros(1, 2, *frame.shape[2:])
+
+        FilmRequest("clip.mp4", ["painting.jpg"], "out.mp4", flow=no_motion)
+    """
 
     def __call__(self, frame: Tensor, other: Tensor) -> Tensor:
         """The flow ``[1, 2, H, W]``, float32, from ``frame`` to ``other``, both ``[1, 3, H, W]`` in 0..1."""
@@ -74,6 +82,10 @@ class RaftFlow:
 
     Raises:
         UsageError: torchvision is not installed. WeightsError: a file that does not hold these weights.
+
+    Example::
+
+        flow = RaftFlow("raft_small.pth")(frame, other)
     """
 
     def __init__(self, weights: str, device: torch.device | str = "cpu") -> None:

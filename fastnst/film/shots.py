@@ -34,6 +34,10 @@ class Shot:
         first, last: numbers of frames from 0.
         style, mask: files instead of those of the film; empty for the same.
         settings: changes of the settings.
+
+    Example:
+        >>> len(Shot(12, 36))
+        24
     """
 
     first: int

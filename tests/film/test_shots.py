@@ -1,4 +1,4 @@
-"""Cuts between shots, and files that name them."""
+"""Shots that are found, and files that name them."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,7 @@ HERE = Path(__file__).parent
 HEADING = "examples of the documents"
 SHELL = "bash"
 SMALL_SIDES = ("photo.jpg", "painting.jpg", "drawing.jpg", "other.jpg", "cat.jpg")
+FILMS = ("clip.mp4", "left.mp4", "right.mp4")
 MASKS = ("sky.png", "land.png", "only_the_water.png", "face.png", "hole.png")
 Note = Callable[[str, str], None]
 
@@ -41,6 +43,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from fastnst import images
+    from fastnst.film import FilmInfo, FilmWriter
 
     folder = tmp_path_factory.mktemp("inputs")
     for asset, names in (("demo_photo", SMALL_SIDES), ("demo_painting", ("painting.jpg",))):
@@ -52,6 +55,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             images.save(folder / "pictures" / name, small)
     for number, name in enumerate(MASKS):
         images.save(folder / name, (torch.arange(64) % 2 == number % 2).float().expand(1, 3, 48, 64))
+    for name in FILMS:
+        with FilmWriter(folder / name, FilmInfo(64, 48, Fraction(12))) as writer:
+            for number in range(2):
+                writer.add(small.roll(number, 3), time=Fraction(number, 12))
+    (folder / "shots.toml").write_text("[[shot]]\nfirst = 0\n")
     return folder
 
 
@@ -198,6 +206,8 @@ def smaller(arguments: list[str]) -> list[str]:
             elif len(numbers) > 1:
                 sides = [64 - 8 * finer for finer in range(len(numbers))]
                 given[given.index(option) + 1] = ",".join(map(str, sides[::-1]))
+    if given[0] == "video":
+        given += ["--size", "64", "--steps", "2", "--next-steps", "1"]
     if given[0] == "texture" and "--steps" not in given:
         given += ["--steps", "2"]
     if given[0] in ("stylize", "gallery", "demo") and "--like" not in given:

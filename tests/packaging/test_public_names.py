@@ -59,6 +59,7 @@ def test_star_import_gives_the_public_names(tmp_path: Path) -> None:
 PUBLIC = (
     "fastnst",
     "fastnst.config",
+    "fastnst.film",
     "fastnst.gallery",
     "fastnst.images",
     "fastnst.losses",

@@ -50,10 +50,10 @@ def test_a_step_holds_the_image_its_gradient_and_the_moments_alone(
 
     def watched(self: StripSweep, *arguments: Any) -> None:
         backward(self, *arguments)
-        seen.append(images_in_memory((45, 60)))
+        seen.append(images_in_memory((48, 64)))
 
     monkeypatch.setattr(StripSweep, "backward", watched)
-    stylize(samples(), samples(50, 40, seed=2), settings=tiny(size=60, optimizer=optimizer, tiles=32))
+    stylize(samples(), samples(50, 40, seed=2), settings=tiny(size=64, optimizer=optimizer, tiles=32))
     # At the first step Adam has no moments yet; the last call is the evaluation of the result.
     assert seen == [2, *[count] * 3]
 

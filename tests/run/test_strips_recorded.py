@@ -81,9 +81,9 @@ def test_requested_strips_override_recorded_ones(free: Any, tmp_path: Path) -> N
     seen: list[int] = []
     real = scene_run.StripObjective
 
-    def counted(*arguments: Any, **more: Any) -> Any:
+    def counted(*arguments: Any, **options: Any) -> Any:
         seen.append(arguments[4])
-        return real(*arguments, **more)
+        return real(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene_run, "StripObjective", counted)

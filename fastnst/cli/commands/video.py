@@ -36,6 +36,9 @@ class VideoRequest:
     @classmethod
     def from_namespace(cls, options: argparse.Namespace) -> VideoRequest:
         """Read settings. Raises UsageError."""
+        missing = [name.upper() for name in ("film", "style") if not getattr(options, name)]
+        if missing:
+            raise UsageError(f"the following arguments are required: {', '.join(missing)} (see fastnst video --help)")
         given = SettingsOptions.from_namespace(options)
         files = {"content": options.film, **{f"style {i}": path for i, path in enumerate(options.style, 1)}}
         files |= {f"mask {i}": path for i, path in enumerate(options.mask, 1)}

@@ -162,8 +162,13 @@ def _at(f: Tensor, y: Tensor, x: Tensor, *, interpolated: bool) -> Tensor:
 
 
 def _rows_at(f: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """The features ``[N, C]`` at whole rows and columns."""
-    return f[0][:, y.long().to(f.device), x.long().to(f.device)].T
+    """The features ``[N, C]`` at whole rows and columns.
+
+    By one index, whose backward pass adds in order on the CPU; that of two indices adds in another order when
+    deterministic algorithms are asked for.
+    """
+    places = (y.long() * f.shape[-1] + x.long()).to(f.device)
+    return f[0].flatten(1).index_select(1, places).T
 
 
 def _positions(features: Features, samples: int, stage: Stage) -> tuple[Tensor, Tensor]:

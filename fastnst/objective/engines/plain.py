@@ -71,7 +71,7 @@ class PlainEngine:
             network.winograd,
             conv_masks=self.conv_masks,
             whole_gradients=bool(joint) or any(one.norms is not None for one in terms.values()),
-            wraps_rows=network.wraps_rows,
+            wraps_rows=isinstance(network, VGG) and network.wraps_rows,
         )
         # In the order in which the forward pass computes them: the parts of the loss, and their factors.
         found = [
