@@ -167,7 +167,7 @@ def _at(f: Tensor, y: Tensor, x: Tensor, *, interpolated: bool) -> Tensor:
 def _rows_at(f: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """The features ``[N, C]`` at whole rows and columns.
 
-    As rows of a table, here and below: its backward pass adds what belongs to one row in order, that of an index in any.
+    As rows of a table, here and below: its backward pass adds up in order, that of an index in any.
     """
     places = (y.long() * f.shape[-1] + x.long()).to(f.device)
     return F.embedding(places, f[0].flatten(1).T)
