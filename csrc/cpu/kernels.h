@@ -111,7 +111,7 @@ struct ConvTask {
   int64_t first_row = 0;  // of the output, as a row of the input
   bool relu = false;
   Border rows = Border::kZeros, columns = Border::kZeros;  // what surrounds the input
-  int64_t tile = 4;  // or 6
+  int64_t tile = 4;                                        // or 6
 
   int64_t runs() const { return channels == 0 ? 1 : (channels + kRun - 1) / kRun; }
 
