@@ -14,13 +14,13 @@ from fastnst import images
 from fastnst.config.film import FilmSettings
 from fastnst.config.provenance import Input, describe, find_inputs
 from fastnst.config.settings import Settings, picture_settings
-from fastnst.digests import sha256
+from fastnst.digests import digest, sha256
 from fastnst.distributed import SINGLE, Ranks
 from fastnst.errors import FastnstError
 from fastnst.film.extracting import Frames, extract
 from fastnst.film.flow import DisFlow, FlowEstimator, RaftFlow
 from fastnst.film.making import FilmCallback, FilmProgress, ShotMaker, finished
-from fastnst.film.reading import is_film
+from fastnst.film.reading import is_film, open_film
 from fastnst.film.request import FilmReport, FilmRequest, check_request
 from fastnst.film.shots import Shot, read_shots, shots_of
 from fastnst.film.writing import FilmWriter, check_target
@@ -127,12 +127,15 @@ class _Job:
             self.store.remove()
 
     def _check_pictures(self, tables: list[dict[str, Any]]) -> None:
-        """Read every picture once, so that one that cannot be read is known before a film is decoded."""
-        request = self.request
+        """Open every film and read every picture once, so that a broken one is known before the work begins."""
+        request, limit = self.request, self.settings.max_pixels
         of_shots = [name for table in tables for part in ("style", "mask") for name in table.get(part, ())]
         for source in (*request.styles, *request.masks, request.content_mask, *of_shots):
-            if source is not None and not is_film(source):
-                images.load(source, max_pixels=self.settings.max_pixels)
+            if is_film(source):
+                open_film(source, max_pixels=limit)
+            elif source is not None:
+                images.load(source, max_pixels=limit)
+        open_film(request.film, max_pixels=limit, broken=request.broken)
 
     def _missing(self, shot: Shot, which: int) -> int:
         """The number of frames of a pass that are not made yet."""
@@ -173,20 +176,24 @@ class _Job:
     def _identity(self) -> dict[str, Any]:
         """What the frames depend on, as plain values."""
         request = self.request
-        inputs = {part: used.sha256 for part, used in self._inputs().items()}
+        inputs = {part: _digest(source) for part, source in self._sources().items()}
         shots = None if request.shots is None else sha256(Path(request.shots))
         settings = {**picture_settings(self.settings.to_dict()), **self.film_settings.to_dict()}
         facts = {**inputs, **settings, "range": request.frames, "broken": request.broken, "shots_file": shots}
         plain: dict[str, Any] = json.loads(json.dumps(facts))
         return plain
 
-    def _inputs(self) -> dict[str, Input]:
-        """The files that the film is made from."""
+    def _sources(self) -> dict[str, Any]:
+        """What the film is made from, by part."""
         request = self.request
         parts: dict[str, Any] = {"content": request.film, "content_mask": request.content_mask}
         for kind, given in (("style", request.styles), ("mask", request.masks)):
             parts |= zip(part_names(kind, len(given)), given, strict=True)
-        files = {part: Path(one) for part, one in parts.items() if isinstance(one, (str, os.PathLike))}
+        return {part: source for part, source in parts.items() if source is not None}
+
+    def _inputs(self) -> dict[str, Input]:
+        """The files that the film is made from."""
+        files = {part: Path(one) for part, one in self._sources().items() if isinstance(one, (str, os.PathLike))}
         return find_inputs(self.settings, **files)
 
     def _maker(self, shot: Shot) -> ShotMaker:
@@ -225,6 +232,16 @@ def shared(shots: Sequence[Shot], world: Ranks) -> list[Shot]:
         if rank == world.rank:
             own.append(shot)
     return sorted(own, key=lambda shot: shot.first)
+
+
+def _digest(source: Any) -> str:
+    """The SHA-256 of a file, of the files in a folder, or of the pixels of a picture in memory."""
+    if not isinstance(source, (str, os.PathLike)):
+        picture = images.load(source)
+        return digest([picture.pixels, *([] if picture.alpha is None else [picture.alpha])])
+    path = Path(source)
+    files = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else []
+    return digest([], " ".join(f"{one.name} {sha256(one)}" for one in files)) if path.is_dir() else sha256(path)
 
 
 def _estimator(settings: FilmSettings, stylizer: Stylizer) -> FlowEstimator:

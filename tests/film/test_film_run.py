@@ -440,3 +440,22 @@ def test_sound_is_kept(here: Path) -> None:
     stylize_film(request(film="loud.mp4", output="part.mp4", codec=None, frames=(0, 2)), SETTINGS, FILM)
     with open_film("out.mp4") as film, open_film("part.mp4") as part:
         assert (film.info.has_audio, part.info.has_audio) == (True, False)
+
+
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+def test_frames_of_another_source_are_refused(here: Path, kind: str) -> None:
+    """A folder is known by its files, a picture in memory by its pixels."""
+    Path("in").mkdir()
+    for i, frame in enumerate(shot("pan")):
+        images.save(f"in/{i}.png", frame)
+    style = np.full((48, 64, 3), 90, np.uint8)
+    given = request(film="in", styles=(style,))
+    stylize_film(given, SETTINGS, FILM)
+    if kind == "folder":
+        images.save("in/1.png", shot("square")[0])
+        part = "content"
+    else:
+        given = request(film="in", styles=(style + 1,))
+        part = "style"
+    with pytest.raises(UsageError, match=rf"holds frames of another film or other settings \({part}\)"):
+        stylize_film(given, SETTINGS, FILM)
