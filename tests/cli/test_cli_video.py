@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -143,3 +144,27 @@ def test_help_names_every_setting_of_films(run: Run) -> None:
     for field in fields(FilmSettings):
         assert f"--{field.name.replace('_', '-')} " in text
     assert "(0 to 1e+30; default: 1000)" in " ".join(text.split())
+
+
+def test_two_ranks_share_the_shots(run: Run, here: Path, film: Path) -> None:
+    """The film of two processes has the frames of the film of one."""
+    options = ["video", str(film), "style.png", *map(str, FAST), "--codec", "ffv1", "--keep-frames"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fastnst"]
+    child = subprocess.run(
+        [sys.executable, *launcher, *options, "-o", "two.mkv"],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.split() == ["two.mkv"]
+    assert run(*options, "-o", "one.mkv")[0] == 0
+    one, two = (
+        [path.read_bytes() for path in sorted((here / f"{name}.mkv.frames" / "pass_1").glob("*.png"))]
+        for name in ("one", "two")
+    )
+    assert len(one) == 5
+    assert one == two
