@@ -16,7 +16,7 @@ from fastnst.config.provenance import Input, describe, find_inputs
 from fastnst.config.settings import Settings, picture_settings
 from fastnst.digests import digest, sha256
 from fastnst.distributed import SINGLE, Ranks
-from fastnst.errors import FastnstError
+from fastnst.errors import FastnstError, UsageError
 from fastnst.film.extracting import Frames, extract
 from fastnst.film.flow import DisFlow, FlowEstimator, RaftFlow
 from fastnst.film.making import FilmCallback, FilmProgress, ShotMaker, finished
@@ -81,8 +81,10 @@ class _Job:
         refuse_clashes(written, named(settings, content_mask=request.content_mask, **read))
         self.store = request.store
         tables = None if request.shots is None else read_shots(request.shots)
-        self._check_pictures(tables or [])
+        self.of_shots = [name for table in tables or () for part in ("style", "mask") for name in table.get(part, ())]
+        self._check_pictures()
         self.stylizer = Stylizer(settings)
+        self._check_shots(tables or [])
         self.frames = self._frames(tables)
         self.flow: FlowEstimator | None = None
         self.done = 0
@@ -126,16 +128,29 @@ class _Job:
         if not request.keep_frames:
             self.store.remove()
 
-    def _check_pictures(self, tables: list[dict[str, Any]]) -> None:
+    def _check_pictures(self) -> None:
         """Open every film and read every picture once, so that a broken one is known before the work begins."""
         request, limit = self.request, self.settings.max_pixels
-        of_shots = [name for table in tables for part in ("style", "mask") for name in table.get(part, ())]
-        for source in (*request.styles, *request.masks, request.content_mask, *of_shots):
+        for source in (*request.styles, *request.masks, request.content_mask, *self.of_shots):
             if is_film(source):
                 open_film(source, max_pixels=limit)
             elif source is not None:
                 images.load(source, max_pixels=limit)
-        open_film(request.film, max_pixels=limit, broken=request.broken)
+        film = open_film(request.film, max_pixels=limit, broken=request.broken)
+        check_target(request.output, codec=request.codec, quality=request.quality, alpha=film.info.has_alpha)
+
+    def _check_shots(self, tables: list[dict[str, Any]]) -> None:
+        """Raise UsageError for settings of a shot that cannot be met or change the size of its frames."""
+        for number, table in enumerate(tables, 1):
+            where = f"{self.request.shots}: shot {number}"
+            if sizes := {"size", "crop"} & set(table["settings"]):
+                raise UsageError(
+                    f"{where}: {min(sizes)}: the frames of a film have one size; give it for the whole film"
+                )
+            try:
+                self.settings.replace(**table["settings"])
+            except UsageError as error:
+                raise UsageError(f"{where}: {error}") from None
 
     def _missing(self, shot: Shot, which: int) -> int:
         """The number of frames of a pass that are not made yet."""
@@ -177,6 +192,7 @@ class _Job:
         """What the frames depend on, as plain values."""
         request = self.request
         inputs = {part: _digest(source) for part, source in self._sources().items()}
+        inputs |= {f"of a shot: {name}": _digest(name) for name in self.of_shots}
         shots = None if request.shots is None else sha256(Path(request.shots))
         settings = {**picture_settings(self.settings.to_dict()), **self.film_settings.to_dict()}
         facts = {**inputs, **settings, "range": request.frames, "broken": request.broken, "shots_file": shots}

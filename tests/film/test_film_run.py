@@ -355,6 +355,29 @@ def test_bad_requests_are_one_line(here: Path, changes: dict[str, Any], message:
     assert left == names
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("size = 32", r"shots\.toml: shot 2: size: all frames have one size"),
+        ("steps = -1", r"shots\.toml: shot 2: steps: expected"),
+        ('style_loss = "grom"', r"shots\.toml: shot 2: .*grom"),
+    ],
+)
+def test_settings_of_shots_are_checked_before_the_film_begins(here: Path, settings: str, message: str) -> None:
+    Path("shots.toml").write_text(f"[[shot]]\nfirst = 0\n[[shot]]\nfirst = 4\n[shot.settings]\n{settings}\n")
+    with pytest.raises(UsageError, match=message):
+        stylize_film(request(shots="shots.toml"), SETTINGS, FILM)
+    assert not Path("out.mkv.frames").exists()
+
+
+def test_transparency_that_the_output_cannot_hold_is_known_before(here: Path) -> None:
+    write(here / "alpha.apng", shot("square"), has_alpha=True)
+    for codec in (None, "h264"):
+        with pytest.raises(UsageError, match="transparen"):
+            stylize_film(request(film="alpha.apng", output="out.mp4", codec=codec), SETTINGS, FILM)
+    assert not Path("out.mp4.frames").exists()
+
+
 def test_a_damaged_record_says_what_to_do(here: Path) -> None:
     stylize_film(request(), SETTINGS, FILM)
     record = Path("out.mkv.frames/film.json")
