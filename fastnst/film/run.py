@@ -144,12 +144,10 @@ class _Job:
         for number, table in enumerate(tables, 1):
             where = f"{self.request.shots}: shot {number}"
             if sizes := {"size", "crop"} & set(table["settings"]):
-                raise UsageError(
-                    f"{where}: {min(sizes)}: the frames of a film have one size; give it for the whole film"
-                )
+                raise UsageError(f"{where}: {min(sizes)}: all frames have one size; give it for the whole film")
             try:
-                self.settings.replace(**table["settings"])
-            except UsageError as error:
+                self.stylizer.replace(**table["settings"])
+            except FastnstError as error:
                 raise UsageError(f"{where}: {error}") from None
 
     def _missing(self, shot: Shot, which: int) -> int:
