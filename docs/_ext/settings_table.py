@@ -23,8 +23,8 @@ GROUPS = {
         "content_weight style_weight tv_weight content_layers style_layers content_loss content_form style_form "
         "style_loss style_weights normalize_gradients tv_kind style_fit style_scale style_size"
     ),
-    "The network": "arch weights pooling padding",
-    "The optimizer": "optimizer learning_rate betas epsilon clamp history history_dtype carry average",
+    "The network": "arch weights pooling padding tileable edges",
+    "The optimizer": "optimizer learning_rate betas epsilon clamp history first_change history_dtype carry average",
     "The machine": "device precision convolution tiles memory graph",
 }
 
