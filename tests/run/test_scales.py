@@ -130,7 +130,7 @@ def test_the_style_size_is_in_pixels_and_shrinks_with_the_scales(monkeypatch: py
         return style_targets(network, style, *rest)
 
     monkeypatch.setattr("fastnst.run.targets.style_targets", counted)
-    settings = tiny(scales=(40, 80), style_size=60, steps=1, size=80, edges="drop")
+    settings = tiny(scales=(40, 80), style_size=60, steps=1, size=80)
     stylize(samples(), samples(30, 40, seed=2), settings=settings)
     assert seen == [(24, 30), (46, 60)]  # odd sides are continued by a row
 

@@ -147,7 +147,7 @@ def test_style_targets_are_computed_once_per_style_and_scale(monkeypatch: pytest
         return style_targets(network, style, *rest)
 
     monkeypatch.setattr("fastnst.run.targets.style_targets", counted)
-    stylizer = Stylizer(tiny(size=170, scales=2, steps=1, edges="drop"))
+    stylizer = Stylizer(tiny(size=170, scales=2, steps=1))
     contents = [stylizer.loader.content(samples(seed=seed)) for seed in range(3)]
     one, other = (StylePicture(stylizer.loader.style(samples(seed=seed), contents[0])) for seed in (7, 8))
     results = [stylizer.run(Scene(content, (one,))) for content in contents]
