@@ -11,7 +11,7 @@ from fastnst.cli.film_options import add_film_options
 from fastnst.cli.help_text import presets_help
 from fastnst.cli.setting_options import add_setting_options, add_threads
 from fastnst.cli.texture_arguments import NOT_OF_TEXTURES, add_texture_arguments
-from fastnst.cli.video_arguments import NOT_OF_FILMS, add_video_arguments, add_video_masks
+from fastnst.cli.video_arguments import NOT_OF_FILMS, add_video_arguments
 from fastnst.errors import UsageError
 
 
@@ -98,10 +98,10 @@ def _add_stylize(parser: Parser) -> None:
     _add_reporting(parser)
 
 
-def _add_masks(parser: Parser, *, content: bool = True) -> None:
+def _add_masks(parser: Parser, *, content: bool = True, more: str = "") -> None:
     group = parser.add_argument_group("masks: pictures of the size of their picture; white is 1, black is 0")
     for name, text in (
-        ("--mask", "where in the result each STYLE applies; one mask for each STYLE"),
+        ("--mask", f"where in the result each STYLE applies; one mask for each STYLE{more}"),
         ("--style-mask", "which part of each STYLE is used; one mask for each STYLE"),
     ):
         group.add_argument(name, metavar="FILE", nargs="+", action="extend", default=[], help=text)
@@ -121,7 +121,7 @@ def _add_checkpoint(parser: Parser) -> None:
 def _add_video(parser: Parser) -> None:
     add_video_arguments(parser)
     add_setting_options(parser, "default", {"steps": "; of the first frame of a shot"}, without=NOT_OF_FILMS)
-    add_video_masks(parser)
+    _add_masks(parser, more="; a picture, or a film of as many frames")
     _add_reporting(parser)
 
 

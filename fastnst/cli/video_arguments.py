@@ -71,11 +71,3 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
             metavar=_METAVARS.get(name, "N" if isinstance(default, int) else "X"),
             help=text,
         )
-
-
-def add_video_masks(parser: argparse.ArgumentParser) -> None:
-    """Add the masks."""
-    group = parser.add_argument_group("masks: pictures, or films of as many frames; white is 1, black is 0")
-    text = "where in the film each STYLE applies; one mask for each STYLE"
-    group.add_argument("--mask", metavar="FILE", nargs="+", action="extend", default=[], help=text)
-    group.add_argument("--content-mask", metavar="FILE", help="factor of the content loss at each position")

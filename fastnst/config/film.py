@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fastnst.config.checks import check_choice, check_number
 from fastnst.config.ranges import MAX_ENTRIES, Range
-from fastnst.errors import UsageError, nearest, shown
+from fastnst.errors import UsageError, shown
 
 FLOWS = ("dis", "raft")
 SHOTS = ("auto", "off")
@@ -69,11 +70,7 @@ class FilmSettings:
         for name, limits in RANGES.items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), limits))
         for name, known in (("flow", FLOWS), ("shots", SHOTS)):
-            value = getattr(self, name)
-            if value not in known:
-                raise UsageError(
-                    f"{name}: expected {' or '.join(known)}, got {shown(value)}{nearest(str(value), known)}"
-                )
+            object.__setattr__(self, name, check_choice(name, getattr(self, name), known))
         if (self.flow == "raft") != (self.flow_weights is not None):
             raise UsageError("flow raft needs flow_weights, a file of torchvision's RAFT, and flow dis takes none")
 
@@ -83,17 +80,9 @@ class FilmSettings:
 
 
 def _checked(name: str, value: Any, limits: Range) -> Any:
-    if name == "lookback":
-        given = [value] if isinstance(value, int) else list(value) if isinstance(value, Sequence) else []
-        if not 0 < len(given) <= MAX_ENTRIES:
-            raise UsageError(f"lookback: expected 1 to {MAX_ENTRIES} numbers of frames, got {shown(value)}")
-        return tuple(sorted({int(_number(name, one, limits)) for one in given}))
-    number = _number(name, value, limits)
-    return int(number) if limits.whole else float(number)
-
-
-def _number(name: str, value: Any, limits: Range) -> Any:
-    wanted = int if limits.whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, wanted) or value not in limits:
-        raise UsageError(f"{name}: expected {limits}, got {shown(value)}")
-    return value
+    if name != "lookback":
+        return check_number(name, value, limits)
+    given = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not 0 < len(given) <= MAX_ENTRIES:
+        raise UsageError(f"lookback: expected 1 to {MAX_ENTRIES} numbers of frames, got {shown(value)}")
+    return tuple(sorted({check_number(name, one, limits) for one in given}))

@@ -10,7 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from fastnst import images
+import torch
+
 from fastnst.errors import ImageError, UsageError
 from fastnst.film import shots
 from fastnst.film.frames_store import FrameStore
@@ -20,7 +21,7 @@ from fastnst.images import Picture
 from fastnst.run.stylizer import Stylizer
 
 LEAST_MASK = 1 / 255
-"""Value of a mask of a film where it is black, so that a style whose mask is black in a whole frame has no weight."""
+"""Value of a mask of a film that is black in a whole frame, so that its style has hardly any weight there."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class Frames:
 
     Attributes:
         info: of the film, with the size of the result.
+        whole: height and width of the film, to which masks belong; a crop is a part of it.
         times: time and duration of each frame in seconds from the first frame.
         shots: the shots.
     """
 
     info: FilmInfo
+    whole: tuple[int, int]
     times: tuple[tuple[Fraction, Fraction | None], ...]
     shots: tuple[Shot, ...] = field(default=())
 
@@ -43,7 +46,12 @@ class Frames:
         fractions = {"frame_rate": str(self.info.frame_rate), "time_base": None if base is None else str(base)}
         info = {**dataclasses.asdict(self.info), "path": None, **fractions}
         times = [[str(time), None if duration is None else str(duration)] for time, duration in self.times]
-        return {"info": info, "times": times, "shots": [dataclasses.asdict(shot) for shot in self.shots]}
+        return {
+            "info": info,
+            "whole": list(self.whole),
+            "times": times,
+            "shots": [dataclasses.asdict(shot) for shot in self.shots],
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], path: Path) -> Frames:
@@ -52,14 +60,15 @@ class Frames:
             rate, base = values["info"]["frame_rate"], values["info"]["time_base"]
             fractions = {"frame_rate": Fraction(rate), "time_base": None if base is None else Fraction(base)}
             info = FilmInfo(**{**values["info"], "path": path, **fractions})
+            height, width = values["whole"]
             times = tuple((Fraction(time), None if long is None else Fraction(long)) for time, long in values["times"])
             found = tuple(
-                Shot(one["first"], one["last"], tuple(one["style"]), tuple(one["mask"]), _tuples(one["settings"]))
+                Shot(one["first"], one["last"], tuple(one["style"]), tuple(one["mask"]), one["settings"])
                 for one in values["shots"]
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ImageError(f"{path}: the record of its frames is damaged; begin again with --force") from error
-        return cls(info, times, found)
+        return cls(info, (height, width), times, found)
 
 
 def extract(
@@ -90,14 +99,14 @@ def extract(
     limit, detector = stylizer.settings.max_pixels, CutDetector()
     first, last = frames or (0, None)
     times: list[tuple[Fraction, Fraction | None]] = []
-    size = (0, 0)
+    size, whole = (0, 0), Picture(torch.zeros(1, 3, 1, 1))
     with open_film(path, max_pixels=limit, broken=broken) as film:
         info = film.info
         for frame in film.frames(first):
             if last is not None and frame.number >= last:
                 break
             content = stylizer.loader.content(frame.picture)
-            size = content.size
+            size, whole = content.size, frame.picture
             store.write("content", len(times), content)
             detector.add(content.pixels)
             times.append((frame.time, frame.duration))
@@ -109,36 +118,28 @@ def extract(
     times = [(time - start, duration) for time, duration in times]
     for index, mask in enumerate(masks):
         if mask is not None and is_film(mask):
-            _extract_mask(mask, index, stylizer, store, range(first, first + len(times)), whole=last is None)
+            wanted = range(first, first + len(times))
+            found = _extract_mask(mask, index, stylizer, store, wanted, whole)
+            if found < wanted.stop or (last is None and found != wanted.stop):
+                count = wanted.stop
+                raise UsageError(f"mask {mask}: has {found} frames, but the film has {count}; draw one for each frame")
     info = dataclasses.replace(info, height=size[0], width=size[1], count=len(times))
     cuts = detector.cuts() if find_cuts else []
-    return Frames(info, tuple(times), tuple(shots.split(len(times), cuts)))
+    return Frames(info, whole.size, tuple(times), tuple(shots.split(len(times), cuts)))
 
 
 def _extract_mask(
-    path: str | os.PathLike[str], index: int, stylizer: Stylizer, store: FrameStore, wanted: range, *, whole: bool
-) -> None:
-    """Write the frames ``wanted`` of a mask, which has no others if ``whole``."""
+    path: str | os.PathLike[str], index: int, stylizer: Stylizer, store: FrameStore, wanted: range, whole: Picture
+) -> int:
+    """Write the frames ``wanted`` of a mask, fitted as those of the film are. Returns the number of its frames."""
     found = 0
     with open_film(path, max_pixels=stylizer.settings.max_pixels) as film:
         for frame in film:
             found += 1
-            if frame.number not in wanted:
-                continue
-            content = store.read("content", frame.number - wanted.start)
-            gray = frame.picture.pixels.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-            if frame.picture.alpha is not None:
-                gray = gray * frame.picture.alpha
-            fitted = images.resize(gray.contiguous(), *content.size).clamp(min=LEAST_MASK)
-            store.write(f"mask_{index + 1}", frame.number - wanted.start, Picture(fitted))
-    if found < wanted.stop or (whole and found != wanted.stop):
-        raise UsageError(f"mask {path}: has {found} frames, but the film has {wanted.stop}; draw one for each frame")
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings from JSON, where tuples are lists."""
-    return {name: _tuple(value) for name, value in values.items()}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(_tuple(one) for one in value) if isinstance(value, list) else value
+            if frame.number in wanted:
+                name = f"frame {frame.number} of mask"
+                fitted = stylizer.loader.fitted_mask(name, frame.picture, whole, stylizer.loader.content)
+                if not bool((fitted.pixels > 0).any()):
+                    fitted = Picture(fitted.pixels + LEAST_MASK)
+                store.write(f"mask_{index + 1}", frame.number - wanted.start, fitted)
+    return found

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from fastnst.errors import UsageError, WeightsError
 
-FLOWS = ("dis", "raft")
-
 
 class FlowEstimator(Protocol):
     """Estimates optical flow; any function of this form can be given to :func:`fastnst.film.stylize_film`.
@@ -55,9 +53,8 @@ class DisFlow:
             import cv2
         except ImportError as error:
             raise UsageError("optical flow needs OpenCV; install fastnst[film]") from error
-        self._cv2 = cv2
-        make: Any = getattr(cv2, "DISOpticalFlow_create")  # noqa: B009  not in its stubs
-        self._estimator = make(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._cv2: Any = cv2  # whose stubs lack the estimator
+        self._estimator = self._cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def __call__(self, frame: Tensor, other: Tensor) -> Tensor:
         threads = self._cv2.getNumThreads()

@@ -16,7 +16,7 @@ from torch import Tensor
 from fastnst import images
 from fastnst.errors import ImageError
 from fastnst.film.film import Film, FilmInfo, Frame
-from fastnst.images.formats import decoder_errors, identify, open_image
+from fastnst.images.formats import decoder_errors, identify, open_file
 from fastnst.images.guards import check_size
 
 log = logging.getLogger("fastnst")
@@ -75,7 +75,7 @@ class FolderFilm(Film):
         first, alpha = None, False
         for file in self._files:
             try:
-                with open_image(file) as stream, decoder_errors(file):
+                with open_file(file) as stream, decoder_errors(file):
                     image = identify(stream, file, self._max_pixels)
                     check_size(str(file), image.width, image.height, self._max_pixels)
                     turned = image.getexif().get(_ORIENTATION) in _TURNED

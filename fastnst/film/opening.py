@@ -10,14 +10,14 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fastnst.errors import ImageError
 from fastnst.film.boxes import check_boxes
+from fastnst.images import formats
 from fastnst.images.guards import one_line
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ _PLAYLISTS = (
     (rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(MPD|SmoothStreamingMedia)\b", "a streaming manifest"),
     (rb"\[playlist\]|\[reference\]|<asx", "a playlist"),
 )
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 _LARGEST_FRAME = 1 << 29  # pixels; the bound of what is decoded before the size is known
 
 
@@ -52,29 +51,9 @@ def import_av(path: Path) -> Any:
     return av
 
 
-@contextmanager
-def open_file(path: Path) -> Iterator[BinaryIO]:
+def open_file(path: Path) -> AbstractContextManager[BinaryIO]:
     """Open a regular file for reading. Raises ImageError."""
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
-            raise ImageError(f"{path}: is {kind}; expected a film")
-        if found.st_size == 0:
-            raise ImageError(f"{path}: is empty; expected a film")
-        stream = path.open("rb", buffering=0)
-    except FileNotFoundError as error:
-        address = _URL.match(str(path))
-        if address is not None and address[1] not in ("C", "D"):
-            shown = f"{address[1]}://{str(path)[address.end() :]}"
-            raise ImageError(f"{shown}: is an address; download it first and name the file") from error
-        raise ImageError(f"{path}: no such file; expected a film") from error
-    except PermissionError as error:
-        raise ImageError(f"{path}: no permission to read it; expected a readable film") from error
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be opened ({one_line(error)}); expected a film") from error
-    with stream:
-        yield stream
+    return formats.open_file(path, "a film")
 
 
 class _Bytes:

@@ -13,6 +13,7 @@ from fastnst.film.frames_store import SUFFIX, FrameStore
 from fastnst.film.reading import BROKEN
 from fastnst.film.shots import Shot
 from fastnst.images.loading import Source
+from fastnst.run.scene import check_counts
 
 Name = str | os.PathLike[str]
 
@@ -26,6 +27,7 @@ class FilmRequest:
         styles: the style pictures.
         output: the file to write, or a folder for numbered frames.
         masks: one for each style, a picture or a film of the same number of frames, or None.
+        style_masks: one for each style, a picture of its size, or None: which part of it is used.
         content_mask: a picture of the frames' size: how much the content counts.
         shots: a TOML file with the shots, see :func:`fastnst.film.shots.read_shots`; None: ``film_settings.shots``.
         frames: the first frame and the one after the last; None: all. The result has no sound then.
@@ -44,6 +46,7 @@ class FilmRequest:
     styles: Sequence[Source]
     output: Name
     masks: Sequence[Name | None] = ()
+    style_masks: Sequence[Source | None] = ()
     content_mask: Source | None = None
     shots: Name | None = None
     frames: tuple[int, int] | None = None
@@ -84,10 +87,7 @@ class FilmReport:
 
 def check_request(request: FilmRequest) -> None:
     """Raise UsageError for a request that contradicts itself."""
-    if not request.styles:
-        raise UsageError("expected a style picture at least")
-    if request.masks and len(request.masks) != len(request.styles):
-        raise UsageError(f"{len(request.masks)} masks for {len(request.styles)} styles; give one for each")
+    check_counts(len(request.styles), request.masks, request.style_masks)
     if request.frames is not None:
         first, last = request.frames
         if not (isinstance(first, int) and isinstance(last, int) and 0 <= first < last):

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fastnst import images
 from fastnst.config.film import FilmSettings
 from fastnst.config.provenance import Input, describe, find_inputs
@@ -24,6 +26,7 @@ from fastnst.film.reading import is_film, open_film
 from fastnst.film.request import FilmReport, FilmRequest, check_request
 from fastnst.film.shots import Shot, read_shots, shots_of
 from fastnst.film.writing import FilmWriter, check_target
+from fastnst.images import Picture
 from fastnst.optim.progress import Step
 from fastnst.run.clashes import named, refuse_clashes
 from fastnst.run.scene import part_names
@@ -76,7 +79,8 @@ class _Job:
         self.request, self.settings, self.film_settings, self.world = request, settings, film_settings, world
         check_target(request.output, codec=request.codec, quality=request.quality)
         check_request(request)
-        read = {"film": request.film, "style": request.styles, "mask": request.masks, "shots": request.shots}
+        masks = [*request.masks, *request.style_masks]
+        read = {"film": request.film, "style": request.styles, "mask": masks, "shots": request.shots}
         written = [("the output", Path(request.output)), ("the folder", request.store.folder)]
         refuse_clashes(written, named(settings, content_mask=request.content_mask, **read))
         self.store = request.store
@@ -131,7 +135,7 @@ class _Job:
     def _check_pictures(self) -> None:
         """Open every film and read every picture once, so that a broken one is known before the work begins."""
         request, limit = self.request, self.settings.max_pixels
-        for source in (*request.styles, *request.masks, request.content_mask, *self.of_shots):
+        for source in (*request.styles, *request.masks, *request.style_masks, request.content_mask, *self.of_shots):
             if is_film(source):
                 open_film(source, max_pixels=limit)
             elif source is not None:
@@ -201,7 +205,7 @@ class _Job:
         """What the film is made from, by part."""
         request = self.request
         parts: dict[str, Any] = {"content": request.film, "content_mask": request.content_mask}
-        for kind, given in (("style", request.styles), ("mask", request.masks)):
+        for kind, given in (("style", request.styles), ("mask", request.masks), ("style_mask", request.style_masks)):
             parts |= zip(part_names(kind, len(given)), given, strict=True)
         return {part: source for part, source in parts.items() if source is not None}
 
@@ -216,10 +220,16 @@ class _Job:
         stylizer = self.stylizer.replace(**shot.settings) if shot.settings else self.stylizer
         masks: list[Any] = list(shot.mask or request.masks)
         moving = [] if shot.mask else [i for i, mask in enumerate(masks) if mask is not None and is_film(mask)]
-        for i in moving:
-            masks[i] = store.read(f"mask_{i + 1}", shot.first)
+        whole = Picture(torch.zeros(1, 3, *self.frames.whole))
+        for i, mask in enumerate(masks):
+            if i in moving:
+                masks[i] = store.read(f"mask_{i + 1}", shot.first)
+            else:
+                masks[i] = stylizer.loader.mask("mask", mask, whole, stylizer.loader.content)
+        counts = stylizer.loader.mask("content mask", request.content_mask, whole, stylizer.loader.content)
+        styles, style_masks = (list(shot.style), []) if shot.style else (list(request.styles), request.style_masks)
         first = store.read("content", shot.first)
-        scene = stylizer.load_scene(first, list(shot.style or request.styles), masks, (), request.content_mask)
+        scene = stylizer.load_scene(first, styles, masks, style_masks, counts)
         self.flow = self.flow or request.flow or _estimator(self.film_settings, stylizer)
         return ShotMaker(stylizer, scene, self.film_settings, self.flow, store, moving)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fastnst.images import color, raw, segments
 from fastnst.images.depth16 import Decoded, check_16_bits, decode_16, find_raw_modes, read_samples
-from fastnst.images.formats import decoder_errors, identify, load_pixels, make_upright, open_image
+from fastnst.images.formats import decoder_errors, identify, load_pixels, make_upright, open_file
 from fastnst.images.guards import check_jpeg_scans, check_range, check_size
 
 _ORIENTATION = 274
@@ -23,7 +23,7 @@ _ORIENTATION = 274
 
 def decode_file(path: Path, max_pixels: int | None) -> Decoded:
     """Decode the first frame of a file. Raises ImageError, which names the file, for whatever is wrong with it."""
-    with open_image(path) as stream, decoder_errors(path):
+    with open_file(path) as stream, decoder_errors(path):
         page = raw.large_picture(stream, path)
         if page is None:
             return _decode_stream(stream, path, max_pixels)

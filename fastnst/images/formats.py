@@ -27,26 +27,30 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)[/\\]+")
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading. Raises ImageError if it is missing, empty, not a regular file or not readable."""
+def open_file(path: Path, expected: str = "an image file") -> Iterator[BinaryIO]:
+    """Open a file for reading. Raises ImageError if it is missing, empty, not a regular file or not readable.
+
+    ``expected`` says with an article what the file should be.
+    """
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
-            raise ImageError(f"{path}: is a folder; expected an image file")
+            raise ImageError(f"{path}: is a folder; expected {expected}")
         if not stat.S_ISREG(found.st_mode):
-            raise ImageError(f"{path}: is not a regular file; expected an image file")
+            raise ImageError(f"{path}: is not a regular file; expected {expected}")
         if found.st_size == 0:
-            raise ImageError(f"{path}: is empty; expected an image file")
+            raise ImageError(f"{path}: is empty; expected {expected}")
         stream = _BoundedFile(path.open("rb", buffering=0))
     except FileNotFoundError as error:
         if (url := _URL.match(str(path))) is not None:  # Path has merged its two slashes
             address = f"{url[1]}//{str(path)[url.end() :]}"
             raise ImageError(f"{address}: is a URL; download it first and name the file") from error
-        raise ImageError(f"{path}: no such file; expected an image file") from error
+        raise ImageError(f"{path}: no such file; expected {expected}") from error
     except PermissionError as error:
-        raise ImageError(f"{path}: no permission to read it; expected a readable image file") from error
+        readable = expected.partition(" ")[2]
+        raise ImageError(f"{path}: no permission to read it; expected a readable {readable}") from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be opened ({one_line(error)}); expected an image file") from error
+        raise ImageError(f"{path}: cannot be opened ({one_line(error)}); expected {expected}") from error
     with stream:
         yield stream
 

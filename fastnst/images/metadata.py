@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import ExifTags
 
 from fastnst.errors import UsageError
-from fastnst.images.formats import decoder_errors, identify, open_image
+from fastnst.images.formats import decoder_errors, identify, open_file
 
 KEY = "fastnst"
 PREFIX = "fastnst "
@@ -70,7 +70,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, object] | None:
         {'steps': 500}
     """
     path = Path(path)
-    with open_image(path) as stream, decoder_errors(path):
+    with open_file(path) as stream, decoder_errors(path):
         image = identify(stream, path, _ANY_SIZE)
         if image.format == "PNG":
             return from_json(image.info.get(KEY))

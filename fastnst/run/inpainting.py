@@ -19,7 +19,7 @@ from fastnst.run.checkpoint import EVERY, files, open_checkpoint
 from fastnst.run.clashes import named, refuse_clashes
 from fastnst.run.hole import Hole, bits_of, dilated, smooth_fill
 from fastnst.run.result import Result
-from fastnst.run.scene import Scene, StylePicture, mask_values
+from fastnst.run.scene import Scene, StylePicture, listed, mask_values
 from fastnst.run.stylizer import Stylizer
 from fastnst.strips.wrapped import margin_rows
 
@@ -92,8 +92,7 @@ def inpaint(
         refuse_clashes(files(checkpoint), named(settings, **sources))
     with open_checkpoint(checkpoint, every=checkpoint_every, resume=resume, force=force) as opened:
         stylizer = Stylizer(for_inpainting(settings))
-        styles: Sequence[Source] = style if isinstance(style, (list, tuple)) else [style]  # type: ignore[list-item]
-        scene = inpaint_scene(stylizer, picture, mask, styles, style_masks)
+        scene = inpaint_scene(stylizer, picture, mask, listed(style), style_masks)
         return stylizer.run(scene, callback=callback, checkpoint=opened)
 
 

@@ -164,8 +164,8 @@ class SceneLoader:
         content_mask: Source | None = None,
     ) -> Scene:
         """All pictures of a run: arguments and errors as for :func:`fastnst.stylize`."""
-        styles: Sequence[Source] = style if isinstance(style, (list, tuple)) else [style]  # type: ignore[list-item]
-        _check_counts(len(styles), masks, style_masks)
+        styles = listed(style)
+        check_counts(len(styles), masks, style_masks)
         whole = self.read(content)
         fitted = self.content(whole)
         found = []
@@ -197,6 +197,14 @@ class SceneLoader:
         """
         if source is None:
             return None
+        fitted = self.fitted_mask(name, source, whole, resize)
+        if not bool((fitted.pixels > 0).any()):
+            title = f"{name} {fitted.path}" if fitted.path else name
+            raise UsageError(f"{title}: has no pixel above zero; paint white {white}")
+        return fitted
+
+    def fitted_mask(self, name: str, source: Source, whole: Picture, resize: Callable[[Picture], Picture]) -> Picture:
+        """As :meth:`mask`, for one that may be black."""
         mask = self.read(source)
         title = f"{name} {mask.path}" if mask.path else name
         pixels = mask.pixels if mask.alpha is None else mask.pixels * mask.alpha
@@ -209,10 +217,12 @@ class SceneLoader:
                 )
             pixels = images.resize(pixels, *whole.size)
         fitted = resize(Picture(pixels))
-        fitted = on_disk(replace(fitted, pixels=fitted.pixels.clamp(0, 1), path=mask.path))
-        if not bool((fitted.pixels > 0).any()):
-            raise UsageError(f"{title}: has no pixel above zero; paint white {white}")
-        return fitted
+        return on_disk(replace(fitted, pixels=fitted.pixels.clamp(0, 1), path=mask.path))
+
+
+def listed(style: Source | Sequence[Source]) -> Sequence[Source]:
+    """Several styles, or one, as a list."""
+    return style if isinstance(style, (list, tuple)) else [style]  # type: ignore[list-item]
 
 
 def mask_values(mask: Picture | None, size: tuple[int, int] | None = None) -> Tensor | None:
@@ -223,7 +233,8 @@ def mask_values(mask: Picture | None, size: tuple[int, int] | None = None) -> Te
     return gray if size is None or gray.shape[2:] == size else F.adaptive_avg_pool2d(gray, size)
 
 
-def _check_counts(styles: int, masks: Sequence[object], style_masks: Sequence[object]) -> None:
+def check_counts(styles: int, masks: Sequence[object], style_masks: Sequence[object]) -> None:
+    """Raise UsageError for no style, or for another number of masks than of styles."""
     if not styles:
         raise UsageError("expected a style picture at least")
     for name, given in (("mask", masks), ("style mask", style_masks)):

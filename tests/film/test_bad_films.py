@@ -55,7 +55,7 @@ def test_files_that_are_no_films(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["https://example.com/a.mp4", "rtsp://camera/1", "concat:a.mp4|b.mp4", "pipe:0"])
 def test_addresses_are_names_of_no_file(address: str) -> None:
-    with pytest.raises(ImageError, match=r"is an address; download it first|no such file"):
+    with pytest.raises(ImageError, match=r"is a URL; download it first|no such file"):
         open_film(address)
 
 

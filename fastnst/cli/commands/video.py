@@ -41,7 +41,7 @@ class VideoRequest:
             raise UsageError(f"the following arguments are required: {', '.join(missing)} (see fastnst video --help)")
         given = SettingsOptions.from_namespace(options)
         files = {"content": options.film, **{f"style {i}": path for i, path in enumerate(options.style, 1)}}
-        files |= {f"mask {i}": path for i, path in enumerate(options.mask, 1)}
+        files |= {f"mask {i}": path for i, path in enumerate((*options.mask, *options.style_mask), 1)}
         refuse_addresses({**files, "file of --settings": given.file, "weights": given.values.get("weights")})
         settings, _ = read_settings(given)
         film_settings, shots = _film_settings(options)
@@ -52,6 +52,7 @@ class VideoRequest:
             tuple(options.style),
             _output(options),
             masks=tuple(options.mask),
+            style_masks=tuple(options.style_mask),
             shots=shots,
             frames=None if options.frames is None else _frames(options.frames),
             quality=quality,
