@@ -1,32 +1,16 @@
 // content_loss and its backward on the CPU, one pass each.
-#include <vector>
-
-#include "chunks.h"
 #include "gram.h"
+#include "pair_sums.h"
 
 namespace fastnst::cpu {
 namespace {
-
-const char* at(const Tensor& x, int64_t element) {
-  return static_cast<const char*>(x.data_ptr()) + element * element_size(x);
-}
 
 Tensor content_loss(const Tensor& x_, const Tensor& target) {
   check(is_floating(x_), "content_loss: expected x of dtype float32, float64, bfloat16 or float16");
   check_pair("content_loss", x_, "target", target);
   const Tensor x = dense(x_);
   const Tensor wanted = in_layout_of(target, x);
-  const int64_t n = x.numel(), blocks = (n + kElementBlock - 1) / kElementBlock;
-  std::vector<double> parts(static_cast<size_t>(blocks), 0.0);
-  for_ranges(blocks, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i * kElementBlock, count = std::min(kElementBlock, n - first);
-      parts[static_cast<size_t>(i)] =
-          kernels().squared_difference(x.scalar_type(), at(x, first), at(wanted, first), count);
-    }
-  });
-  double total = 0;
-  for (const double part : parts) total += part;
+  const double total = sum_of_pairs(x, wanted, kernels().squared_difference);
   Tensor out = allocate(x, {}, accumulate_type(x));
   with_accumulate_type(x, [&](auto zero) { *static_cast<decltype(zero)*>(out.data_ptr()) = total; });
   return out;

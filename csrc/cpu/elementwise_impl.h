@@ -2,29 +2,43 @@
 
 namespace fastnst::cpu::FASTNST_ISA {
 
+// The sum of f(i) for i < n: short sums in independent lanes, which vectorize, added up in double.
+template <typename T, typename F>
+inline double sum(int64_t n, const F& f) {
+  constexpr int64_t kLanesHere = 32, kShort = 32 * kLanesHere;
+  double total = 0;
+  for (int64_t begin = 0; begin < n; begin += kShort) {
+    const int64_t count = std::min(kShort, n - begin), even = count - count % kLanesHere;
+    T lanes[kLanesHere] = {};
+    for (int64_t i = 0; i < even; i += kLanesHere)
+      for (int64_t l = 0; l < kLanesHere; ++l) lanes[l] += f(begin + i + l);
+    for (int64_t i = even; i < count; ++i) lanes[i - even] += f(begin + i);
+    for (int64_t l = 0; l < kLanesHere; ++l) total += lanes[l];
+  }
+  return total;
+}
+
 inline double squared_difference(ScalarType dtype, const void* x, const void* y, int64_t n) {
   double total = 0;
   with_storage_type(dtype, [&](auto in) {
     using In = decltype(in);
-    using T = Compute<In>;
     const In* a = static_cast<const In*>(x);
     const In* b = static_cast<const In*>(y);
-    // Short sums in independent lanes, which vectorize, accumulated in double.
-    constexpr int64_t kLanesHere = 32, kShort = 32 * kLanesHere;
-    for (int64_t begin = 0; begin < n; begin += kShort) {
-      const int64_t count = std::min(kShort, n - begin), even = count - count % kLanesHere;
-      T lanes[kLanesHere] = {};
-      for (int64_t i = 0; i < even; i += kLanesHere)
-        for (int64_t l = 0; l < kLanesHere; ++l) {
-          const T d = widen(a[begin + i + l]) - widen(b[begin + i + l]);
-          lanes[l] += d * d;
-        }
-      for (int64_t i = even; i < count; ++i) {
-        const T d = widen(a[begin + i]) - widen(b[begin + i]);
-        lanes[i - even] += d * d;
-      }
-      for (int64_t l = 0; l < kLanesHere; ++l) total += lanes[l];
-    }
+    total = sum<Compute<In>>(n, [&](int64_t i) {
+      const Compute<In> d = widen(a[i]) - widen(b[i]);
+      return d * d;
+    });
+  });
+  return total;
+}
+
+inline double product(ScalarType dtype, const void* x, const void* y, int64_t n) {
+  double total = 0;
+  with_storage_type(dtype, [&](auto in) {
+    using In = decltype(in);
+    const In* a = static_cast<const In*>(x);
+    const In* b = static_cast<const In*>(y);
+    total = sum<Compute<In>>(n, [&](int64_t i) -> Compute<In> { return widen(a[i]) * widen(b[i]); });
   });
   return total;
 }

@@ -135,6 +135,7 @@ struct Kernels {
   void (*gram)(const GramTask&);
   void (*backward)(const BackwardTask&);
   double (*squared_difference)(ScalarType dtype, const void* x, const void* y, int64_t n);
+  double (*product)(ScalarType dtype, const void* x, const void* y, int64_t n);  // x y, summed
   void (*scaled_difference)(ScalarType dtype, const void* x, const void* y, void* out, double factor, int64_t n);
   // grad = mask(x > 0) * (grad + content * (x - target)); target may be null
   void (*pointwise_backward)(ScalarType dtype, void* grad, const void* x, const void* target, double content, bool relu,
