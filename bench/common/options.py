@@ -39,5 +39,10 @@ def some_of(choices: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def plain(options: argparse.Namespace) -> dict[str, object]:
-    """The options as JSON holds them, without the folder of the results."""
-    return {name: value for name, value in vars(options).items() if name not in ("out", "run", "worker")}
+    """The options as JSON holds them, without the folder of the results. Of absolute paths the name alone."""
+    kept = {name: value for name, value in vars(options).items() if name not in ("out", "run", "worker")}
+    return {name: _without_folder(value) for name, value in kept.items()}
+
+
+def _without_folder(value: object) -> object:
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

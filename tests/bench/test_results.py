@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from bench import report
 from bench.common import results
 from bench.common.machine import headline, label, machine, same, slug
+from bench.common.options import plain
 from bench.common.results import RESULTS, Report, Section, Table
 
 MODERN = {**machine(), "cpu": "Zen 4", "cores": 2, "kernels": "avx512_bf16"}
@@ -86,3 +88,11 @@ def test_committed_tables_are_those_of_their_files(name: str) -> None:
     found = results.read_all(RESULTS, name)
     assert found, name
     assert results.markdown(found, report.TABLES[name]) == (RESULTS / f"{name}.md").read_text()
+
+
+def test_results_name_no_folder_of_the_machine() -> None:
+    options = argparse.Namespace(out=Path("/results"), clip="/home/me/clip.mp4", films="pan,zoom", size=128)
+    assert plain(options) == {"clip": "clip.mp4", "films": "pan,zoom", "size": 128}
+    for path in RESULTS.glob("*.json"):
+        values = json.loads(path.read_text()).get("options", {}).values()
+        assert [value for value in values if isinstance(value, str) and value.startswith("/")] == [], path.name
