@@ -57,6 +57,7 @@ class Workload:
         chain: the layers of the network.
         height, width: of the image.
         dtype: of the features.
+        mirrored: whether the image is continued by mirrored rows or columns: it and its gradient exist in both sizes.
         settings: of the scale; ``convolution`` is resolved, ``"auto"`` counts as ``"direct"``, which needs more.
     """
 
@@ -65,6 +66,7 @@ class Workload:
     width: int
     dtype: torch.dtype
     settings: Settings
+    mirrored: bool = False
 
     def replace(self, **changes: object) -> Workload:
         """This workload with other settings."""
@@ -92,7 +94,7 @@ class Workload:
             exact += pairs * (
                 self._image // self._width * 4 if settings.history_dtype == "bfloat16" else 2 * self._image
             )
-        images = IMAGES[settings.optimizer] + (settings.average > 0)
+        images = IMAGES[settings.optimizer] + (settings.average > 0) + 2 * self.mirrored
         if self.whole_only:
             images += 2  # the image that a scale starts from, and the content
             exact += joint_bytes(settings, self.chain, (self.height, self.width), self._style, itemsize)
@@ -103,7 +105,7 @@ class Workload:
         """The terms with strips of ``rows``: see :class:`fastnst.strips.objective.StripObjective`."""
         settings, whole = self.settings, self.terms()
         # Before the first step the style is there, and a copy of it in the units of the network.
-        images = max(STRIP_IMAGES[settings.optimizer] + (settings.average > 0), 2 * self._style)
+        images = max(STRIP_IMAGES[settings.optimizer] + (settings.average > 0) + 2 * self.mirrored, 2 * self._style)
         exact = whole.exact + int(images * self._image) + 2 * IN_MEMORY
         maps = _strip_maps(self.chain, rows, self.shorter, self.dtype.itemsize)
         return dataclasses.replace(whole, maps=maps, images=0, exact=exact)

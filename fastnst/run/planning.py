@@ -28,7 +28,6 @@ from fastnst.run import memory_limits, memory_model
 from fastnst.run.memory_model import Workload
 from fastnst.run.scales import check_tile, full_size, scale_sizes
 from fastnst.run.scene import Scene
-from fastnst.run.sizing import view_of_edges
 from fastnst.run.stylizer import Stylizer
 
 PIXELS: Mapping[str, float] = memory_model.FITTED["pixels"]
@@ -169,8 +168,7 @@ def _estimate(
     network, convolution = stylizer.network, stylizer.setup.chosen.convolution
     settings = settings.replace(convolution=convolution)
     sizes = scale_sizes(*size, settings)
-    evaluated = [view_of_edges(one, settings, network).extended for one in sizes]
-    works = [Workload(network.chain, *one, network.dtype, settings.at(scale)) for scale, one in enumerate(evaluated, 1)]
+    works = [stylizer.setup.sizing.workload(*one, settings.at(scale)) for scale, one in enumerate(sizes, 1)]
     strips = [_rows(work, network.device) for work in works]
     last = works[-1]  # the largest scale needs most memory
     need = last.bytes() if strips[-1] is None else last.strip_bytes(strips[-1])

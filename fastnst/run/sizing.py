@@ -48,12 +48,12 @@ class Sizing:
             return None
         settings, size = self.settings.at(scale), f"{width}x{height}"
         if not self.by_memory:
-            return memory_limits.choose_rows(self._workload(height, width, settings), self.network.device)
+            return memory_limits.choose_rows(self.workload(height, width, settings), self.network.device)
         recorded = self.recorded.get(size)
         if recorded is not None and self._fits(recorded, height, width, settings):
             return recorded
         tiles = "on" if settings.tiles == "on" or self.ranks_for(height, width) is not SINGLE else "auto"
-        work = self._workload(height, width, settings.replace(tiles=tiles))
+        work = self.workload(height, width, settings.replace(tiles=tiles))
         found = memory_limits.choose_rows(work, self.network.device)
         if recorded is not None and found is not None:
             message = "%s: strips of %d rows do not fit any more; using %d rows, so pixels may differ by rounding"
@@ -93,14 +93,16 @@ class Sizing:
             reason = f"out of memory at {width}x{height}: an allocation failed; use a smaller size"
             return memory_limits.OutOfMemoryError(reason)
         rows = self.rows(*size, scale)
-        return memory_limits.failed(self._workload(*size, self.settings.at(scale)), self.network.device, rows)
+        return memory_limits.failed(self.workload(*size, self.settings.at(scale)), self.network.device, rows)
 
     def _fits(self, rows: int, height: int, width: int, settings: Settings) -> bool:
-        return memory_limits.fits(self._workload(height, width, settings), rows, self.network.device)
+        return memory_limits.fits(self.workload(height, width, settings), rows, self.network.device)
 
-    def _workload(self, height: int, width: int, settings: Settings) -> Workload:
-        height, width = view_of_edges((height, width), settings, self.network).extended
-        return Workload(self.network.chain, height, width, self.network.dtype, settings)
+    def workload(self, height: int, width: int, settings: Settings) -> Workload:
+        """A scale of this size, as the memory model sees it; ``settings`` are those of the scale."""
+        extended = view_of_edges((height, width), settings, self.network).extended
+        mirrored = extended != (height, width)
+        return Workload(self.network.chain, *extended, self.network.dtype, settings, mirrored)
 
 
 def view_of_edges(size: tuple[int, int], settings: Settings, network: VGG | ModuleEncoder) -> Mirror:

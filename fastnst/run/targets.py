@@ -67,5 +67,6 @@ def _style_targets(setup: Setup, style: StylePicture, size: tuple[int, int], sca
         assert isinstance(network, VGG)
         return strip_targets(network, pixels, settings, rows, mask)
 
-    measured = (settings.style_loss, settings.style_form, settings.style_layers, settings.edges)
+    names = ("style_loss", "style_form", "style_layers", "edges", "seed")
+    measured = (*(getattr(settings, name) for name in names), settings.style_weight > 0)
     return setup.targets.get((style.fingerprint, size, rows, measured), measure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -89,14 +90,21 @@ def test_the_direction_equals_the_two_loop_recursion_over_a_long_run(
 
 def test_a_bfloat16_history_gives_a_similar_descent_direction() -> None:
     ravine = Ravine((1, 3, 37, 43))
-    image, exact = ravine.start(), ravine.start()
+    image = ravine.start()
     found = follow(LBFGS(image, history=20, dtype=torch.bfloat16), ravine, image, 160, 20)
     assert sorted(error for error, _ in found)[len(found) // 2] <= 0.02
     assert all(product < 0 for _, product in found)
-    follow(LBFGS(exact, history=20), ravine, exact, 160, 20)
-    start = ravine.gradient(ravine.start()).norm()
-    for end in (image, exact):
-        assert ravine.gradient(end).norm() <= 3e-4 * start
+
+    def late(dtype: torch.dtype | None) -> float:
+        """The median norm of the gradient over the last 40 of 160 steps; that of one step jumps up and down."""
+        image, norms = ravine.start(), []
+        optimizer = LBFGS(image, history=20, dtype=dtype)
+        for _ in range(160):
+            optimizer.step(image, ravine.gradient(image))
+            norms.append(float(ravine.gradient(image).norm()))
+        return statistics.median(norms[-40:])
+
+    assert late(torch.bfloat16) <= 2 * late(None)
 
 
 @pytest.mark.parametrize(("dtype", "itemsize"), [(None, 4), (torch.bfloat16, 2)])

@@ -321,3 +321,13 @@ def test_memory_does_not_grow_with_the_number_of_steps(optimizer: str) -> None:
     code = GROWTH.replace("device=", f"optimizer={optimizer!r}, device=")
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     assert int(child.stdout) < 32 * 2**20
+
+
+def test_a_mirrored_image_exists_in_both_sizes() -> None:
+    """The image and its gradient, of three float32 channels, whole and in strips."""
+    settings = Settings.from_preset(**SMALL, edges="mirror")
+    given = (DEEP, 64, 64, torch.float32, settings)
+    plain, mirrored = Workload(*given), Workload(*given, mirrored=True)
+    image = 3 * 64 * 64 * 4
+    assert mirrored.terms().images - plain.terms().images == 2 * image
+    assert mirrored.strip_terms(16).exact - plain.strip_terms(16).exact == 2 * image

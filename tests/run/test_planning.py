@@ -65,6 +65,7 @@ def test_memory_is_the_figure_that_the_run_checks() -> None:
     assert found.remedies == ()
 
 
+@pytest.mark.usefixtures("a_second_a_step")
 def test_a_plan_of_a_run_that_does_not_fit_names_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
     have = planned(size=1000).bytes
     monkeypatch.setattr(memory_limits, "available", lambda device: have)

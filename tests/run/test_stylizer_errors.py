@@ -79,20 +79,21 @@ def test_layers_past_the_bundled_weights_are_refused() -> None:
 
 
 def test_too_large_a_size_is_refused_with_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    stylizer = Stylizer(tiny(size=1000, tiles="off"))
+    stylizer = Stylizer(tiny(size=1000, tiles="off", edges="drop"))
     monkeypatch.setattr(
         memory_model, "MODEL", {**memory_model.MODEL, "loading": 0}
     )  # which does not depend on the size
-    have = Workload(stylizer.network.chain, 226, 300, torch.float32, stylizer.setup.chosen).bytes()
+    have = Workload(stylizer.network.chain, 225, 300, torch.float32, stylizer.setup.chosen).bytes()
     monkeypatch.setattr(memory_limits, "available", lambda device: have)
     message = r"out of memory at 1000x750: .*; --size \d+( or --.*)? would fit"
     with pytest.raises(OutOfMemoryError, match=message) as caught:
-        stylize(samples(), samples(), settings=tiny(size=1000, tiles="off"))
+        stylize(samples(), samples(), settings=tiny(size=1000, tiles="off", edges="drop"))
     (found,) = re.findall(r"--size (\d+)(?: or --.*)? would fit", str(caught.value))
     assert 290 <= int(found) <= 300
-    Stylizer(tiny(size=int(found), tiles="off")).loader.content(samples())
+    Stylizer(tiny(size=int(found), tiles="off", edges="drop")).loader.content(samples())
     memory_limits.choose_rows(
-        Workload(stylizer.network.chain, 226, 300, torch.float32, stylizer.setup.chosen), torch.device("cpu")
+        Workload(stylizer.network.chain, 225, 300, torch.float32, stylizer.setup.chosen),
+        torch.device("cpu"),
     )
 
 
