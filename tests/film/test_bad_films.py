@@ -217,8 +217,7 @@ def test_a_billion_frames(tmp_path: Path) -> None:
 def test_tables_of_a_billion_entries(tmp_path: Path, box: bytes, value: int) -> None:
     """FFmpeg reads what is there; memory is bounded, see tests/fuzz."""
     path = clip(tmp_path / "a.mp4", options={"crf": "8", "bf": "2", "g": "4"})
-    if box not in path.read_bytes():
-        pytest.skip("no such table")
+    assert box in path.read_bytes()
     patched(path, box, 4, value)
     with suppress(ImageError), open_film(path, broken="skip") as film:
         assert len(list(film)) <= 10
