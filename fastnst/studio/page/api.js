@@ -50,7 +50,7 @@ const read = async (method, path, options) => (await request(method, path, optio
 
 export const settings = () => read("GET", "settings");
 export const me = () => read("GET", "me");
-export const demo = () => read("GET", "demo");
+export const demo = () => read("POST", "demo");
 
 export function upload(file, kind = "picture", name = file.name) {
   const form = new FormData();

@@ -11,7 +11,7 @@ export function el(tag, props = {}, ...children) {
     else if (key in node && !key.includes("-") && !["list", "form"].includes(key)) node[key] = value;
     else node.setAttribute(key, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }
 
@@ -45,12 +45,12 @@ export function setText(node, text) {
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "";
-  if (seconds < 1) return "under 1 s";
+  if (seconds < 1) return "under 1\u00a0s";
   const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60 ? `${whole % 60} s` : ""}`.trim();
+  if (whole < 60) return `${whole}\u00a0s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}\u00a0min ${whole % 60 ? `${whole % 60}\u00a0s` : ""}`.trim();
   const minutes = Math.round(whole / 60);
-  return `${Math.floor(minutes / 60)} h ${minutes % 60 ? `${minutes % 60} min` : ""}`.trim();
+  return `${Math.floor(minutes / 60)}\u00a0h ${minutes % 60 ? `${minutes % 60}\u00a0min` : ""}`.trim();
 }
 
 export function bytes(count) {
@@ -61,16 +61,16 @@ export function bytes(count) {
     count /= 1000;
     index += 1;
   }
-  return `${index && count < 10 ? count.toFixed(1) : Math.round(count)} ${units[index]}`;
+  return `${index && count < 10 ? count.toFixed(1) : Math.round(count)}\u00a0${units[index]}`;
 }
 
-export const size = (width, height) => `${width} × ${height}`;
+export const size = (width, height) => `${width}\u00a0×\u00a0${height}`;
 
 export function compact(value) {
   if (!Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const magnitude = Math.abs(value);
-  if (magnitude >= 1e6 || magnitude < 1e-3) return value.toExponential(2).replace("e+", "e");
+  if (magnitude >= 1e5 || magnitude < 1e-3) return value.toExponential(2).replace("e+", "e");
   return String(Number(value.toPrecision(4)));
 }
 
@@ -102,7 +102,9 @@ export function store(key, value) {
 export function openDialog(title, { id, className = "", body, actions = [] }) {
   const heading = newId("dialog");
   const dialog = el("dialog", { id, class: `dialog ${className}`, "aria-labelledby": heading });
-  const close = button("Close", { icon: "close", iconOnly: true, class: "tool", onclick: () => dialog.close("") });
+  // As Escape does: whoever listens may hold the dialog open.
+  const leave = () => dialog.dispatchEvent(new Event("cancel", { cancelable: true })) && dialog.close("");
+  const close = button("Close", { icon: "close", iconOnly: true, class: "tool", onclick: leave });
   dialog.append(
     el("div", { class: "dialog-head" }, el("h2", { id: heading }, title), close),
     el("div", { class: "dialog-body" }, body),

@@ -28,8 +28,8 @@ const REACH = 6; // the slider goes from 1/64 of the preset's value to 64 times 
 export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 export function matches(name, words) {
-  const { help } = state.spec.settings[name];
-  const text = `${name} ${label(name)} ${help} ${HINTS[name] ?? ""}`.toLowerCase().replaceAll("_", " ");
+  const { help, choices, suggestions } = state.spec.settings[name];
+  const text = `${name} ${label(name)} ${help} ${[...(choices ?? []), ...(suggestions ?? [])].join(" ")} ${HINTS[name] ?? ""}`.toLowerCase().replaceAll("_", " ");
   return words.every((word) => text.includes(word.replaceAll("_", " ")));
 }
 
@@ -38,7 +38,7 @@ function helpText(text) {
   return text.split("`").map((part, index) => (index % 2 ? el("code", {}, part) : part));
 }
 
-const large = (value) => (value >= 1e5 ? value.toExponential(0).replace("e+", "e") : String(value));
+const large = (value) => (value >= 1e7 ? value.toExponential(0).replace("e+", "e") : String(value));
 
 function facts(spec, base) {
   const found = [`Default ${base === "none" ? "none" : base}`];
@@ -140,7 +140,7 @@ export function field(spec, { get, base, change, where }) {
     const changed = value !== base();
     node.classList.toggle("changed", changed);
     undo.hidden = !changed;
-    setText(range, facts(spec, base()));
+    setText(range, name === "preset" ? "" : facts(spec, base()));
     slider?.show();
     extra?.show();
     say(told || localError(spec, value));

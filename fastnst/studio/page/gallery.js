@@ -26,6 +26,7 @@ function item(id) {
 }
 
 function pick(id) {
+  toggleGrid(false);
   select(id);
   emit("show", "picture");
 }

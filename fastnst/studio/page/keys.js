@@ -24,7 +24,7 @@ function press(event) {
 export function showKeys() {
   if (document.querySelector("#keys-dialog")) return;
   const rows = shortcuts.map(({ keys, words }) => [
-    el("dt", {}, keys.slice(0, 2).flatMap((key, index) => [index ? " " : "", el("kbd", {}, key.replace("Arrow", ""))])),
+    el("dt", {}, keys.slice(0, 2).flatMap((key, index) => [index ? " " : "", el("kbd", {}, key.length === 1 ? key.toUpperCase() : key)])),
     el("dd", {}, words),
   ]);
   const box = el("input", { type: "checkbox", role: "switch", class: "switch", id: "single-keys", checked: single });

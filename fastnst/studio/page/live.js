@@ -14,15 +14,15 @@ export class LiveChanges {
     this.told = {};
     const names = Object.values(state.spec.settings).filter((spec) => spec.live).map((spec) => spec.name);
     this.fields = new Map(names.map((name) => [name, this.make(name)]));
-    const nodes = (wanted) => names.filter(wanted).map((name) => this.fields.get(name).node);
+    const nodes = (some) => some.map((name) => this.fields.get(name).node);
     this.error = el("p", { class: "error", role: "alert" });
     this.apply = button("Apply", { class: "primary", data: { testid: "apply" }, onclick: () => this.send() });
     this.drop = button("Discard", { data: { testid: "discard" }, onclick: () => this.clear() });
     this.node = el("details", { class: "group live", data: { testid: "live" }, open: true },
       el("summary", {}, el("span", {}, "Change while it runs")),
       el("div", { class: "group-body" },
-        nodes((name) => FIRST.includes(name)),
-        el("details", { class: "own" }, el("summary", {}, "More"), nodes((name) => !FIRST.includes(name))),
+        nodes(FIRST.filter((name) => this.fields.has(name))),
+        el("details", { class: "own" }, el("summary", {}, "More"), nodes(names.filter((name) => !FIRST.includes(name)))),
         this.error,
         el("div", { class: "row apply-row" }, this.drop, this.apply)));
   }

@@ -118,6 +118,10 @@ async function main() {
   keys();
   startKeys();
   await startJobs();
+  if (location.hash === "#demo") {
+    history.replaceState(null, "", location.pathname);
+    if (!state.setup.content && !state.setup.styles.length) await addDemo();
+  }
   if (state.selected) showView("picture");
   document.body.dataset.ready = "yes";
   on("online", (online) => online && poll());

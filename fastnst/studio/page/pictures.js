@@ -114,7 +114,7 @@ function earlierItem(picture, role, dialog) {
   return item;
 }
 
-const thumb = (picture) => el("span", { class: "thumb" }, el("img", { src: api.preview(picture.id), alt: "", loading: "lazy" }));
+const thumb = (picture) => el("span", { class: picture.has_alpha ? "thumb clear" : "thumb" }, el("img", { src: api.preview(picture.id), alt: "", loading: "lazy" }));
 
 function zone(role, label, hint) {
   const input = el("input", { type: "file", class: "unseen", tabIndex: -1, accept: state.spec.limits.formats.join(","), "aria-label": label });
@@ -130,6 +130,7 @@ function zone(role, label, hint) {
       "div",
       { class: "row" },
       button(label, { data: { testid: `${role}-choose` }, onclick: () => input.click() }),
+      role === "content" ? button("Demo", { class: "quiet narrow-only", onclick: addDemo }) : null,
       button("Earlier", { quiet: true, data: { testid: `${role}-earlier` }, "aria-haspopup": "dialog", onclick: () => pickEarlier(role) }),
     ),
     input,
@@ -259,9 +260,15 @@ export function startPictures() {
     addFiles(files);
   });
   // A picture that misses its zone is taken all the same; without this the browser would leave the page.
-  document.addEventListener("dragover", (event) => event.preventDefault());
+  const mark = (over) => document.getElementById("stage").classList.toggle("over", over);
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    mark(Boolean(event.dataTransfer?.types.includes("Files")) && !event.target.closest?.(".zone, .picture-card"));
+  });
+  document.addEventListener("dragleave", (event) => !event.relatedTarget && mark(false));
   document.addEventListener("drop", (event) => {
     event.preventDefault();
+    mark(false);
     if (!document.querySelector("dialog[open]")) addFiles([...(event.dataTransfer?.files ?? [])]);
   });
 }

@@ -29,11 +29,11 @@ function showError(error) {
 
 function showPlan(plan) {
   emit("errors", {});
-  line.classList.remove("error");
+  line.classList.toggle("error", plan.fits === false);
   const parts = [size(...plan.size)];
   if (plan.seconds !== null) parts.unshift(`About ${duration(plan.seconds)}`);
-  if (plan.scales.length > 1) parts.push(`${plan.scales.length} scales`);
-  parts.push(`${bytes(plan.memory)} of ${bytes(plan.free)}`);
+  if (plan.scales.length > 1) parts.push(`${plan.scales.length}\u00a0scales`);
+  parts.push(plan.free === null ? bytes(plan.memory) : `${bytes(plan.memory)} of ${bytes(plan.free)}`);
   setText(line, parts.join(" · "));
   more.replaceChildren();
   warnings.replaceChildren(...plan.warnings.map((warning) => el("li", {}, warning)));

@@ -4,10 +4,9 @@ import { button, bytes, duration, el, setText, size, when } from "./dom.js";
 import { Curve } from "./curve.js";
 import { act, likeThis, remove, rename } from "./jobs.js";
 import { LiveChanges } from "./live.js";
-import { ended, on, selectedJob, state } from "./state.js";
-import { compareWith } from "./viewer.js";
+import { ended, on, selectedJob } from "./state.js";
 
-let title, curve, live, files, links, made, actions, rest;
+let title, curve, live, files, links, made, actions, rest, nothing;
 
 function heading() {
   title = el("input", { type: "text", class: "run-name", "aria-label": "Name of the run", maxLength: 200, spellcheck: false, data: { testid: "run-name" } });
@@ -19,7 +18,8 @@ function heading() {
       title.blur();
     }
   });
-  return title;
+  const drop = button("Delete this run", { icon: "trash", iconOnly: true, class: "tool", data: { testid: "delete" }, onclick: () => remove(selectedJob()) });
+  return el("div", { class: "run-head" }, title, drop);
 }
 
 function downloads() {
@@ -33,8 +33,6 @@ function verbs() {
   actions = {
     like: button("Like this one", { icon: "brush", data: { testid: "like" }, onclick: () => likeThis(selectedJob()) }),
     again: button("Same again", { icon: "again", data: { testid: "again-run" }, onclick: () => act(selectedJob(), "again") }),
-    compare: button("Compare with…", { icon: "mask", data: { testid: "compare-with" }, onclick: () => compareWith(null) }),
-    remove: button("Delete", { icon: "trash", class: "plain warn", data: { testid: "delete" }, onclick: () => remove(selectedJob()) }),
   };
   return el("div", { class: "row run-actions" }, Object.values(actions));
 }
@@ -68,6 +66,7 @@ function render() {
   const job = selectedJob();
   document.body.classList.toggle("has-run", Boolean(job));
   rest.hidden = !job;
+  nothing.hidden = Boolean(job);
   if (!job) return;
   if (document.activeElement !== title) title.value = job.title;
   files.hidden = !job.has_result;
@@ -76,7 +75,6 @@ function render() {
     const url = format === "settings" ? api.settingsFile(job) : api.download(job, format);
     if (link.getAttribute("href") !== url) link.setAttribute("href", url);
   }
-  actions.compare.hidden = !(job.has_result || job.frame) || !state.jobs.some((one) => one.id !== job.id && (one.has_result || one.frame));
   actions.again.hidden = !ended(job);
   curve.node.hidden = !job.step;
   curve.follow(job);
@@ -90,8 +88,8 @@ export function startRun() {
   files = downloads();
   made = el("section", { class: "run-part made" });
   rest = el("div", { class: "panel-body" }, heading(), files, verbs(), el("section", { class: "run-part" }, el("h3", {}, "Loss"), curve.node), live.node, made);
-  const none = el("p", { class: "quiet-text nothing" }, "Start a run, or pick one from the gallery.");
-  document.getElementById("run").append(rest, none);
+  nothing = el("p", { class: "quiet-text nothing" }, "Start a run, or pick one from the gallery.");
+  document.getElementById("run").append(rest, nothing);
   on("jobs selected", render);
   render();
 }

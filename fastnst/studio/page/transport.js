@@ -1,13 +1,13 @@
 // Under the picture: how far the run is, and pause, resume, stop.
 import { button, compact, duration, el, setText } from "./dom.js";
-import { act } from "./jobs.js";
+import { act, remove } from "./jobs.js";
 import { stateText } from "./gallery.js";
 import { ended, on, selectedJob } from "./state.js";
 
 let bar, line, problem, buttons;
 
 const OFFERS = {
-  queued: ["stop"],
+  queued: ["cancel"],
   running: ["pause", "stop"],
   pausing: ["stop"],
   paused: ["resume", "stop"],
@@ -39,10 +39,10 @@ function render() {
   else if (problem.dataset.run !== `${job.id} ${job.state}`) setText(problem, "");
   problem.dataset.run = `${job.id} ${job.state}`;
   const offered = OFFERS[job.state] ?? [];
-  const focused = Object.values(buttons).includes(document.activeElement);
+  const focused = Object.values(buttons).find((node) => node === document.activeElement);
   for (const [verb, node] of Object.entries(buttons)) node.hidden = !offered.includes(verb);
   // The button that had the focus may be gone; its successor takes it.
-  if (focused && document.activeElement.hidden) (Object.values(buttons).find((node) => !node.hidden) ?? document.getElementById("stage")).focus();
+  if (focused?.hidden) (Object.values(buttons).find((node) => !node.hidden) ?? document.getElementById("stage")).focus();
 }
 
 export function pauseOrResume() {
@@ -55,11 +55,12 @@ export function startTransport() {
   bar = el("progress", { "aria-label": "Progress", data: { testid: "progress" } });
   line = el("p", { class: "run-line number", data: { testid: "run-line" } });
   problem = el("p", { class: "error", role: "alert", data: { testid: "run-error" } });
-  const make = (verb, label, name) => button(label, { icon: name, data: { testid: verb }, onclick: () => act(selectedJob(), verb) });
+  const make = (verb, label, name) => button(label, { icon: name, data: { testid: verb }, onclick: () => (verb === "cancel" ? remove(selectedJob()) : act(selectedJob(), verb)) });
   buttons = {
     resume: make("resume", "Resume", "play"),
     pause: make("pause", "Pause", "pause"),
     stop: make("stop", "Stop and keep", "stop"),
+    cancel: make("cancel", "Take out of the queue", "close"),
     again: make("again", "Try again", "again"),
   };
   document.getElementById("transport").append(bar, el("div", { class: "transport-row" }, el("div", { class: "transport-text" }, line, problem), el("div", { class: "row" }, Object.values(buttons))));

@@ -1,6 +1,6 @@
 // The picture: live or finished, beside the photograph or another run.
 import * as api from "./api.js";
-import { button, el, icon, newId, setText } from "./dom.js";
+import { button, el, icon, newId, setText, when } from "./dom.js";
 import { Stage } from "./stage.js";
 import { jobById, on, selectedJob, state } from "./state.js";
 
@@ -8,7 +8,7 @@ const MODES = { result: "Result", before: "Before and after", ab: "A and B" };
 let mode = "result";
 let other = null; // id of the run on side A
 let split = 50; // percent of the visible picture that shows side A
-let stage, sheet, mainLayer, otherLayer, handle, labels, empty, zoomText, modes, picker, pickerBox;
+let stage, sheet, mainLayer, otherLayer, handle, labels, empty, zoomBox, zoomText, modes, picker, pickerBox;
 
 // Swaps a picture in when it is decoded, so that nothing flickers. One is loaded at a time: a slow connection shows fewer
 // frames, never a queue of old ones.
@@ -58,6 +58,7 @@ function draw() {
   const photograph = job ? job.content : (state.setup.content?.id ?? null);
   const url = (job && source(job)) ?? (photograph && api.preview(photograph));
   empty.hidden = Boolean(url);
+  zoomBox.hidden = !url;
   const waiting = Boolean(job) && !source(job);
   mainLayer.node.classList.toggle("waiting", waiting);
   const alt = job ? (waiting ? "Photograph, waiting for the first picture" : `Result of ${job.title}`) : "Photograph";
@@ -81,8 +82,8 @@ function drawOther(job) {
   otherLayer.node.classList.toggle("cover", mode === "before");
   otherLayer.show(shown ? (against ? source(against) : api.preview(job.content)) : null, against ? `Result of ${against.title}` : "Photograph", against?.id ?? job?.id ?? "");
   if (!shown) return;
-  setText(labels.children[0], against ? `A: ${against.title}` : "Before");
-  setText(labels.children[1], against ? `B: ${job.title}` : "After");
+  setText(labels.children[0], against ? `A: ${against.title}, ${when(against.created)}` : "Before");
+  setText(labels.children[1], against ? `B: ${job.title}, ${when(job.created)}` : "After");
   place();
 }
 
@@ -97,7 +98,7 @@ function drawBar(job) {
   const wanted = runs.map((run) => `${run.id} ${run.title}`).join("\n");
   if (picker.dataset.runs !== wanted) {
     picker.dataset.runs = wanted;
-    picker.replaceChildren(...runs.map((run) => el("option", { value: run.id }, run.title)));
+    picker.replaceChildren(...runs.map((run) => el("option", { value: run.id }, `${run.title}, ${when(run.created)}`)));
   }
   picker.value = other ?? "";
 }
@@ -113,7 +114,11 @@ function place() {
   const x = left + ((right - left) * split) / 100;
   const cut = stage.width - (x - stage.x) / stage.zoom;
   otherLayer.node.style.clipPath = `inset(0 ${Math.min(stage.width, Math.max(0, cut))}px 0 0)`;
-  handle.style.left = `${x}px`;
+  const top = Math.max(0, stage.y);
+  const room = stage.node.clientHeight;
+  const bottom = Math.max(0, room - stage.y - stage.height * stage.zoom);
+  Object.assign(handle.style, { left: `${x}px`, top: `${top}px`, bottom: `${bottom}px` });
+  Object.assign(labels.style, { left: `${left}px`, right: `${stage.node.clientWidth - right}px`, bottom: `${bottom}px` });
   handle.setAttribute("aria-valuenow", String(Math.round(split)));
   handle.setAttribute("aria-valuetext", `${Math.round(split)} % ${labels.children[0].textContent}`);
 }
@@ -161,12 +166,12 @@ function viewerBar() {
   });
   pickerBox = el("div", { class: "side-a" }, el("label", { htmlFor: id }, "A"), picker);
   zoomText = el("output", { class: "number zoom-text", data: { testid: "zoom" } });
-  const zoom = el("div", { class: "zoom", role: "group", "aria-label": "Zoom" },
+  zoomBox = el("div", { class: "zoom", role: "group", "aria-label": "Zoom" },
     button("−", { class: "tool", "aria-label": "Zoom out", onclick: () => stage.zoomBy(1 / 1.5) }), zoomText,
     button("+", { class: "tool", "aria-label": "Zoom in", onclick: () => stage.zoomBy(1.5) }),
     button("Fit", { class: "tool", data: { testid: "zoom-fit" }, onclick: () => stage.fit() }),
     button("1:1", { class: "tool number", "aria-label": "Pixel for pixel", data: { testid: "zoom-pixels" }, onclick: () => stage.zoomTo(1) }));
-  document.getElementById("viewer-bar").append(group, pickerBox, zoom);
+  document.getElementById("viewer-bar").append(group, pickerBox, zoomBox);
 }
 
 function show(name) {
@@ -177,11 +182,6 @@ function show(name) {
     if (!runs.some((run) => run.id === other)) other = runs[0]?.id ?? null;
   }
   draw();
-}
-
-export function compareWith(id) {
-  other = id;
-  show("ab");
 }
 
 // Goes round: result, before and after, A and B where there is another run.
