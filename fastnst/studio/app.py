@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from os import PathLike
 from pathlib import Path
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from fastnst import __version__
 from fastnst.errors import FastnstError, ImageError, printable

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -68,10 +70,9 @@ class Inspector:
 
 
 def _prepare() -> None:
-    """Ctrl-C in the terminal is for the server."""
-    import signal
-
+    """Ctrl-C in the terminal is for the server, and warnings of decoders are for nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
 
 
 def _do(name: str, *arguments: Any) -> Any:

@@ -225,13 +225,14 @@ class Runner:
                 if run.job.keep or run.job.pending or run.job.state != "running":
                     run.command("keep" if run.job.keep or run.job.state == "stopping" else "pause")
                 run.save()
-            assert run.process.stdout is not None
-            for line in run.process.stdout:
-                with contextlib.suppress(ValueError):
-                    last = json.loads(line)
-                    with self._changed:
-                        record(run.job, run.trace, last)
-            code = run.process.wait()
+            with run.process as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    with contextlib.suppress(ValueError):
+                        last = json.loads(line)
+                        with self._changed:
+                            record(run.job, run.trace, last)
+                code = process.wait()
             if last.get("event") not in ("end", "error"):
                 last = {"event": "error", "message": _why_ended(code)}
         except (OSError, UsageError) as error:
