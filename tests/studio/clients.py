@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -33,16 +37,8 @@ def picture(seed: int = 0, width: int = 64, height: int = 48, **save: Any) -> by
     return file.getvalue()
 
 
-class Studio(TestClient):
-    """A studio, asked as its owner or with another key."""
-
-    def __init__(self, folder: Path, key: str | None = None, **options: Any) -> None:
-        super().__init__(create_app(folder, **options), base_url=ORIGIN, raise_server_exceptions=False)
-        self.keys = self.app.state.access.keys  # type: ignore[attr-defined]
-        self.headers["authorization"] = f"Bearer {key or self.keys.owner()}"
-
-    def as_visitor(self, key: str) -> Mapping[str, str]:
-        return {"authorization": f"Bearer {key}"}
+class Asking(httpx2.Client):
+    """What tests ask a studio."""
 
     def add(self, data: bytes | None = None, name: str = "photo.png", kind: str = "picture", **more: Any) -> str:
         """Upload a picture and return its identifier."""
@@ -84,3 +80,36 @@ class Studio(TestClient):
         answer = self.get(f"/api/jobs/{identifier}/result", params={"format": format})
         assert answer.status_code == 200, answer.text
         return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+class Studio(TestClient, Asking):
+    """A studio in this process, asked by its owner."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(create_app(folder, **options), base_url=ORIGIN, raise_server_exceptions=False)
+        self.keys = self.app.state.access.keys  # type: ignore[attr-defined]
+        self.headers["authorization"] = f"Bearer {self.keys.owner()}"
+
+    def as_visitor(self, key: str) -> Mapping[str, str]:
+        return {"authorization": f"Bearer {key}"}
+
+
+class Remote(Asking):
+    """A studio in a process of its own, asked by its owner."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.process, self.link = process, process.stdout.readline().split()[1]
+        self.place, _, key = self.link.partition("/?key=")
+        super().__init__(base_url=self.place, headers={"authorization": f"Bearer {key}"}, timeout=60)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Remote]:
+    """The command `fastnst studio`, ended by SIGTERM if it is still there."""
+    command = [sys.executable, "-m", "fastnst", "studio", "--folder", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, Remote(process) as remote:
+        try:
+            yield remote
+        finally:
+            process.terminate()

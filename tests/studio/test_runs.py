@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from clients import Studio, picture
+from clients import Studio, picture, served
 from PIL import Image
 
 import fastnst
@@ -205,37 +201,13 @@ def test_a_studio_that_ends_goes_on_at_the_next_start(tmp_path: Path) -> None:
 
 
 def test_a_studio_that_is_killed_goes_on_at_the_next_start(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    command = [sys.executable, "-m", "fastnst", "studio", "--folder", str(folder), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = process.stdout.readline().split()[1]
-        base, _, key = address.partition("/?key=")
-        remote = Remote(base, key)
+    with served(tmp_path / "folder") as remote:
         identifier = remote.start(steps="200", size="96")
         remote.wait(identifier, lambda job: job["step"] >= 3)
-        os.kill(process.pid, signal.SIGKILL)
-        remote.close()
-    with Studio(folder) as studio:
+        remote.process.kill()
+    with Studio(tmp_path / "folder") as studio:
         job = studio.wait(identifier, "done")
         assert (studio.pixels(identifier) == made_by_the_library(job["settings"])).all()
-
-
-class Remote(Studio):
-    """A studio that another process serves."""
-
-    def __init__(self, base: str, key: str) -> None:
-        import httpx2
-
-        self._client = httpx2.Client(base_url=base, headers={"authorization": f"Bearer {key}"}, timeout=60)
-
-    def close(self) -> None:
-        self._client.close()
-
-    def request(self, method: str, url: Any, **options: Any) -> Any:  # type: ignore[override]
-        options = {name: value for name, value in options.items() if value is not None}
-        options = {name: options[name] for name in ("json", "params", "files", "data", "headers") if name in options}
-        return self._client.request(method, url, **options)
 
 
 def test_a_run_that_cannot_start_says_why(studio: Studio) -> None:
