@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from clients import Studio, picture, served
 from PIL import Image
@@ -217,3 +219,66 @@ def test_a_run_that_cannot_start_says_why(studio: Studio) -> None:
     assert answer.status_code == 422
     assert "too small for layer relu5_1" in answer.json()["error"]
     assert studio.get("/api/jobs").json() == {"jobs": []}
+
+
+def test_a_full_disk_ends_nothing(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastnst.studio import job as records
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    identifier = studio.start(steps="30")
+    studio.wait(identifier, lambda job: job["step"] >= 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_json", full)
+        answer = studio.post("/api/jobs", json=studio.run_of())
+        assert (answer.status_code, answer.json()["error"]) == (507, "the studio cannot write: No space left on device")
+        studio.wait(identifier, "done")
+    assert studio.pixels(identifier).shape == (48, 64, 3)
+    studio.wait(studio.start(), "done")  # the queue goes on
+    assert len(studio.get("/api/jobs").json()["jobs"]) == 2
+
+
+def test_a_stop_survives_the_end_of_the_studio(tmp_path: Path) -> None:
+    with Studio(tmp_path) as studio:
+        identifier = studio.start(steps="100000")
+        studio.wait(identifier, lambda job: job["step"] >= 2)
+        studio.post(f"/api/jobs/{identifier}/stop")
+    with Studio(tmp_path) as studio:
+        job = studio.wait(identifier, "stopped")
+        assert job["step"] < 100000
+        assert studio.pixels(identifier).shape == (48, 64, 3)
+
+
+def test_of_the_plans_that_wait_the_last_is_made(studio: Studio) -> None:
+    services = studio.app.state.services
+    run = studio.run_of()
+    answers: list[Any] = []
+
+    def ask(asked: dict[str, Any]) -> None:
+        answers.append(studio.post("/api/plan", json=asked))
+
+    with services.planner._lock:
+        threads = []
+        for size in ("64", "65", "66"):
+            asked = {**run, "settings": {**run["settings"], "size": size}}
+            threads.append(
+                threading.Thread(target=lambda asked=asked: answers.append(studio.post("/api/plan", json=asked)))
+            )
+            threads[-1].start()
+            time.sleep(0.3)
+    for thread in threads:
+        thread.join()
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409]
+    (made,) = [answer.json() for answer in answers if answer.status_code == 200]
+    assert made["size"][0] == 66
+
+
+def test_processes_end_with_a_killed_server(tmp_path: Path) -> None:
+    with served(tmp_path) as remote:
+        remote.add()
+        children = psutil.Process(remote.process.pid).children(recursive=True)
+        assert children
+        remote.process.kill()
+        _gone, left = psutil.wait_procs(children, timeout=20)
+    assert left == []
