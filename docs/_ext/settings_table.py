@@ -14,21 +14,6 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-GROUPS = {
-    "Presets and images": (
-        "preset size crop steps scales scale_factor min_scale min_shorter_side init noise seed keep_color match_color "
-        "snapshot_every max_pixels"
-    ),
-    "The loss": (
-        "content_weight style_weight tv_weight content_layers style_layers content_loss content_form style_form "
-        "style_loss style_weights normalize_gradients tv_kind style_fit style_scale style_size"
-    ),
-    "The network": "arch weights pooling padding tileable edges",
-    "The optimizer": "optimizer learning_rate betas epsilon clamp history first_change history_dtype carry average",
-    "The machine": "device precision convolution tiles memory graph",
-}
-
-
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
@@ -57,13 +42,14 @@ class SettingsTable(Directive):
 
     def run(self) -> list[nodes.Node]:
         from fastnst import Settings
+        from fastnst.config.description import GROUPS
 
         fields = {field.name: field for field in dataclasses.fields(Settings)}
-        grouped = [name for names in GROUPS.values() for name in names.split()]
+        grouped = [name for names in GROUPS.values() for name in names]
         lines: list[str] = []
         for title, names in GROUPS.items():
             lines += [f".. rubric:: {title}", "", *_head(("Setting", "Meaning", "Default", "Values"), "21 40 19 20")]
-            for name in names.split():
+            for name in names:
                 if name not in fields:
                     raise ExtensionError(f"settings-table: there is no setting {name}")
                 field = fields[name]

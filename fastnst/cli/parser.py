@@ -10,6 +10,7 @@ from fastnst import __version__
 from fastnst.cli.film_options import add_film_options
 from fastnst.cli.help_text import presets_help
 from fastnst.cli.setting_options import add_setting_options, add_threads
+from fastnst.cli.studio_arguments import add_studio_arguments
 from fastnst.cli.texture_arguments import NOT_OF_TEXTURES, add_texture_arguments
 from fastnst.cli.video_arguments import NOT_OF_FILMS, add_video_arguments
 from fastnst.errors import UsageError
@@ -42,6 +43,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         "gallery": added.add_parser("gallery", help="style a folder of pictures", epilog=presets_help()),
         "video": added.add_parser("video", help="style a film", epilog=presets_help()),
         "texture": added.add_parser("texture", help="make a picture with the texture of others", epilog=presets_help()),
+        "studio": added.add_parser("studio", help="open a page where runs are started, watched and steered"),
         "settings": added.add_parser("settings", help="print the settings in a picture or a file as TOML"),
         "weights": added.add_parser("weights", help="list, fetch or show weights of the network"),
         "info": added.add_parser("info", help="print versions, the device and the kernels in use"),
@@ -51,6 +53,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     _add_gallery(commands["gallery"])
     _add_texture(commands["texture"])
     _add_video(commands["video"])
+    add_studio_arguments(commands["studio"])
     _add_settings(commands["settings"])
     _add_weights(commands["weights"])
     _add_info(commands["info"])

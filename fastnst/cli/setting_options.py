@@ -7,13 +7,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from fastnst.cli.help_text import setting_help
+from fastnst.config.description import GROUPS
 from fastnst.config.presets import PRESETS
 from fastnst.config.settings import Settings
 
 _SWITCH = ""  # instead of a metavar: an option --name and its opposite --no-name
 
-# The settings that have an option, by group of the help, with the metavar of each.
-_RESULT = {
+# The metavar of each setting that has an option.
+_METAVARS = {
     "size": "N",
     "crop": "N",
     "steps": "N,...",
@@ -26,8 +27,6 @@ _RESULT = {
     "match_color": "HOW",
     "seed": "N",
     "snapshot_every": "N",
-}
-_LOSS = {
     "content_weight": "X",
     "style_weight": "X",
     "tv_weight": "X",
@@ -44,8 +43,6 @@ _LOSS = {
     "padding": "HOW",
     "edges": "HOW",
     "weights": "NAME|FILE",
-}
-_OPTIMIZER = {
     "optimizer": "NAME",
     "learning_rate": "X",
     "carry": _SWITCH,
@@ -56,8 +53,6 @@ _OPTIMIZER = {
     "history": "N,...",
     "first_change": "X",
     "history_dtype": "NAME",
-}
-_MACHINE = {
     "max_pixels": "N",
     "device": "NAME",
     "precision": "NAME",
@@ -81,17 +76,13 @@ def add_setting_options(
         help="read settings from a TOML file or a picture made by fastnst; options override them",
     )
     group.add_argument("--save-settings", metavar="FILE", help="save the settings of the run in FILE, a .toml file")
-    groups: list[tuple[argparse._ArgumentGroup, Mapping[str, str]]] = [
-        (group, _RESULT),
-        (parser.add_argument_group("the loss"), _LOSS),
-        (parser.add_argument_group("the optimizer"), _OPTIMIZER),
-        (parser.add_argument_group("the machine"), _MACHINE),
-    ]
     defaults = Settings.from_preset(preset)
-    for group, metavars in groups:
-        for name, metavar in metavars.items():
-            if name in without:
+    for number, (title, names) in enumerate(GROUPS.items()):
+        group = parser.add_argument_group(title[0].lower() + title[1:]) if number else group
+        for name in names:
+            if name in without or name not in _METAVARS:
                 continue
+            metavar = _METAVARS[name]
             keywords: dict[str, Any] = {"metavar": metavar}
             if metavar == _SWITCH:
                 keywords = {"action": argparse.BooleanOptionalAction}

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "fastnst"
 # From top to bottom; a module imports from its own floor or from a lower one. See docs/explanation/design.md.
 FLOORS = (
     {"cli", "__main__"},
+    {"studio"},
     {"gallery", "film"},
     {"run"},
     {"optim"},

@@ -1,0 +1,81 @@
+"""The process that decodes pictures and makes plans for the server."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from fastnst.errors import ImageError, UsageError
+
+SECONDS = 120.0
+
+
+class Inspector:
+    """One process for untrusted files. A file that ends it, or takes too long, is refused, and a new one is started."""
+
+    def __init__(self, max_pixels: int | None = None, seconds: float = SECONDS) -> None:
+        self._max_pixels, self._seconds = max_pixels, seconds
+        self._lock = threading.Lock()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def picture(self, path: str, preview: str) -> dict[str, Any]:
+        """See :func:`fastnst.studio.inspecting.inspect_picture`. Raises ImageError."""
+        try:
+            found: dict[str, Any] = self._call("inspect_picture", path, preview, self._max_pixels)
+        except (BrokenProcessPool, TimeoutError):
+            raise ImageError("cannot be decoded: it takes more memory or time than there is") from None
+        return found
+
+    def plan(self, run: dict[str, Any], measure: bool) -> dict[str, Any]:
+        """See :func:`fastnst.studio.inspecting.make_plan`. Raises FastnstError."""
+        try:
+            found: dict[str, Any] = self._call("make_plan", run, measure)
+        except (BrokenProcessPool, TimeoutError):
+            raise UsageError("the plan takes more memory or time than there is; make the picture smaller") from None
+        return found
+
+    def names(self) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+        """See :func:`fastnst.studio.inspecting.setting_names`."""
+        found: tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]] = self._call("setting_names")
+        return found
+
+    def close(self) -> None:
+        with self._lock:
+            self._end()
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        with self._lock:
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare)
+            future = self._pool.submit(_do, name, *arguments)
+            try:
+                return future.result(self._seconds)
+            except (BrokenProcessPool, TimeoutError):
+                self._end()
+                raise
+
+    def _end(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepare() -> None:
+    """Ctrl-C in the terminal is for the server."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _do(name: str, *arguments: Any) -> Any:
+    from fastnst.studio import inspecting
+
+    function: Callable[..., Any] = getattr(inspecting, name)
+    return function(*arguments)
