@@ -197,28 +197,32 @@ function contentCard({ content, contentMask }) {
 
 function styleCard(style, index, styles) {
   const { picture } = style;
+  const now = () => state.setup.styles[index]; // the card outlives the object it was made from
   const masks = [
     state.setup.content
-      ? maskButton("Area to paint", style.mask, `Where ${picture.name} is painted`, state.setup.content, () => style.mask, (id) => (style.mask = id))
+      ? maskButton("Area to paint", style.mask, `Where ${picture.name} is painted`, state.setup.content, () => now().mask, (id) => (now().mask = id))
       : null,
-    maskButton("Part to use", style.styleMask, `Which part of ${picture.name} is used`, picture, () => style.styleMask, (id) => (style.styleMask = id)),
+    maskButton("Part to use", style.styleMask, `Which part of ${picture.name} is used`, picture, () => now().styleMask, (id) => (now().styleMask = id)),
   ];
   const remove = () => edit((setup) => setup.styles.splice(index, 1));
-  return card(picture, remove, masks, styles.length > 1 ? [share(style, index, styles)] : []);
+  return card(picture, remove, masks, styles.length > 1 ? [share(index)] : []);
 }
 
-function share(style, index, styles) {
+function share(index) {
   const id = newId("share");
   const read = el("output", { class: "number", for: id });
-  const slider = el("input", { type: "range", id, min: 0, max: 100, step: 1, value: style.share, data: { testid: `share-${index}` } });
+  const slider = el("input", { type: "range", id, min: 0, max: 100, step: 1, data: { testid: `share-${index}` } });
   const show = () => {
+    const { styles } = state.setup;
+    const own = styles[index].share;
     const total = styles.reduce((sum, one) => sum + one.share, 0);
-    const text = total ? `${Math.round((100 * style.share) / total)} %` : "0 %";
+    const text = total ? `${Math.round((100 * own) / total)} %` : "0 %";
+    slider.value = own;
     setText(read, text);
     slider.setAttribute("aria-valuetext", text);
   };
   slider.addEventListener("input", () => {
-    edit(() => (style.share = Number(slider.value)));
+    edit((setup) => (setup.styles[index].share = Number(slider.value)));
   });
   shows.push(show);
   show();
