@@ -1,6 +1,7 @@
 # Commands for a checkout. Each target installs its requirements into a virtual environment in the checkout.
 #
 #   make demo    style the shipped photograph with the shipped painting; pictures in demo/
+#   make studio  open the studio, a local page, with the shipped pictures; its files are in studio/
 #   make test    the tests, except those that take minutes
 #   make test-all  all tests, including long sweeps and 2,000 damaged files
 #   make asan    build the CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer and run the tests of the ops
@@ -42,10 +43,13 @@ export CCACHE_BASEDIR ?= $(CURDIR)
 export CCACHE_NOHASHDIR ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all asan tsan clang aarch64 lint wheel cuda kernels bench bench-gpu bench-gpu-here bench-gpu-venv gpu-day docs docs-check docs-pictures clean
+.PHONY: demo studio test test-all asan tsan clang aarch64 lint wheel cuda kernels bench bench-gpu bench-gpu-here bench-gpu-venv gpu-day docs docs-check docs-pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fastnst demo -o demo
+
+studio: $(VENV)/.installed
+	$(BIN)/fastnst studio --demo --open
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10 -m "not slow"

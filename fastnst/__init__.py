@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastnst import config, film, gallery, images, losses, ops, optim, weights
+    from fastnst import config, film, gallery, images, losses, ops, optim, studio, weights
     from fastnst.config.settings import Settings
     from fastnst.config.toml import load_settings, save_settings
     from fastnst.errors import CheckpointError, FastnstError, ImageError, OutOfMemoryError, UsageError, WeightsError
@@ -49,7 +49,7 @@ _FROM = {
     "stylize": "run",
     "texture": "run",
 }
-_MODULES = ("config", "film", "gallery", "images", "losses", "ops", "optim", "weights")
+_MODULES = ("config", "film", "gallery", "images", "losses", "ops", "optim", "studio", "weights")
 
 __all__ = [
     "VGG",
@@ -78,6 +78,7 @@ __all__ = [
     "optim",
     "plan",
     "save_settings",
+    "studio",
     "stylize",
     "texture",
     "weights",

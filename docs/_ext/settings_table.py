@@ -14,6 +14,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
+
 def _shown(value: Any) -> str:
     if value is None:
         return "none"

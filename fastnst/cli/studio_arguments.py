@@ -33,4 +33,5 @@ def add_studio_arguments(parser: argparse.ArgumentParser) -> None:
         "--parallel", metavar="N", default="1", help="runs that are computed at a time (1 to 16; default: 1)"
     )
     parser.add_argument("--max-pixels", metavar="N", help="largest picture that is read (default: the limit of Pillow)")
+    parser.add_argument("--demo", action="store_true", help="open the page with the pictures that come with fastnst")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")

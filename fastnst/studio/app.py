@@ -7,16 +7,17 @@ from contextlib import asynccontextmanager
 from os import PathLike
 from pathlib import Path
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from fastnst import __version__
 from fastnst.errors import FastnstError, ImageError, printable
 from fastnst.studio import job_routes, picture_routes
 from fastnst.studio.guard import Access, Guard, Keys, TooLarge
-from fastnst.studio.inspector import Inspector
+from fastnst.studio.inspector import Inspector, Superseded
 from fastnst.studio.runner import Conflict, Runner
 from fastnst.studio.services import Services, setting_of
 from fastnst.studio.store import Store
@@ -54,11 +55,11 @@ def create_app(
     root.mkdir(parents=True, exist_ok=True)
     store = Store(root)
     access = Access(host, port, Keys(root), token)
-    inspector = Inspector(max_pixels)
+    inspector, planner = Inspector(max_pixels), Inspector(max_pixels)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.services = Services(store, Runner(store.visitors(), parallel), inspector, access)
+        app.state.services = Services(store, Runner(store.visitors(), parallel), inspector, planner, access)
         try:
             yield
         finally:
@@ -92,10 +93,14 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(FastnstError)
     async def of_fastnst(request: Request, error: FastnstError) -> JSONResponse:
-        status = 409 if isinstance(error, Conflict) else 422
+        status = 409 if isinstance(error, (Conflict, Superseded)) else 422
         text = printable(" ".join(str(error).split()), 1000)
         setting = None if isinstance(error, ImageError) else setting_of(text)
         return JSONResponse({"error": text, "setting": setting}, status)
+
+    @app.exception_handler(OSError)
+    async def of_system(request: Request, error: OSError) -> JSONResponse:
+        return JSONResponse({"error": f"the studio cannot write: {error.strerror or error}", "setting": None}, 507)
 
     @app.exception_handler(RequestValidationError)
     async def of_validation(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -32,6 +32,8 @@ def inspect_picture(path: str, preview: str, max_pixels: int | None) -> dict[str
     shown = images.load(picture, size=min(PREVIEW_SIDE, max(height, width)))
     images.save(preview, shown.pixels, alpha=shown.alpha)
     kind, notes = _notes(file)
+    if picture.alpha is not None:
+        notes.append("has transparency")
     facts = {"width": width, "height": height, "format": kind, "notes": notes, "has_alpha": picture.alpha is not None}
     return {**facts, "settings": stored_settings(file)}
 
@@ -50,8 +52,6 @@ def _notes(file: Path) -> tuple[str, list[str]]:
             notes.append(f"converted from {image.mode} to sRGB")
         elif "icc_profile" in image.info and not _is_srgb(image.info["icc_profile"]):
             notes.append("converted from its color profile to sRGB")
-        if "A" in image.getbands() or "transparency" in image.info:
-            notes.append("has transparency")
         return image.format or "", notes
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +15,10 @@ from typing import Any
 from fastnst.errors import ImageError, UsageError
 
 SECONDS = 120.0
+
+
+class Superseded(UsageError):
+    """A plan that nobody waits for any more."""
 
 
 class Inspector:
@@ -30,10 +37,13 @@ class Inspector:
             raise ImageError("cannot be decoded: it takes more memory or time than there is") from None
         return found
 
-    def plan(self, run: dict[str, Any], measure: bool) -> dict[str, Any]:
-        """See :func:`fastnst.studio.inspecting.make_plan`. Raises FastnstError."""
+    def plan(self, run: dict[str, Any], measure: bool, wanted: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+        """See :func:`fastnst.studio.inspecting.make_plan`.
+
+        Raises FastnstError; Superseded if the plan is not ``wanted`` any more when its turn comes.
+        """
         try:
-            found: dict[str, Any] = self._call("make_plan", run, measure)
+            found: dict[str, Any] = self._call("make_plan", run, measure, wanted=wanted)
         except (BrokenProcessPool, TimeoutError):
             raise UsageError("the plan takes more memory or time than there is; make the picture smaller") from None
         return found
@@ -47,8 +57,10 @@ class Inspector:
         with self._lock:
             self._end()
 
-    def _call(self, name: str, *arguments: Any) -> Any:
+    def _call(self, name: str, *arguments: Any, wanted: Callable[[], bool] = lambda: True) -> Any:
         with self._lock:
+            if not wanted():
+                raise Superseded("a newer plan has been asked for")
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare)
@@ -68,10 +80,18 @@ class Inspector:
 
 
 def _prepare() -> None:
-    """Ctrl-C in the terminal is for the server."""
-    import signal
-
+    """Ctrl-C in the terminal is for the server, and warnings of decoders are for nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A server that is killed does not end its processes."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _do(name: str, *arguments: Any) -> Any:

@@ -187,8 +187,8 @@ def again(job: Job) -> dict[str, Any]:
 
 def finish(job: Job, last: Mapping[str, Any]) -> None:
     """Record how the process of a run ended: its last event."""
-    how, job.ended = last.get("how"), time.time()
-    job.remaining = None
+    how, job.remaining = last.get("how"), None
+    job.ended = None if how == "paused" else time.time()
     if how == "paused":
         job.place = last["place"]
         again = job.state == "running" and job.pending

@@ -124,4 +124,4 @@ def plan(asked: RunRequest, shared: Shared, guest: Guest) -> Plan:
     """The time and memory that a run would take. The time is measured by a trial, unless a run is going on."""
     run = files_of(guest, asked)
     shared.check_settings(run["settings"])
-    return Plan(**shared.inspector.plan(run, not shared.runner.busy))
+    return Plan(**shared.plan(guest, run))

@@ -34,8 +34,10 @@ class Running:
         self.removed = False
 
     def save(self) -> None:
+        """Write the record. On a full disk the old one stays, and the next change tries again."""
         if not self.removed:
-            jobs.save(self.job, self.folder)
+            with contextlib.suppress(OSError):
+                jobs.save(self.job, self.folder)
 
     def command(self, word: str) -> None:
         """Tell the process."""
@@ -53,7 +55,7 @@ class Runner:
 
     def __init__(self, visitors: Iterable[Visitor], parallel: int = 1) -> None:
         self._parallel = parallel
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # of a reentrant lock
         self._known: dict[tuple[Path, str], Running] = {}
         self._closing = False
         self._threads: list[threading.Thread] = []
@@ -97,7 +99,11 @@ class Runner:
                 raise UsageError(f"{MOST_WAITING} runs wait already; wait for one to end, or delete some")
             folder = visitor.new_job()
             run = Running(visitor, folder, Job(folder.name, **job_of))
-            run.save()
+            try:
+                jobs.save(run.job, folder)
+            except OSError:
+                remove(folder)
+                raise
             self._known[visitor.folder, run.job.id] = run
             self._changed.notify_all()
         return run
@@ -110,10 +116,11 @@ class Runner:
         """End a run with the picture that it has."""
         with self._changed:
             if run.job.state == "paused" and run.job.step:
-                run.job.keep = True
                 self._queue(run)
-                return
-        self._ask(run, "keep", "stopping", {})
+            else:
+                self._ask(run, "keep", "stopping", {})
+            run.job.keep = True
+            run.save()
 
     def _ask(self, run: Running, word: str, state: str, at_once: Mapping[str, str]) -> None:
         with self._changed:
@@ -225,13 +232,14 @@ class Runner:
                 if run.job.keep or run.job.pending or run.job.state != "running":
                     run.command("keep" if run.job.keep or run.job.state == "stopping" else "pause")
                 run.save()
-            assert run.process.stdout is not None
-            for line in run.process.stdout:
-                with contextlib.suppress(ValueError):
-                    last = json.loads(line)
-                    with self._changed:
-                        record(run.job, run.trace, last)
-            code = run.process.wait()
+            with run.process as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    with contextlib.suppress(ValueError):
+                        last = json.loads(line)
+                        with self._changed:
+                            record(run.job, run.trace, last)
+                code = process.wait()
             if last.get("event") not in ("end", "error"):
                 last = {"event": "error", "message": _why_ended(code)}
         except (OSError, UsageError) as error:

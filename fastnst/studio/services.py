@@ -28,6 +28,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         409: "It makes no sense in the state of the run.",
         413: "The body is too large.",
         422: "A value is not valid; `setting` names the setting, if it is one.",
+        507: "The disk is full.",
     }.items()
 }
 
@@ -39,8 +40,10 @@ class Services:
     store: Store
     runner: Runner
     inspector: Inspector
+    planner: Inspector
     access: Access
     _names: Any = None
+    _asked: dict[Visitor, object] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -59,9 +62,15 @@ class Services:
             raise UsageError(f"weights: expected {', '.join(known)}; the studio reads no file of this machine")
         return settings
 
+    def plan(self, guest: Visitor, run: dict[str, Any]) -> dict[str, Any]:
+        """The plan of a run. Of the plans that a visitor waits for, the last is made."""
+        self._asked[guest] = ticket = object()
+        return self.planner.plan(run, not self.runner.busy, lambda: self._asked[guest] is ticket)
+
     def close(self) -> None:
         self.runner.close()
         self.inspector.close()
+        self.planner.close()
 
 
 def services(request: Request) -> Services:

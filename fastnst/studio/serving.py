@@ -25,6 +25,7 @@ def serve(
     token: str | None = None,
     parallel: int = 1,
     max_pixels: int | None = None,
+    demo: bool = False,
     open_browser: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -33,11 +34,16 @@ def serve(
     Args:
         folder, host, port, token, parallel, max_pixels: see :func:`fastnst.studio.create_app`. Port 0 chooses a free
             one. A host that other machines reach needs a token of at least 16 characters.
+        demo: the link opens the page with the pictures that come with fastnst.
         open_browser: open the page in the browser of this machine.
         say: prints the lines for the user.
 
     Raises:
         UsageError: the extra ``studio`` is missing, a host without a token, a port or a folder that is in use.
+
+    Example::
+
+        fastnst.studio.serve("studio", port=0, open_browser=True)
     """
     try:
         import uvicorn
@@ -60,7 +66,7 @@ def serve(
         port = listening.getsockname()[1]
         app = create_app(root, host=host, port=port, token=token, parallel=parallel, max_pixels=max_pixels)
         access = app.state.access
-        link = access.link(access.keys.owner())
+        link = access.link(access.keys.owner()) + ("#demo" if demo else "")
         say(f"studio: {link}")
         if token is not None:
             say(f"others: {access.invitation()}")

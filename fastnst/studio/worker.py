@@ -37,7 +37,7 @@ SHOWN_SIDE, THUMBNAIL_SIDE = 1024, 256
 FRAME_SECONDS = 0.5
 MOST_TIME = 0.01  # of a run that making live pictures may take
 STEP_SECONDS = 0.2
-BUSY_SECONDS = 120.0  # in which the process of a killed server may still hold the checkpoint
+BUSY_SECONDS = 3600.0  # in which the process of a killed server may still be in its last step
 
 
 class Server:
@@ -136,7 +136,7 @@ def main(folder: Path) -> int:
 
 def _run(server: Server, folder: Path, run: dict[str, Any]) -> dict[str, Any]:
     settings = settings_from_text(run["settings"])
-    with _checkpoint(folder / run["checkpoint"]) as checkpoint:
+    with _checkpoint(server, folder / run["checkpoint"]) as checkpoint:
         stylizer = Stylizer(settings)
         parts = (run["content"], run["styles"], run["masks"], run["style_masks"], run["content_mask"])
         scene = stylizer.load_scene(*parts)
@@ -153,7 +153,7 @@ def _run(server: Server, folder: Path, run: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _checkpoint(path: Path) -> Iterator[Checkpoint]:
+def _checkpoint(server: Server, path: Path) -> Iterator[Checkpoint]:
     """The checkpoint of the run, as soon as no other process uses it."""
     until = time.monotonic() + BUSY_SECONDS
     while True:
@@ -161,7 +161,7 @@ def _checkpoint(path: Path) -> Iterator[Checkpoint]:
         try:
             opened.__enter__()
         except CheckpointError:
-            if time.monotonic() > until:
+            if time.monotonic() > until or server.command:
                 raise
             time.sleep(0.5)
             continue

@@ -56,13 +56,20 @@ def test_a_value_keeps_its_bits(name: str, value: object) -> None:
 def test_kinds_follow_the_types_of_the_fields() -> None:
     found = describe_settings({"pooling": ("max", "average")}, {"style_loss": ("gram", "moments")})
     kinds = {name: one.kind for name, one in found.items()}
-    assert kinds["size"] == "integer" and found["size"].none and (found["size"].least, found["size"].most) == (2, 10**6)
-    assert kinds["content_weight"] == "number" and not found["content_weight"].none
-    assert kinds["clamp"] == "switch" and found["clamp"].default == "off"
-    assert kinds["steps"] == "numbers" and found["steps"].unit == "steps"
+    assert kinds["size"] == "integer"
+    assert found["size"].none
+    assert (found["size"].least, found["size"].most) == (2, 10**6)
+    assert kinds["content_weight"] == "number"
+    assert not found["content_weight"].none
+    assert kinds["clamp"] == "switch"
+    assert found["clamp"].default == "off"
+    assert kinds["steps"] == "numbers"
+    assert found["steps"].unit == "steps"
     assert found["preset"].choices == tuple(PRESETS)
-    assert found["pooling"].kind == "choice" and found["pooling"].choices == ("max", "average")
-    assert found["style_loss"].kind == "text" and found["style_loss"].suggestions == ("gram", "moments")
+    assert found["pooling"].kind == "choice"
+    assert found["pooling"].choices == ("max", "average")
+    assert found["style_loss"].kind == "text"
+    assert found["style_loss"].suggestions == ("gram", "moments")
 
 
 @pytest.mark.parametrize(

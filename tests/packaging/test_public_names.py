@@ -69,6 +69,7 @@ PUBLIC = (
     "fastnst.objective",
     "fastnst.ops",
     "fastnst.optim",
+    "fastnst.studio",
     "fastnst.weights",
 )
 

@@ -24,6 +24,7 @@ class StudioRequest:
     token: str | None
     parallel: int
     max_pixels: int | None
+    demo: bool
     open: bool
 
     @classmethod
@@ -41,6 +42,7 @@ class StudioRequest:
             options.token,
             number("parallel", _PARALLEL),
             max_pixels,
+            options.demo,
             options.open,
         )
 
@@ -57,6 +59,7 @@ def main(options: argparse.Namespace) -> int:
         token=request.token,
         parallel=request.parallel,
         max_pixels=request.max_pixels,
+        demo=request.demo,
         open_browser=request.open,
         say=say,
     )
