@@ -68,6 +68,8 @@ function render() {
   rest.hidden = !job;
   nothing.hidden = Boolean(job);
   if (!job) return;
+  if (rest.dataset.run !== job.id) rest.scrollTop = 0;
+  rest.dataset.run = job.id;
   if (document.activeElement !== title) title.value = job.title;
   files.hidden = !job.has_result;
   for (const link of links) {
