@@ -2,7 +2,7 @@
 import * as api from "./api.js";
 import { el, setText, store, stored, when } from "./dom.js";
 import { select } from "./jobs.js";
-import { emit, ended, on, state } from "./state.js";
+import { emit, ended, on, set, state } from "./state.js";
 
 const items = new Map();
 const STATES = { queued: "In the queue", running: "Running", pausing: "Pausing", paused: "Paused", stopping: "Stopping", stopped: "Stopped", done: "", failed: "Failed" };
@@ -27,6 +27,7 @@ function item(id) {
 
 function pick(id) {
   toggleGrid(false);
+  set("peek", null);
   select(id);
   emit("show", "picture");
 }

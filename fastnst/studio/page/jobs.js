@@ -67,7 +67,7 @@ function fromAddress() {
 export function step(by) {
   const index = state.jobs.findIndex((job) => job.id === state.selected);
   const next = state.jobs[index < 0 ? 0 : Math.min(state.jobs.length - 1, Math.max(0, index + by))];
-  if (next) select(next.id);
+  if (next) select(next.id, { replace: true });
 }
 
 export async function act(job, verb) {

@@ -8,7 +8,7 @@ import { addDemo, startPictures } from "./pictures.js";
 import { start, startPlan } from "./plan.js";
 import { startRun } from "./run.js";
 import { allShown, focusSearch, showAll, startSettings } from "./settings.js";
-import { emit, on, recall, state } from "./state.js";
+import { emit, on, recall, set, state } from "./state.js";
 import { pauseOrResume, startTransport } from "./transport.js";
 import { nextMode, startViewer, zoomKeys } from "./viewer.js";
 
@@ -64,6 +64,7 @@ function hello() {
 }
 
 function started(job) {
+  set("peek", null);
   took(job);
   select(job.id);
   showView("picture");

@@ -2,7 +2,7 @@
 import * as api from "./api.js";
 import { announce, bytes, button, el, icon, newId, openDialog, setText, size } from "./dom.js";
 import { paintMask } from "./mask.js";
-import { edit, on, setAll, set, sharesText, state } from "./state.js";
+import { edit, emit, on, setAll, set, sharesText, state } from "./state.js";
 
 const problems = { content: "", styles: "" };
 
@@ -29,6 +29,7 @@ function place(role, picture) {
       setup.content = picture;
       setup.contentMask = null; // masks on the photograph belong to the old one
       for (const style of setup.styles) style.mask = null;
+      set("peek", picture);
     } else setup.styles.push({ picture, share: 50, mask: null, styleMask: null });
   });
   announce(`${picture.name} added`);
@@ -172,7 +173,7 @@ function card(picture, remove, masks, extra = []) {
   return el(
     "div",
     { class: "picture-card" },
-    thumb(picture),
+    el("button", { type: "button", class: "large", "aria-label": `Show ${picture.name} large`, onclick: () => showLarge(picture) }, thumb(picture)),
     el(
       "div",
       { class: "picture-facts" },
@@ -180,11 +181,18 @@ function card(picture, remove, masks, extra = []) {
       el("p", { class: "quiet-text" }, `${size(picture.width, picture.height)}, ${picture.format}, ${bytes(picture.bytes)}`),
       notes.length ? el("ul", { class: "notes" }, notes) : null,
     ),
-    button(`Remove ${picture.name}`, { icon: "close", iconOnly: true, class: "tool", onclick: remove }),
+    button(`Remove ${picture.name}`, { icon: "close", iconOnly: true, class: "tool", onclick: () => { unpeek(picture); remove(); } }),
     el("div", { class: "row picture-actions" }, masks, own),
     extra,
   );
 }
+
+function showLarge(picture) {
+  set("peek", picture);
+  emit("show", "picture");
+}
+
+const unpeek = (picture) => state.peek?.id === picture.id && set("peek", null);
 
 function contentCard({ content, contentMask }) {
   const mask = maskButton(
@@ -239,6 +247,7 @@ function render() {
   drawn = shape;
   shows = [];
   const focused = document.activeElement?.dataset?.testid;
+  const slot = document.activeElement?.closest("#content-slot, #style-slots");
   const problem = (text) => (text ? el("p", { class: "error", role: "alert" }, text) : null);
   const contentSlot = document.getElementById("content-slot");
   const first = setup.content ? contentCard(setup) : zone("content", "Choose a photograph", "Drop or paste a photograph");
@@ -248,7 +257,8 @@ function render() {
   const add = full ? "" : zone("styles", cards.length ? "Add a painting" : "Choose paintings", cards.length ? "One more to blend in" : "Drop or paste one or several");
   if (add && cards.length) add.classList.add("slim");
   document.getElementById("style-slots").replaceChildren(...cards, add, problem(problems.styles) ?? "");
-  if (focused && document.activeElement === document.body) document.querySelector(`[data-testid="${focused}"]`)?.focus();
+  // A control that had the focus may be gone; the same one, or the first in its place, takes it.
+  if (slot && !slot.contains(document.activeElement)) (slot.querySelector(`[data-testid="${focused}"]`) ?? slot.querySelector("button"))?.focus();
 }
 
 export function startPictures() {

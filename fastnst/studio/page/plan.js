@@ -29,6 +29,7 @@ function showError(error) {
 
 function showPlan(plan) {
   emit("errors", {});
+  line.classList.add("planned");
   line.classList.toggle("error", plan.fits === false);
   const parts = [size(...plan.size)];
   if (plan.seconds !== null) parts.unshift(`About ${duration(plan.seconds)}`);
@@ -43,6 +44,7 @@ function showPlan(plan) {
 
 function idle(words) {
   emit("errors", {});
+  line.classList.remove("planned");
   line.classList.remove("error");
   setText(line, words);
   more.replaceChildren();
@@ -72,6 +74,7 @@ function follow() {
     pending?.abort();
     return idle(words);
   }
+  if (!line.classList.contains("planned")) setText(line, "Planning…");
   line.classList.add("waiting");
   timer = setTimeout(ask, WAIT);
 }

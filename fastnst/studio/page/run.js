@@ -6,7 +6,7 @@ import { act, likeThis, remove, rename } from "./jobs.js";
 import { LiveChanges } from "./live.js";
 import { ended, on, selectedJob } from "./state.js";
 
-let title, curve, live, files, links, made, actions, rest, nothing;
+let title, curve, curvePart, live, files, links, made, actions, rest, nothing;
 
 function heading() {
   title = el("input", { type: "text", class: "run-name", "aria-label": "Name of the run", maxLength: 200, spellcheck: false, data: { testid: "run-name" } });
@@ -68,6 +68,8 @@ function render() {
   rest.hidden = !job;
   nothing.hidden = Boolean(job);
   if (!job) return;
+  if (rest.dataset.run !== job.id) rest.scrollTop = 0;
+  rest.dataset.run = job.id;
   if (document.activeElement !== title) title.value = job.title;
   files.hidden = !job.has_result;
   for (const link of links) {
@@ -76,7 +78,7 @@ function render() {
     if (link.getAttribute("href") !== url) link.setAttribute("href", url);
   }
   actions.again.hidden = !ended(job);
-  curve.node.hidden = !job.step;
+  curvePart.hidden = !job.step;
   curve.follow(job);
   live.follow(job);
   drawMade(job);
@@ -84,10 +86,11 @@ function render() {
 
 export function startRun() {
   curve = new Curve();
+  curvePart = el("section", { class: "run-part" }, el("h3", {}, "Loss"), curve.node);
   live = new LiveChanges();
   files = downloads();
   made = el("section", { class: "run-part made" });
-  rest = el("div", { class: "panel-body" }, heading(), files, verbs(), el("section", { class: "run-part" }, el("h3", {}, "Loss"), curve.node), live.node, made);
+  rest = el("div", { class: "panel-body" }, heading(), files, verbs(), curvePart, live.node, made);
   nothing = el("p", { class: "quiet-text nothing" }, "Start a run, or pick one from the gallery.");
   document.getElementById("run").append(rest, nothing);
   on("jobs selected", render);

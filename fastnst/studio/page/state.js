@@ -10,10 +10,11 @@ export const state = {
   jobs: [],
   jobsKnown: false, // the list was read once
   selected: null, // id of the run that is shown
+  peek: null, // a picture of the set-up that is shown large instead of the run
   online: true,
 };
 
-// Names: setup, uploads, jobs, selected, online, spec, errors.
+// Names: setup, uploads, jobs, selected, peek, online; and errors, problem, show, theme for news without a value here.
 export function on(names, listener) {
   for (const name of names.split(" ")) {
     if (!listeners.has(name)) listeners.set(name, new Set());

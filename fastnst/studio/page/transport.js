@@ -22,7 +22,7 @@ function facts(job) {
   if (job.steps) parts.push(`step ${job.step} of ${job.steps}`);
   if (job.scales > 1 && job.scale && !ended(job)) parts.push(`scale ${job.scale} of ${job.scales}`);
   if (job.state === "running" && job.remaining !== null) parts.push(`${duration(job.remaining)} left`);
-  else if (job.seconds) parts.push(`took ${duration(job.seconds)}`);
+  else if (job.seconds) parts.push(ended(job) ? `took ${duration(job.seconds)}` : `${duration(job.seconds)} so far`);
   if (job.losses && !ended(job)) parts.push(`loss ${compact(job.losses.total)}`);
   return parts;
 }

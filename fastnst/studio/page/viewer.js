@@ -2,13 +2,13 @@
 import * as api from "./api.js";
 import { button, el, icon, newId, setText, when } from "./dom.js";
 import { Stage } from "./stage.js";
-import { jobById, on, selectedJob, state } from "./state.js";
+import { jobById, on, selectedJob, set, state } from "./state.js";
 
 const MODES = { result: "Result", before: "Before and after", ab: "A and B" };
 let mode = "result";
 let other = null; // id of the run on side A
 let split = 50; // percent of the visible picture that shows side A
-let stage, sheet, mainLayer, otherLayer, handle, labels, empty, zoomBox, zoomText, modes, picker, pickerBox;
+let stage, sheet, mainLayer, otherLayer, handle, labels, empty, back, zoomBox, zoomText, modes, picker, pickerBox;
 
 // Swaps a picture in when it is decoded, so that nothing flickers. One is loaded at a time: a slow connection shows fewer
 // frames, never a queue of old ones.
@@ -53,26 +53,26 @@ function source(job) {
 
 const comparable = (job) => job.has_result || job.frame > 0;
 
+// What is shown: a picture of the set-up that was asked for, else the run, else the photograph of the set-up.
+const shownJob = () => (state.peek ? null : selectedJob());
+const shownPicture = () => state.peek ?? (selectedJob() ? null : state.setup.content);
+
 function draw() {
-  const job = selectedJob();
-  const photograph = job ? job.content : (state.setup.content?.id ?? null);
+  const job = shownJob();
+  const photograph = job ? job.content : (shownPicture()?.id ?? null);
   const url = (job && source(job)) ?? (photograph && api.preview(photograph));
   empty.hidden = Boolean(url);
   zoomBox.hidden = !url;
   const waiting = Boolean(job) && !source(job);
   mainLayer.node.classList.toggle("waiting", waiting);
-  const alt = job ? (waiting ? "Photograph, waiting for the first picture" : `Result of ${job.title}`) : "Photograph";
+  const picture = shownPicture();
+  const alt = job ? (waiting ? "Photograph, waiting for the first picture" : `Result of ${job.title}`) : (picture?.name ?? "");
   mainLayer.show(url, alt, job?.id ?? "", (image) => {
-    const [width, height] = (!waiting && job?.size) || (!job && sizeOfSetup()) || [image.naturalWidth, image.naturalHeight];
+    const [width, height] = (!waiting && job?.size) || (picture && [picture.width, picture.height]) || [image.naturalWidth, image.naturalHeight];
     stage.resize(width, height);
   });
   drawOther(job);
   drawBar(job);
-}
-
-function sizeOfSetup() {
-  const { content } = state.setup;
-  return content ? [content.width, content.height] : null;
 }
 
 function drawOther(job) {
@@ -92,6 +92,7 @@ function drawBar(job) {
     node.setAttribute("aria-pressed", String(name === mode));
     node.disabled = name !== "result" && !(job && comparable(job) && (name !== "ab" || candidates(job).length));
   }
+  back.hidden = !state.peek || !state.selected;
   pickerBox.hidden = mode !== "ab" || !job;
   if (pickerBox.hidden) return;
   const runs = candidates(job);
@@ -158,6 +159,7 @@ function viewerBar() {
   const group = el("div", { class: "segments", role: "group", "aria-label": "View" });
   modes = Object.fromEntries(Object.entries(MODES).map(([name, label]) => [name, button(label, { class: "segment", data: { testid: `view-${name}` }, onclick: () => show(name) })]));
   group.append(...Object.values(modes));
+  back = button("Back to the run", { icon: "undo", data: { testid: "back" }, onclick: () => set("peek", null) });
   const id = newId("side-a");
   picker = el("select", { id, data: { testid: "side-a" } });
   picker.addEventListener("change", () => {
@@ -171,11 +173,11 @@ function viewerBar() {
     button("+", { class: "tool", "aria-label": "Zoom in", onclick: () => stage.zoomBy(1.5) }),
     button("Fit", { class: "tool", data: { testid: "zoom-fit" }, onclick: () => stage.fit() }),
     button("1:1", { class: "tool number", "aria-label": "Pixel for pixel", data: { testid: "zoom-pixels" }, onclick: () => stage.zoomTo(1) }));
-  document.getElementById("viewer-bar").append(group, pickerBox, zoomBox);
+  document.getElementById("viewer-bar").append(group, back, pickerBox, zoomBox);
 }
 
 function show(name) {
-  const job = selectedJob();
+  const job = shownJob();
   mode = name;
   if (name === "ab" && job) {
     const runs = candidates(job);
@@ -212,8 +214,9 @@ export function startViewer(hello) {
   node.append(sheet, handle, labels, empty);
   stage = new Stage(node, sheet);
   stage.onchange = place;
-  on("jobs selected setup", () => {
-    const job = selectedJob();
+  on("selected", () => set("peek", null));
+  on("jobs selected setup peek", () => {
+    const job = shownJob();
     if (mode !== "result" && (!job || (mode === "ab" && other === job.id))) show(job ? "ab" : "result");
     else draw();
   });
