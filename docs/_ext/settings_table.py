@@ -17,7 +17,7 @@ from sphinx.errors import ExtensionError
 GROUPS = {
     "Presets and images": (
         "preset size crop steps scales scale_factor min_scale min_shorter_side init noise seed keep_color match_color "
-        "snapshot_every max_pixels"
+        "photoreal snapshot_every max_pixels"
     ),
     "The loss": (
         "content_weight style_weight tv_weight content_layers style_layers content_loss content_form style_form "
