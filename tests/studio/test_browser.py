@@ -1,4 +1,4 @@
-"""The page of the studio in Chromium: what a visitor does, with mouse, keyboard and touch, on wide and narrow screens."""
+"""The page of the studio in Chromium: what a visitor does, on wide and narrow screens, with mouse, keyboard and touch."""
 
 from __future__ import annotations
 
