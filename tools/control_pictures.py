@@ -22,6 +22,8 @@ from fastnst.cli.demo import PAINTING, PHOTO
 from fastnst.config.ranges import KEEP_COLORS, MATCH_COLORS
 from fastnst.losses.joint import JointLoss
 from fastnst.losses.style import registry
+from fastnst.run.colors import restore
+from fastnst.run.photoreal import smooth
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
 SIZE, STEPS = 256, 60
@@ -119,6 +121,14 @@ def color() -> Labeled:
     return [(", ".join(f"{name.split('_')[0]} {how}" for name, how in way.items()), styled(**way)) for way in ways]
 
 
+def photorealistic() -> Labeled:
+    """One result, and the pass over it, which is the same after the run as in it."""
+    made = styled()
+    passes = [(f"photoreal {strength:g}", smooth(made, photograph(), strength)) for strength in (0.1, 1.0, 10.0)]
+    kept = restore(passes[1][1], photograph(), "lab")
+    return [("the result", made), *passes, ("photoreal 1, keep lab", kept)]
+
+
 SHEETS = {
     "scales": scales,
     "styles": several,
@@ -126,6 +136,7 @@ SHEETS = {
     "losses": losses,
     "several_layers": several_layers,
     "color": color,
+    "photoreal": photorealistic,
 }
 
 

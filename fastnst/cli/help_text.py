@@ -16,6 +16,7 @@ _DETAILS = {
     "style_layers": ", in the same form",
     "scales": ", such as 128,256,512",
     "scale_factor": ", a number or sqrt2",
+    "photoreal": "; 1 without a value",
     "style_loss": ", see docs/howto/style_losses.md",
 }
 """How the command line writes a value, where that is not obvious."""

@@ -12,6 +12,7 @@ from fastnst.config.presets import PRESETS
 from fastnst.config.settings import Settings
 
 _SWITCH = ""  # instead of a metavar: an option --name and its opposite --no-name
+_ALONE = {"tiles": "on", "photoreal": "1"}  # the value of an option that is given without one
 
 # The metavar of each setting that has an option.
 _METAVARS = {
@@ -25,6 +26,7 @@ _METAVARS = {
     "init": "START",
     "keep_color": "HOW",
     "match_color": "HOW",
+    "photoreal": "X",
     "seed": "N",
     "snapshot_every": "N",
     "content_weight": "X",
@@ -86,8 +88,8 @@ def add_setting_options(
             keywords: dict[str, Any] = {"metavar": metavar}
             if metavar == _SWITCH:
                 keywords = {"action": argparse.BooleanOptionalAction}
-            elif name == "tiles":  # also without a value
-                keywords |= {"nargs": "?", "const": "on"}
+            elif name in _ALONE:
+                keywords |= {"nargs": "?", "const": _ALONE[name]}
             text = setting_help(name, defaults, details)
             group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **keywords)
     add_threads(group)  # the machine

@@ -7,7 +7,7 @@ import argparse
 from fastnst.cli.help_text import setting_help
 from fastnst.config.settings import Settings
 
-NOT_OF_TEXTURES = ("size", "crop", "keep_color", "match_color", "content_weight", "content_layers")
+NOT_OF_TEXTURES = ("size", "crop", "keep_color", "match_color", "photoreal", "content_weight", "content_layers")
 """Settings without an option, since a texture has no content picture."""
 
 

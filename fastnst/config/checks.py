@@ -65,6 +65,8 @@ def check_together(values: Mapping[str, Any]) -> None:
         )
     if values["tileable"] != "none" and values["tv_kind"] == "nine_point" and values["tv_weight"]:
         raise UsageError("tileable: tv_kind 'nine_point' repeats the border; use another, or tv_weight 0")
+    if values["tileable"] != "none" and values["photoreal"]:
+        raise UsageError(f"photoreal {values['photoreal']:g}: the content that it restores does not continue in a tile")
     content = values["content_weight"] * sum(weight for _, weight in values["content_layers"])
     style = values["style_weight"] * sum(weight for _, weight in values["style_layers"])
     if content == 0 and style == 0:

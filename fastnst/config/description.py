@@ -18,7 +18,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     for title, names in {
         "The result": (
             "preset size crop steps scales scale_factor min_scale min_shorter_side init noise seed keep_color "
-            "match_color snapshot_every"
+            "match_color photoreal snapshot_every"
         ),
         "The loss": (
             "content_weight style_weight tv_weight content_layers style_layers style_loss content_loss style_weights "

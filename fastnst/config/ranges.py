@@ -49,6 +49,8 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "match_color": MATCH_COLORS,
 }
 """The names that a setting accepts, for settings that accept nothing else."""
+AFTER_THE_RUN = ("photoreal",)
+"""Settings of what is done with the finished picture: a run can be resumed with other values of them."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ RANGES: Mapping[str, Range] = {
     "crop": SIDE,
     "style_scale": Range(0, 100, whole=False, open="least"),
     "style_size": SIDE,
+    "photoreal": Range(0, 100, whole=False),
     "noise": Range(0, 1e6, whole=False),
     "seed": Range(0, 2**63 - 1),
     "snapshot_every": Range(0, 10**9),

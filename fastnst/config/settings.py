@@ -145,6 +145,9 @@ class Settings:
         "none", "restore the chroma of the content in this color space; luminance: style only the luminance"
     )
     match_color: str = _setting("none", "match the colors of the style to the content before the run")
+    photoreal: float = _setting(
+        0.0, "strength of a pass that gives the finished picture the edges of the content; 0: none"
+    )
     noise: float = _setting(
         1.0, "standard deviation of the noise that a run starts from, about the network's mean color"
     )

@@ -18,7 +18,7 @@ from fastnst.film.frames_store import FrameStore
 from fastnst.film.shots import Shot
 from fastnst.images import Picture
 from fastnst.optim.progress import Step
-from fastnst.run import colors
+from fastnst.run import colors, photoreal
 from fastnst.run.scene import Scene, StylePicture, Temporal
 from fastnst.run.stylizer import Stylizer
 
@@ -67,7 +67,7 @@ class ShotMaker:
         self.moving = moving
         # Colors are matched once, to the first frame: styles that change from frame to frame would flicker.
         self.scene = colors.prepare(scene, self.settings)
-        self.still = stylizer.replace(keep_color="none", match_color="none")
+        self.still = stylizer.replace(keep_color="none", match_color="none", photoreal=0.0)
         self.next = self.still.replace(steps=film.next_steps, scales=1, first_change=film.next_change)
 
     def make(self, shot: Shot, which: int, callback: Callable[[int, Step], bool | None] | None) -> Iterator[int]:
@@ -139,7 +139,22 @@ def _pass(which: int) -> str:
     return f"pass_{which}"
 
 
+def make_photoreal(store: FrameStore, number: int, passes: int, settings: Settings) -> None:
+    """Make the photoreal pass over a finished frame, if the settings ask for it and it is not there."""
+    kind = _photoreal(settings)
+    if settings.photoreal and not store.has(kind, number):
+        made, content = (store.read(name, number).pixels for name in (_pass(passes), "content"))
+        store.write(kind, number, Picture(photoreal.smooth(made, content, settings.photoreal)))
+
+
 def finished(store: FrameStore, number: int, passes: int, settings: Settings) -> Picture:
-    """The frame to show: in the content's colors with ``keep_color``, with the content's transparency."""
-    content, made = store.read("content", number), store.read(_pass(passes), number).pixels
+    """The frame to show: with the content's edges and colors by ``photoreal`` and ``keep_color``, and with its
+    transparency. The frames that later ones start from have neither."""
+    make_photoreal(store, number, passes, settings)
+    content = store.read("content", number)
+    made = store.read(_photoreal(settings) if settings.photoreal else _pass(passes), number).pixels
     return Picture(colors.restore(made, content.pixels, settings.keep_color), content.alpha)
+
+
+def _photoreal(settings: Settings) -> str:
+    return f"photoreal_{settings.photoreal}"

@@ -15,13 +15,14 @@ import torch
 from fastnst import images
 from fastnst.config.film import FilmSettings
 from fastnst.config.provenance import Input, describe, find_inputs
+from fastnst.config.ranges import AFTER_THE_RUN
 from fastnst.config.settings import Settings, picture_settings
 from fastnst.digests import digest, sha256
 from fastnst.distributed import SINGLE, Ranks
 from fastnst.errors import FastnstError, UsageError
 from fastnst.film.extracting import Frames, extract
 from fastnst.film.flow import DisFlow, FlowEstimator, RaftFlow
-from fastnst.film.making import FilmCallback, FilmProgress, ShotMaker, finished
+from fastnst.film.making import FilmCallback, FilmProgress, ShotMaker, finished, make_photoreal
 from fastnst.film.reading import is_film, open_film
 from fastnst.film.request import FilmReport, FilmRequest, check_request
 from fastnst.film.shots import Shot, read_shots, shots_of
@@ -105,9 +106,13 @@ class _Job:
             for which in missing:
                 assert maker is not None
                 before = self._missing(shot, which)
-                for _ in maker.make(shot, which, self._report(callback, which, count)):
+                for number in maker.make(shot, which, self._report(callback, which, count)):
                     self.done += 1
+                    if which == passes:
+                        make_photoreal(self.store, number, passes, self._settings(shot))
                 made += before
+            for number in range(shot.first, shot.last):  # those that were there, for another strength
+                make_photoreal(self.store, number, passes, self._settings(shot))
         return made
 
     def write(self) -> None:
@@ -124,13 +129,16 @@ class _Job:
             settings=facts,
         ) as writer:
             for shot in frames.shots:
-                settings = self.settings.replace(**shot.settings)
+                settings = self._settings(shot)
                 for number in range(shot.first, shot.last):
                     picture = finished(self.store, number, self.film_settings.passes, settings)
                     time, duration = frames.times[number]
                     writer.add(picture.pixels, alpha=picture.alpha, time=time, duration=duration)
         if not request.keep_frames:
             self.store.remove()
+
+    def _settings(self, shot: Shot) -> Settings:
+        return self.settings.replace(**shot.settings)
 
     def _check_pictures(self) -> None:
         """Open every film and read every picture once, so that a broken one is known before the work begins."""
@@ -197,6 +205,7 @@ class _Job:
         inputs |= {f"of a shot: {name}": _digest(name) for name in self.of_shots}
         shots = None if request.shots is None else sha256(Path(request.shots))
         settings = {**picture_settings(self.settings.to_dict()), **self.film_settings.to_dict()}
+        settings = {name: value for name, value in settings.items() if name not in AFTER_THE_RUN}
         facts = {**inputs, **settings, "range": request.frames, "broken": request.broken, "shots_file": shots}
         plain: dict[str, Any] = json.loads(json.dumps(facts))
         return plain

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fastnst.config.ranges import AFTER_THE_RUN
 from fastnst.config.settings import Settings, picture_settings
 from fastnst.digests import digest
 from fastnst.errors import CheckpointError, printable, shown
@@ -225,7 +226,7 @@ def _compare(path: Path, header: Mapping[str, Any], facts: Mapping[str, Any]) ->
     # Settings that the writing version did not have had their default.
     was, now = (picture_settings({**json.loads(json.dumps(Settings().to_dict())), **values}) for values in (was, now))
     for name in dict.fromkeys((*now, *was)):
-        if name not in now or was.get(name) != now[name]:
+        if name not in AFTER_THE_RUN and (name not in now or was.get(name) != now[name]):
             old, new = _short(was.get(name)), _short(now.get(name))
             raise CheckpointError(f"{path}: of a run with other settings: {printable(name)} was {old}, is {new}")
     old, new = header["weights"], facts["weights"]

@@ -103,6 +103,8 @@ def for_inpainting(settings: Settings) -> Settings:
     """
     if settings.keep_color != "none":
         raise UsageError(f"keep_color {settings.keep_color!r}: inpainting has no colors to keep inside the hole")
+    if settings.photoreal:
+        raise UsageError(f"photoreal {settings.photoreal:g}: inpainting has no edges to restore inside the hole")
     if settings.tileable != "none":
         raise UsageError(f"tileable {settings.tileable!r}: inpainting keeps the picture outside the hole as it is")
     if isinstance(settings.scales, tuple):

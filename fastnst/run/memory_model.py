@@ -14,6 +14,7 @@ from fastnst.files import ASSETS
 from fastnst.network.fusion import FusionPlan
 from fastnst.network.layer import Layer
 from fastnst.objective.joint import is_joint, joint_bytes
+from fastnst.run.photoreal import pass_bytes
 from fastnst.spill import IN_MEMORY
 
 # Workspace of the Winograd convolution, at most: shared by the threads, and of one thread. See csrc/cpu/conv3x3.cpp.
@@ -87,6 +88,7 @@ class Workload:
         channels = [3, *(layer.channels for layer in self.chain)]
         convs = [(c, layer) for c, layer in zip(channels, self.chain, strict=False) if layer.kind == "conv"]
         exact = sum(9 * c * layer.channels * itemsize for c, layer in convs)
+        exact += pass_bytes(self.height, self.width, settings.photoreal)  # while snapshots are made, beside the rest
         if winograd:
             exact += SHARED + WORKSPACE * torch.get_num_threads()
         if settings.optimizer == "lbfgs":

@@ -19,7 +19,7 @@ from fastnst.images import Picture
 from fastnst.images.saving import has_depths
 from fastnst.images.scaling import resize_wrapped
 from fastnst.objective.protocol import Losses
-from fastnst.run import colors
+from fastnst.run import colors, photoreal
 from fastnst.run.hole import Hole
 
 SHOWN_SIDE = 1024
@@ -91,8 +91,11 @@ class Result:
 
 def finish(image: Tensor, content: Picture, settings: Settings, hole: Hole | None = None) -> Tensor:
     """The picture to show for an image ``[1, 3, h, w]`` in 0..1 of any scale: at the content's size and, with
-    ``keep_color``, in the content's colors; of a hole the whole picture."""
+    ``photoreal`` and ``keep_color``, with the content's edges and colors; of a hole the whole picture."""
     resized = resize_wrapped(image, *content.size, settings.wraps)
     if hole is not None:
         return hole.paste(resized)
+    if settings.photoreal:
+        resized = photoreal.smooth(resized, content.pixels, settings.photoreal)
+    # Colors come last, so that they are those of the content exactly.
     return colors.restore(resized, content.pixels, settings.keep_color)

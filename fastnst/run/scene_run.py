@@ -217,10 +217,15 @@ class SceneRun:
         assert self.result is not None
         seconds, setup = self.clock.seconds, self.setup
         hole, trace = self.scene.hole, tuple(self.trace)
-        picture = finish(to_picture(self.result.image), self.original, setup.settings, hole)
-        settings = setup.sizing.with_strips(setup.settings)
+        image, stopped, settings = to_picture(self.result.image), self.result.stopped, setup.settings
+        try:
+            picture = finish(image, self.original, settings, hole)
+        except KeyboardInterrupt:  # its pass is left out, so that the picture of a whole run is not lost
+            stopped, settings = "interrupt", settings.replace(photoreal=0.0)
+            picture = finish(image, self.original, settings, hole)
+        settings = setup.sizing.with_strips(settings)
         whole, bits = (self.scene.content, None) if hole is None else (hole.picture, hole.bits)
-        return Result(picture, whole.alpha, settings, trace, seconds, self.result.stopped, self.inputs, bits)
+        return Result(picture, whole.alpha, settings, trace, seconds, stopped, self.inputs, bits)
 
 
 def _showing(callback: Callback | None, hold: Hold) -> Callback | None:

@@ -100,8 +100,8 @@ class Stylizer:
     def finish(self, image: Tensor, content: Picture, hole: Hole | None = None) -> Tensor:
         """The picture to show for an image of any scale, such as ``Step.image``.
 
-        Returns ``[1, 3, H, W]`` in 0..1 at the content's size and, with ``keep_color``, in the content's colors; with
-        the ``hole`` of a scene, the whole picture.
+        Returns ``[1, 3, H, W]`` in 0..1 at the content's size and, with ``photoreal`` and ``keep_color``, with the
+        content's edges and colors; with the ``hole`` of a scene, the whole picture.
         """
         return finish(image, content, self.settings, hole)
 

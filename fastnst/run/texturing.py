@@ -94,8 +94,8 @@ def for_textures(settings: Settings, size: tuple[int, int]) -> Settings:
     """The settings for a texture of a width and height, a run without a content picture.
 
     The content loss is left out, noise replaces ``init = "content"``, and ``size`` and ``crop`` are unset, since the
-    size is an argument. Raises UsageError for settings that need the colors of a content picture, and for sides in
-    ``scales`` of which the last is not the longer one of ``size``.
+    size is an argument. Raises UsageError for settings that need the colors or edges of a content picture, and for
+    sides in ``scales`` of which the last is not the longer one of ``size``.
 
     Example:
         >>> from fastnst import Settings
@@ -105,6 +105,10 @@ def for_textures(settings: Settings, size: tuple[int, int]) -> Settings:
     for name in ("keep_color", "match_color"):
         if getattr(settings, name) != "none":
             raise UsageError(f"{name} {getattr(settings, name)!r}: a texture has no content picture with colors to use")
+    if settings.photoreal:
+        raise UsageError(
+            f"photoreal {settings.photoreal:g}: a texture has no content picture whose edges it could have"
+        )
     start = "noise" if settings.init == "content" else settings.init
     longest = max(size) if isinstance(settings.scales, tuple) else None
     return settings.replace(size=longest, crop=None, content_weight=0.0, content_layers=(), init=start)

@@ -11,9 +11,9 @@ from typing import Any
 from PIL import ImageCms
 
 from fastnst import images
-from fastnst.config.description import as_text, settings_from_text
+from fastnst.config.description import LAYERS, as_text, settings_from_text
 from fastnst.config.settings import Settings
-from fastnst.errors import FastnstError
+from fastnst.errors import FastnstError, UsageError
 from fastnst.images.formats import decoder_errors, identify, open_file
 from fastnst.run.planning import Planner
 
@@ -95,7 +95,10 @@ def make_plan(run: Mapping[str, Any], measure: bool) -> dict[str, Any]:
     """The plan of a run, as the API returns it."""
     settings = settings_from_text(run["settings"])
     parts = {name: run[name] for name in ("masks", "style_masks", "content_mask")}
-    plan = _planner.plan(run["content"], run["styles"], settings, **parts, measure=measure)
+    try:
+        plan = _planner.plan(run["content"], run["styles"], settings, **parts, measure=measure)
+    except UsageError as error:
+        raise _naming_the_setting(error, settings) from None
     seconds = plan.seconds[1]
     warnings = [] if plan.fits else ["does not fit into memory; " + (" or ".join(plan.remedies) or "make it smaller")]
     if math.isnan(seconds):
@@ -111,6 +114,13 @@ def make_plan(run: Mapping[str, Any], measure: bool) -> dict[str, Any]:
         "text": "" if math.isnan(seconds) else str(plan),
         "warnings": warnings,
     }
+
+
+def _naming_the_setting(error: UsageError, settings: Settings) -> UsageError:
+    """The error of a layer that the network does not have, with the setting that names it in front."""
+    text = str(error)
+    named = [name for name in LAYERS if any(f"'{layer}'" in text for layer, _ in getattr(settings, name))]
+    return UsageError(f"{named[0]}: {text}") if text.startswith("unknown layer") and named else error
 
 
 def setting_names() -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:

@@ -25,6 +25,7 @@ LIVE = (
     "steps",
     "optimizer",
     "learning_rate",
+    "photoreal",
 )
 # The mean change of a pixel by the first step of a run that starts from a picture that is half made.
 FIRST_CHANGE = 1.0

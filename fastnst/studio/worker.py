@@ -67,7 +67,8 @@ class Reporter:
     """The callback of a run."""
 
     def __init__(self, server: Server, folder: Path, stylizer: Stylizer, scene: Scene) -> None:
-        self.server, self.folder, self.settings = server, folder, stylizer.settings
+        self.server, self.folder = server, folder
+        self.settings = stylizer.settings.replace(photoreal=0.0)  # takes seconds, and is for the result
         self.small = _small(scene.content)
         self.ended: dict[str, Any] | None = None
         self._losses: list[tuple[float, float, float, float]] = []

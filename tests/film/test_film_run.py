@@ -18,6 +18,7 @@ from fastnst.errors import UsageError
 from fastnst.film import FilmProgress, open_film, read_film_settings, stylize_film
 from fastnst.film.making import ShotMaker
 from fastnst.optim.progress import Step
+from fastnst.run.photoreal import smooth
 
 
 def test_a_film_is_styled_shot_by_shot(here: Path) -> None:
@@ -188,3 +189,39 @@ def test_sound_is_kept(here: Path) -> None:
     stylize_film(request(film="loud.mp4", output="part.mp4", codec=None, frames=(0, 2)), SETTINGS, FILM)
     with open_film("out.mp4") as film, open_film("part.mp4") as part:
         assert (film.info.has_audio, part.info.has_audio) == (True, False)
+
+
+def test_the_photoreal_pass_is_for_what_is_shown(here: Path) -> None:
+    """Frames start from those before the pass, and are kept when its strength changes."""
+    stylize_film(request(), SETTINGS, FILM)
+    plain, before = frames("out.mkv"), stored("out.mkv.frames")
+    report = stylize_film(request(), SETTINGS.replace(photoreal=0.5), FILM)
+    assert report.made == 0
+    assert len(list(Path("out.mkv.frames/photoreal_0.5").iterdir())) == 2 * COUNT
+    assert stored("out.mkv.frames") == before
+    contents = [images.load(path).pixels for path in sorted(Path("out.mkv.frames/content").glob("*.png"))]
+    for shown, made, content in zip(frames("out.mkv"), plain, contents, strict=True):
+        torch.testing.assert_close(shown, smooth(made, content, 0.5), atol=0.51 / 255, rtol=0)
+    settings = read_film_settings("out.mkv")
+    assert settings is not None
+    assert settings["photoreal"] == 0.5
+    shown, again = frames("out.mkv"), request(output="again.mkv")
+    stylize_film(again, SETTINGS.replace(photoreal=0.5), FILM)  # frame by frame
+    assert all(map(torch.equal, frames("again.mkv"), shown))
+
+
+def test_an_ended_film_continues_with_the_photoreal_passes_it_has(here: Path) -> None:
+    settings, seen = SETTINGS.replace(photoreal=0.5), Path("out.mkv.frames/photoreal_0.5")
+
+    def ends(progress: FilmProgress, step: Step) -> None:
+        if progress.frame == 2:
+            assert sorted(path.stem for path in seen.iterdir()) == ["000000", "000001"]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stylize_film(request(), settings, FILM, callback=ends)
+    kept = {path.name: path.stat().st_mtime_ns for path in seen.iterdir()}
+    stylize_film(request(), settings, FILM)
+    assert kept == {name: (seen / name).stat().st_mtime_ns for name in kept}
+    stylize_film(request(output="whole.mkv"), settings, FILM)
+    assert all(map(torch.equal, frames("out.mkv"), frames("whole.mkv")))

@@ -205,6 +205,7 @@ _NUMBERS = (
     "style-scale",
     "learning-rate",
     "average",
+    "photoreal",
     "epsilon",
     "scale-factor",
 )

@@ -23,7 +23,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "direct": {"convolution": "direct"},
     "strips": {"tiles": 16},
     "histogram matched": {"match_color": "histogram"},
-    "lab": {"keep_color": "lab", "match_color": "monge-kantorovich"},
+    "lab": {"keep_color": "lab", "match_color": "monge-kantorovich", "photoreal": 1.0},
     **{name: {"style_loss": name} for name in style_losses() if name != "gram"},
 }
 

@@ -89,7 +89,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "default": {},
     "adam": {"optimizer": "adam", "average": 0.9, "init": "noise", "seed": 3},
     "strips": {"tiles": 16, "style_loss": "sliced"},
-    "colors": {"keep_color": "lab", "match_color": "histogram"},
+    "colors": {"keep_color": "lab", "match_color": "histogram", "photoreal": 1.0},
     "direct": {"convolution": "direct", "precision": "bfloat16"},
 }
 

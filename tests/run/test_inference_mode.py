@@ -28,7 +28,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "average": {"average": 0.9},
     "bfloat16": {"precision": "bfloat16", "style_loss": "wasserstein"},
     "direct convolutions": {"convolution": "direct", "style_loss": "mean_std"},
-    "colors": {"match_color": "histogram", "keep_color": "lab"},
+    "colors": {"match_color": "histogram", "keep_color": "lab", "photoreal": 1.0},
 }
 
 

@@ -209,8 +209,9 @@ def _snapshot_callback(
 
 def _film(request: StylizeRequest, stylizer: Stylizer, scene: Scene) -> ProgressFilm:
     inputs = find_inputs(stylizer.settings, **scene.files())
+    plain = stylizer.replace(photoreal=0.0)  # the pass takes longer than a step
     return request.film.open(
-        show=lambda image: stylizer.finish(image, scene.content, scene.hole),
+        show=lambda image: plain.finish(image, scene.content, scene.hole),
         settings=describe(stylizer.settings_with_strips(), inputs, Path(request.film.path or "").parent),
         resume=request.resume,
     )

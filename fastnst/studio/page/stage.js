@@ -75,7 +75,7 @@ export class Stage {
   }
 
   fromEvent(event, action) {
-    if (event.target.closest(".compare-handle, button")) return;
+    if (event.type !== "wheel" && event.target.closest(".compare-handle, button")) return;
     const box = this.node.getBoundingClientRect();
     action(event.clientX - box.left, event.clientY - box.top);
   }

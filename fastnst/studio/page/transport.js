@@ -11,7 +11,7 @@ const OFFERS = {
   running: ["pause", "stop"],
   pausing: ["stop"],
   paused: ["resume", "stop"],
-  failed: ["again"],
+  failed: ["resume", "again"],
 };
 
 function facts(job) {
