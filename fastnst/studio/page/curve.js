@@ -158,6 +158,7 @@ export class Curve {
 
   drawCursor(context, { height, x, y }, color) {
     context.strokeStyle = color("text");
+    context.lineWidth = 1;
     this.segment(context, x(this.at), MARGIN.top, x(this.at), height - MARGIN.bottom);
     for (const name of LINES) {
       const value = this.trace[name][this.at];

@@ -1,6 +1,6 @@
 // The photograph and the paintings: drop, pick, paste, previews, notes, shares, masks.
 import * as api from "./api.js";
-import { announce, bytes, button, el, icon, newId, openDialog, setText, size } from "./dom.js";
+import { announce, bytes, button, confirm, el, icon, newId, openDialog, setText, size } from "./dom.js";
 import { paintMask } from "./mask.js";
 import { edit, emit, on, setAll, set, sharesText, state } from "./state.js";
 
@@ -95,6 +95,7 @@ function earlierItem(picture, role, dialog) {
   };
   const item = el("li", {});
   const remove = async () => {
+    if (!(await confirm(`Delete “${picture.name}”?`, "The picture is deleted from the studio's folder.", "Delete"))) return;
     try {
       await api.removePicture(picture.id);
       item.remove();
