@@ -135,6 +135,7 @@ docs-pictures: $(VENV)/.installed
 	$(BIN)/python -m tools.readme_pictures
 	$(BIN)/python -m tools.control_pictures
 	$(BIN)/python -m tools.texture_pictures
+	$(BIN)/python -m tools.studio_pictures
 
 $(VENV)/.tools: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "fastnst needs Python 3.10 or later; set PYTHON=")'

@@ -61,6 +61,7 @@ class Job:
     steps: int | None = None
     scale: int = 0
     scales: int | None = None
+    scale_starts: list[int] = field(default_factory=list)
     seconds: float = 0.0
     remaining: float | None = None
     memory: int | None = None

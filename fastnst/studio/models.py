@@ -107,6 +107,7 @@ class Job(Model):
     steps: int | None
     scale: int
     scales: int | None
+    scale_starts: list[int] = Field(description="steps before each scale")
     seconds: float
     remaining: float | None
     memory: int | None

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,10 @@ def record(job: Job, trace: Trace, event: Mapping[str, Any]) -> None:
     if kind == "begin":
         job.sides = job.sides or list(event["sides"])
         job.size = job.size or tuple(event["size"])
-        job.scales, job.steps = len(job.sides), job.first_step + event["steps"]
+        job.scales, job.steps = len(job.sides), job.first_step + sum(event["steps"])
+        begun = list(accumulate(event["steps"][:-1], initial=job.first_step))
+        began_before = job.first_scale + bool(job.first_in_scale)
+        job.scale_starts = job.scale_starts[:began_before] + begun[bool(job.first_in_scale) :]
     elif kind == "steps":
         first = job.first_step + event["first"]
         trace.put(first, event["losses"])

@@ -75,7 +75,7 @@ def continuing(settings: Settings, place: Place, start: str) -> dict[str, str]:
         scale, left = scale + 1, [settings.steps_at(scale + 1)]
     left += [settings.steps_at(number) for number in range(scale + 1, len(sides) + 1)]
     changes: dict[str, Any] = {
-        "scales": tuple(sides[scale - 1 :]),
+        "scales": tuple(sides[scale - 1 :]) if scale < len(sides) else 1,  # one number is a number of scales
         "steps": tuple(left),
         "history": tuple(settings.at(number).history for number in range(scale, len(sides) + 1)),
         "init": start,

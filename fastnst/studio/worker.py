@@ -143,7 +143,7 @@ def _run(server: Server, folder: Path, run: dict[str, Any]) -> dict[str, Any]:
         scene = stylizer.load_scene(*parts)
         height, width = scene.content.size
         sizes = scale_sizes(height, width, settings)
-        steps = sum(settings.steps_at(scale) for scale in range(1, len(sizes) + 1))
+        steps = [settings.steps_at(scale) for scale in range(1, len(sizes) + 1)]
         server.tell("begin", sides=[max(size) for size in sizes], steps=steps, size=[width, height])
         reporter = Reporter(server, folder, stylizer, scene)
         result = stylizer.run(scene, callback=reporter, checkpoint=checkpoint)

@@ -1,4 +1,4 @@
-"""The page of the studio in Chromium: what a visitor does, on wide and narrow screens, with mouse, keyboard and touch."""
+"""The page of the studio in Chromium: by mouse, keyboard and touch, on wide and narrow screens."""
 
 from __future__ import annotations
 

@@ -127,6 +127,7 @@ def test_changes_of_a_paused_run(studio: Studio) -> None:
     job = studio.wait(identifier, "done")
     assert job["changes"] == [{"step": paused["step"], "settings": {"style_weight": "4000"}}]
     assert (job["step"], job["steps"], job["scale"], job["scales"]) == (60, 60, 2, 2)
+    assert job["scale_starts"] == [0, 40]
     assert studio.pixels(identifier).shape == (96, 128, 3)
 
 

@@ -30,7 +30,6 @@ export class Curve {
   reset(id) {
     this.run = id;
     this.at = null;
-    this.scales = []; // [step at which a scale was first seen, its number]
     this.trace = Object.fromEntries(LINES.map((name) => [name, []]));
   }
 
@@ -40,7 +39,6 @@ export class Curve {
 
   async follow(job) {
     if (this.run !== job.id) this.reset(job.id);
-    if (this.scales.at(-1)?.[1] !== job.scale && job.scale > 0) this.scales.push([job.step, job.scale]);
     this.draw();
     if (this.asking || this.length >= job.step) return;
     this.asking = true;
@@ -52,15 +50,6 @@ export class Curve {
     }
     this.asking = false;
     this.draw();
-  }
-
-  // Steps at which a scale began: even parts where the numbers say so, else as seen by this page.
-  marks(job) {
-    const each = job.steps / job.scales;
-    if (job.scales > 1 && Number.isInteger(each) && !job.settings.steps?.includes(",") && !job.changes.some((change) => "steps" in change.settings)) {
-      return Array.from({ length: job.scales - 1 }, (_, index) => each * (index + 1));
-    }
-    return this.scales.slice(1).map(([step]) => step);
   }
 
   geometry(job) {
@@ -118,7 +107,7 @@ export class Curve {
     context.fillText("1", MARGIN.left, height - 4);
     context.strokeStyle = color("muted");
     context.setLineDash([2, 3]);
-    for (const step of this.marks(job)) this.segment(context, x(step), MARGIN.top, x(step), height - MARGIN.bottom);
+    for (const step of job.scale_starts.slice(1)) this.segment(context, x(step), MARGIN.top, x(step), height - MARGIN.bottom);
     context.setLineDash([]);
     context.fillStyle = color("accent");
     for (const { step } of job.changes) {
