@@ -43,6 +43,7 @@ _LOSS = {
     "pooling": "HOW",
     "padding": "HOW",
     "edges": "HOW",
+    "arch": "NAME",
     "weights": "NAME|FILE",
 }
 _OPTIMIZER = {

@@ -48,6 +48,14 @@ class MemoryTerms:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What an evaluation by autograd holds: values per pixel at once, and the bytes of the parameters."""
+
+    values: float
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Workload:
     """One scale of a run, as the memory model sees it.
 
@@ -59,6 +67,7 @@ class Workload:
         dtype: of the features.
         mirrored: whether the image is continued by mirrored rows or columns: it and its gradient exist in both sizes.
         settings: of the scale; ``convolution`` is resolved, ``"auto"`` counts as ``"direct"``, which needs more.
+        kept: of a network that autograd differentiates, which has no strips.
     """
 
     chain: Sequence[Layer]
@@ -67,6 +76,7 @@ class Workload:
     dtype: torch.dtype
     settings: Settings
     mirrored: bool = False
+    kept: Kept | None = None
 
     def replace(self, **changes: object) -> Workload:
         """This workload with other settings."""
@@ -87,6 +97,7 @@ class Workload:
         channels = [3, *(layer.channels for layer in self.chain)]
         convs = [(c, layer) for c, layer in zip(channels, self.chain, strict=False) if layer.kind == "conv"]
         exact = sum(9 * c * layer.channels * itemsize for c, layer in convs)
+        exact += 0 if self.kept is None else self.kept.parameters
         if winograd:
             exact += SHARED + WORKSPACE * torch.get_num_threads()
         if settings.optimizer == "lbfgs":
@@ -95,10 +106,10 @@ class Workload:
                 self._image // self._width * 4 if settings.history_dtype == "bfloat16" else 2 * self._image
             )
         images = IMAGES[settings.optimizer] + (settings.average > 0) + 2 * self.mirrored
-        if self.whole_only:
+        if is_joint(settings):
             images += 2  # the image that a scale starts from, and the content
             exact += joint_bytes(settings, self.chain, (self.height, self.width), self._style, itemsize)
-        maps = _most_maps(self.chain, self.height, self.width, itemsize, settings)
+        maps = self._maps(itemsize)
         return MemoryTerms(maps, images * self._image, exact, int(not winograd))
 
     def strip_terms(self, rows: int) -> MemoryTerms:
@@ -112,8 +123,16 @@ class Workload:
 
     @property
     def whole_only(self) -> bool:
-        """Whether a loss sees several layers, so that strips are not possible."""
-        return is_joint(self.settings)
+        """Whether strips are not possible: a loss sees several layers, or autograd differentiates the network."""
+        return is_joint(self.settings) or self.kept is not None
+
+    def _maps(self, itemsize: int) -> int:
+        """Bytes of the maps that exist at once if images are evaluated whole."""
+        if self.kept is None:
+            return _most_maps(self.chain, self.height, self.width, itemsize, self.settings)
+        content = dict(self.settings.content_layers)
+        targets = sum(layer.channels / layer.stride**2 for layer in self.chain if layer.name in content)
+        return int((self.kept.values + targets) * self.height * self.width * itemsize)
 
     @property
     def longer(self) -> int:

@@ -1,0 +1,47 @@
+"""Which settings an encoder of the registry serves, and the network from it."""
+
+from __future__ import annotations
+
+import torch
+
+from fastnst.config.encoders import encoder
+from fastnst.config.resolve import choose_device, choose_precision
+from fastnst.config.settings import Settings
+from fastnst.errors import UsageError
+from fastnst.network.registered import RegisteredEncoder
+
+# What VGG has and an encoder has not: the setting, the values that are possible, and why no other is.
+_FIXED = (
+    ("weights", (None,), "has weights of its own; leave out weights"),
+    ("pooling", ("max",), "has its own pooling; leave out pooling"),
+    ("padding", ("zeros",), "pads its maps itself; leave out padding"),
+    ("tileable", ("none",), "pads its maps itself, so that no picture continues at its opposite side; use vgg19"),
+    ("convolution", ("auto", "direct"), "has convolutions of PyTorch; use convolution auto"),
+    ("graph", ("auto", "off"), "is differentiated by autograd, which no graph captures; use graph auto"),
+)
+
+
+def check_encoder(settings: Settings) -> None:
+    """Raise UsageError for a setting that the encoder does not serve, before anything is computed."""
+    for name, possible, reason in _FIXED:
+        value = getattr(settings, name)
+        if value not in possible:
+            raise UsageError(f"{name} {value!r}: {settings.arch} {reason}")
+    if settings.tiles not in ("auto", "off"):
+        raise UsageError(
+            f"tiles {settings.tiles!r}: {settings.arch} is evaluated on whole pictures; use tiles auto, or arch vgg19, "
+            "which has strips"
+        )
+
+
+def load_encoder(settings: Settings) -> RegisteredEncoder:
+    """The encoder that the settings name, on its device.
+
+    ``precision`` ``"auto"`` is float32. Raises UsageError and WeightsError for settings that cannot be met.
+    """
+    entry = encoder(settings.arch)
+    check_encoder(settings)
+    device = choose_device(settings.device)
+    auto = settings.precision == "auto"
+    dtype = torch.float32 if auto else choose_precision(settings.precision, device, "direct")
+    return RegisteredEncoder(entry, settings.layer_names(), device=device, dtype=dtype)
