@@ -6,8 +6,8 @@ from fastnst.config.encoder_entry import EncoderEntry, PackagedFile
 from fastnst.config.receptive import ReceptiveField
 
 # Of each block of EfficientNet-Lite0: kernel and stride of the depthwise convolution, expansion, output channels. Tan
-# and Le, "EfficientNet", ICML 2019, table 1, has these blocks; the Lite variant has no squeeze-and-excitation, and ReLU6
-# instead of SiLU.
+# and Le, "EfficientNet", ICML 2019, table 1, has these blocks; the Lite variant has no squeeze-and-excitation, and
+# ReLU6 instead of SiLU.
 LITE0_BLOCKS = (
     (3, 1, 1, 16),
     *((3, 2, 6, 24), (3, 1, 6, 24)),
@@ -43,8 +43,12 @@ EFFICIENTNET_LITE0 = EncoderEntry(
     name="efficientnet_lite0",
     build="fastnst.network.efficientnet_lite:build",
     fields=_lite0_fields(),
-    content_layers=(("block6.expand", 1.0),),
-    style_layers=(("stem", 1.0), ("block2.expand", 1.0), ("block4.expand", 1.0), ("block6.expand", 1.0)),
+    # Chosen so that the parts of the loss are about as large as VGG's, by looking at pictures.
+    content_layers=(("block5", 1e4),),
+    style_layers=(
+        *(("stem", 3e7), ("block1", 5e4), ("block2", 6e4), ("block3", 7e4), ("block4", 6e5)),
+        *(("block5", 6e5), ("block8", 2e6), ("block11", 5e6)),
+    ),
     mean=(127.0, 127.0, 127.0),
     deviation=(128.0, 128.0, 128.0),
     weights=PackagedFile(
