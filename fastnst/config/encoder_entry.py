@@ -10,7 +10,7 @@ from typing import Any
 from fastnst.config.layer_names import BLOCKS
 from fastnst.config.presets import Layers
 from fastnst.config.receptive import ReceptiveField
-from fastnst.errors import UsageError
+from fastnst.errors import UsageError, nearest, shown
 
 ORDERS = ("RGB", "BGR")
 
@@ -93,9 +93,18 @@ class EncoderEntry:
             raise UsageError(f"encoder {self.name!r}: expected a name of letters, digits and underscores{taken}")
         if self.order not in ORDERS:
             raise UsageError(f"encoder {self.name}: order {self.order!r} (expected {' or '.join(ORDERS)})")
+        if not self.fields:
+            raise UsageError(f"encoder {self.name}: expected the receptive field of a layer at least")
         for name, _ in (*self.content_layers, *self.style_layers):
             if name not in self.fields:
                 raise UsageError(f"encoder {self.name}: its default layer {name!r} is not among its fields")
+
+    def check_layer(self, name: str) -> None:
+        """Raise UsageError for a layer that is not among the fields; the message suggests the nearest."""
+        if name not in self.fields:
+            names = tuple(self.fields)
+            hint = nearest(name, names) or f"; its layers are {names[0]} to {names[-1]}"
+            raise UsageError(f"unknown layer {shown(name)} of {self.name}{hint}")
 
     def build_with(self, path: Path | None) -> Any:
         """The module, from the file of weights or None."""

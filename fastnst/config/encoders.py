@@ -10,6 +10,7 @@ from fastnst.config.encoder_entry import EncoderEntry
 from fastnst.config.encoder_table import ENTRIES
 from fastnst.config.layer_names import BLOCKS, layer_names, layer_stride
 from fastnst.config.presets import Layers
+from fastnst.config.receptive import ReceptiveField, vgg_fields
 from fastnst.errors import UsageError, nearest
 
 GROUP = "fastnst.encoders"
@@ -17,7 +18,7 @@ GROUP = "fastnst.encoders"
 _registered: dict[str, EncoderEntry] = {}
 
 
-def encoder(name: str) -> EncoderEntry:
+def find_encoder(name: str) -> EncoderEntry:
     """Return the encoder called ``name``.
 
     Built-in encoders take precedence over registered ones, and these over the entry points of the group
@@ -28,8 +29,8 @@ def encoder(name: str) -> EncoderEntry:
             :class:`EncoderEntry` of that name, or is provided twice.
 
     Example:
-        >>> from fastnst.network import encoder
-        >>> encoder("efficientnet_lite0").fields["block4"].stride
+        >>> from fastnst.network import find_encoder
+        >>> find_encoder("efficientnet_lite0").fields["block4"].stride
         8
     """
     found = _find(name)
@@ -80,6 +81,20 @@ def with_default_layers(arch: str, values: Mapping[str, Any], fields: Mapping[st
         return {}
     own = {"content_layers": entry.content_layers, "style_layers": entry.style_layers}
     return {name: layers for name, layers in own.items() if values[name] == fields[name].default}
+
+
+def receptive_fields(arch: str) -> Mapping[str, ReceptiveField]:
+    """Return the receptive field of every layer of a network, VGG or an encoder, by name, shallow layers first.
+
+    Raises:
+        UsageError: an unknown network.
+
+    Example:
+        >>> from fastnst.network import receptive_fields
+        >>> receptive_fields("vgg19")["relu4_1"]
+        ReceptiveField(size=68, stride=8, before=30, after=30)
+    """
+    return vgg_fields(arch) if arch in BLOCKS else find_encoder(arch).fields
 
 
 def network_layers(arch: str) -> tuple[str, ...]:

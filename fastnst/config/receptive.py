@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fastnst.config.layer_names import layer_names
 from fastnst.errors import UsageError
 
 
@@ -70,15 +70,20 @@ class ReceptiveField:
         return range(max(first, 0), min(first + self.size, pixels))
 
     @property
+    def reach(self) -> int:
+        """The most pixels that a position reads on one side beyond its own ``stride`` pixels."""
+        return max(self.before, self.size - self.before - self.stride, 0)
+
+    @property
     def least(self) -> int:
         """The fewest pixels with a position."""
         return max(self.size - self.before - self.after, 1)
 
 
-def windows_of_vgg(names: Iterable[str]) -> dict[str, ReceptiveField]:
-    """The receptive fields of VGG's layers: convolutions read 3 x 3, pools 2 x 2, with zeros around convolutions."""
+def vgg_fields(arch: str) -> dict[str, ReceptiveField]:
+    """The receptive fields of VGG's layers: convolutions read 3 x 3, with zeros around the map, pools 2 x 2."""
     found, field = {}, ReceptiveField()
-    for name in names:
+    for name in layer_names(arch):
         if name.startswith("conv"):
             field = field.then(3, padding=1)
         elif name.startswith("pool"):

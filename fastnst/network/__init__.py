@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastnst.config.encoder_entry import EncoderEntry, PackagedFile
-from fastnst.config.encoders import encoder, encoders, register_encoder
+from fastnst.config.encoders import encoders, find_encoder, receptive_fields, register_encoder
 from fastnst.config.receptive import ReceptiveField
 from fastnst.network.encoder import ModuleEncoder
 from fastnst.network.registered import RegisteredEncoder
@@ -16,7 +16,8 @@ __all__ = [
     "PackagedFile",
     "ReceptiveField",
     "RegisteredEncoder",
-    "encoder",
     "encoders",
+    "find_encoder",
+    "receptive_fields",
     "register_encoder",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastnst.config.encoder_entry import EncoderEntry
-from fastnst.errors import UsageError, nearest
+from fastnst.errors import UsageError
 from fastnst.network.encoder import ModuleEncoder
 from fastnst.network.layer import Layer
 from fastnst.weights.installed import installed_file
@@ -34,7 +34,7 @@ class RegisteredEncoder(ModuleEncoder):
 
     Example::
 
-        network = RegisteredEncoder(encoder("efficientnet_lite0"), ["stem", "block4"])
+        network = RegisteredEncoder(find_encoder("efficientnet_lite0"), ["stem", "block4"])
         network.features(255 * torch.rand(1, 3, 64, 64), ["block4"])["block4"].shape  # [1, 40, 8, 8]
     """
 
@@ -48,9 +48,7 @@ class RegisteredEncoder(ModuleEncoder):
     ) -> None:
         names = list(names)
         for name in names:
-            if name not in entry.fields:
-                known = nearest(name, entry.fields) or f" (layers: {', '.join(entry.fields)})"
-                raise UsageError(f"unknown layer {name!r} of {entry.name}{known}")
+            entry.check_layer(name)
         self.entry = entry
         self.fields = {name: entry.fields[name] for name in names}
         module = _module(entry).to(device=device, dtype=dtype).requires_grad_(False)
@@ -95,8 +93,8 @@ class RegisteredEncoder(ModuleEncoder):
 
     @property
     def reach(self) -> int:
-        """The pixels around a changed one that features of its surroundings depend on, at most."""
-        return max(field.size for field in self.fields.values())
+        """The most pixels that a position of a layer reads on one side beyond its own."""
+        return max(field.reach for field in self.fields.values())
 
     @cached_property
     def kept_values(self) -> float:

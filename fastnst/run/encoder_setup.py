@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fastnst.config.encoders import encoder
+from fastnst.config.encoders import find_encoder
+from fastnst.config.layer_names import BLOCKS
 from fastnst.config.resolve import choose_device, choose_precision
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
@@ -22,7 +23,12 @@ _FIXED = (
 
 
 def check_encoder(settings: Settings) -> None:
-    """Raise UsageError for a setting that the encoder does not serve, before anything is computed."""
+    """Raise UsageError for an unknown network, or a setting that an encoder does not serve; VGG serves all."""
+    if settings.arch in BLOCKS:
+        return
+    entry = find_encoder(settings.arch)
+    for name in settings.layer_names():
+        entry.check_layer(name)
     for name, possible, reason in _FIXED:
         value = getattr(settings, name)
         if value not in possible:
@@ -39,9 +45,8 @@ def load_encoder(settings: Settings) -> RegisteredEncoder:
 
     ``precision`` ``"auto"`` is float32. Raises UsageError and WeightsError for settings that cannot be met.
     """
-    entry = encoder(settings.arch)
     check_encoder(settings)
     device = choose_device(settings.device)
     auto = settings.precision == "auto"
     dtype = torch.float32 if auto else choose_precision(settings.precision, device, "direct")
-    return RegisteredEncoder(entry, settings.layer_names(), device=device, dtype=dtype)
+    return RegisteredEncoder(find_encoder(settings.arch), settings.layer_names(), device=device, dtype=dtype)
