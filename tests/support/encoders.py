@@ -22,7 +22,7 @@ SECOND = FIRST.then(3, stride=2, padding=(0, 1))
 
 
 class Tiny(nn.Module):
-    """Two convolutions with strides, an average, a ReLU that overwrites its input, and a head that takes no other size."""
+    """Two convolutions with strides, a ReLU that overwrites its input, and a head."""
 
     def __init__(self) -> None:
         super().__init__()
