@@ -99,11 +99,16 @@ class EncoderEntry:
             if name not in self.fields:
                 raise UsageError(f"encoder {self.name}: its default layer {name!r} is not among its fields")
 
+    @property
+    def span(self) -> str:
+        """The first and the last layer, for messages."""
+        names = tuple(self.fields)
+        return f"{names[0]} to {names[-1]}"
+
     def check_layer(self, name: str) -> None:
         """Raise UsageError for a layer that is not among the fields; the message suggests the nearest."""
         if name not in self.fields:
-            names = tuple(self.fields)
-            hint = nearest(name, names) or f"; its layers are {names[0]} to {names[-1]}"
+            hint = nearest(name, self.fields) or f"; its layers are {self.span}"
             raise UsageError(f"unknown layer {shown(name)} of {self.name}{hint}")
 
     def build_with(self, path: Path | None) -> Any:

@@ -14,8 +14,8 @@ from fastnst.network.registered import RegisteredEncoder
 # What VGG has and an encoder has not: the setting, the values that are possible, and why no other is.
 _FIXED = (
     ("weights", (None,), "has weights of its own; leave out weights"),
-    ("pooling", ("max",), "has its own pooling; leave out pooling"),
-    ("padding", ("zeros",), "pads its maps itself; leave out padding"),
+    ("pooling", ("max",), "has its own pooling; use pooling max"),
+    ("padding", ("zeros",), "pads its maps itself; use padding zeros"),
     ("tileable", ("none",), "pads its maps itself, so that no picture continues at its opposite side; use vgg19"),
     ("convolution", ("auto", "direct"), "has convolutions of PyTorch; use convolution auto"),
     ("graph", ("auto", "off"), "is differentiated by autograd, which no graph captures; use graph auto"),
@@ -28,6 +28,11 @@ def check_encoder(settings: Settings) -> None:
         return
     entry = find_encoder(settings.arch)
     for name in settings.layer_names():
+        if settings.preset != "default" and name not in entry.fields:
+            raise UsageError(
+                f"layer {name!r} of preset {settings.preset} is none of {entry.name}; use preset default, or give "
+                f"layers of {entry.name}: {entry.span}"
+            )
         entry.check_layer(name)
     for name, possible, reason in _FIXED:
         value = getattr(settings, name)

@@ -129,12 +129,16 @@ def test_a_hole_is_filled_from_a_window_by_the_receptive_field() -> None:
         ),
         ({"weights": "vgg19"}, "weights 'vgg19': tiny has weights of its own; leave out weights"),
         ({"pooling": "average"}, "pooling 'average': tiny has its own pooling"),
-        ({"padding": "replicate"}, "padding 'replicate': tiny pads its maps itself; leave out padding"),
+        ({"padding": "replicate"}, "padding 'replicate': tiny pads its maps itself; use padding zeros"),
         ({"tileable": "x"}, "tileable 'x': tiny pads its maps itself, so that no picture continues"),
         ({"convolution": "winograd"}, "convolution 'winograd': tiny has convolutions of PyTorch; use convolution auto"),
         ({"graph": "on"}, "graph 'on': tiny is differentiated by autograd"),
         ({"content_layers": (("secnd", 1.0),)}, "unknown layer 'secnd' of tiny, did you mean second?"),
-        ({"preset": "crowson", "weights": None, "padding": "zeros"}, "unknown layer 'relu1_1' of tiny; its layers are"),
+        ({"content_layers": (("relu1_1", 1.0),)}, "unknown layer 'relu1_1' of tiny; its layers are first to second"),
+        (
+            {"preset": "johnson", "content_layers": ()},
+            "layer 'relu1_1' of preset johnson is none of tiny; use preset default, or give layers of tiny: first to",
+        ),
     ],
 )
 def test_what_it_cannot_do_is_said_before_anything_is_computed(
