@@ -1,4 +1,4 @@
-"""Make the pictures of docs/howto/control.md and style_losses.md.
+"""Make the pictures of docs/howto/control.md, style_losses.md and own_network.md.
 
     python -m tools.control_pictures [--out FOLDER] [NAME ...]
 
@@ -119,6 +119,10 @@ def color() -> Labeled:
     return [(", ".join(f"{name.split('_')[0]} {how}" for name, how in way.items()), styled(**way)) for way in ways]
 
 
+def encoders() -> Labeled:
+    return [(name, styled(arch=name)) for name in ("vgg19", "efficientnet_lite0")]
+
+
 SHEETS = {
     "scales": scales,
     "styles": several,
@@ -126,6 +130,7 @@ SHEETS = {
     "losses": losses,
     "several_layers": several_layers,
     "color": color,
+    "encoders": encoders,
 }
 
 

@@ -44,10 +44,10 @@ EFFICIENTNET_LITE0 = EncoderEntry(
     build="fastnst.network.efficientnet_lite:build",
     fields=_lite0_fields(),
     # Chosen so that the parts of the loss are about as large as VGG's, by looking at pictures.
-    content_layers=(("block5", 1e4),),
+    content_layers=(("block5", 6e3),),
     style_layers=(
-        *(("stem", 3e7), ("block1", 5e4), ("block2", 6e4), ("block3", 7e4), ("block4", 6e5)),
-        *(("block5", 6e5), ("block8", 2e6), ("block11", 5e6)),
+        *(("stem", 1e7), ("block1", 3e4), ("block2", 3e4), ("block3", 3e4), ("block4", 2e5)),
+        *(("block5", 2e5), ("block8", 3e5), ("block11", 6e5)),
     ),
     mean=(127.0, 127.0, 127.0),
     deviation=(128.0, 128.0, 128.0),
