@@ -76,7 +76,7 @@ def with_default_layers(arch: str, values: Mapping[str, Any], fields: Mapping[st
 
     ``values`` are the settings by name, ``fields`` their fields.
     """
-    entry = None if arch in BLOCKS else _find(arch)
+    entry = _known(arch)
     if entry is None:
         return {}
     own = {"content_layers": entry.content_layers, "style_layers": entry.style_layers}
@@ -99,17 +99,25 @@ def receptive_fields(arch: str) -> Mapping[str, ReceptiveField]:
 
 def network_layers(arch: str) -> tuple[str, ...]:
     """Every layer of a network in order; an empty tuple for an unknown network."""
-    entry = None if arch in BLOCKS else _find(arch)
+    entry = _known(arch)
     return layer_names(arch) if entry is None else tuple(entry.fields)
 
 
 def stride_of(arch: str, name: str) -> int:
     """The pixels from one position of a layer to the next; 1 for an unknown layer. Weights may be those of another VGG
     than ``arch``."""
-    entry = None if arch in BLOCKS else _find(arch)
+    entry = _known(arch)
     if entry is not None:
         return entry.fields[name].stride if name in entry.fields else 1
     return layer_stride(name) if any(name in layer_names(one) for one in BLOCKS) else 1
+
+
+def _known(arch: str) -> EncoderEntry | None:
+    """The encoder called ``arch``; None for VGG, and for one that a run refuses, so that settings can be read."""
+    try:
+        return None if arch in BLOCKS else _find(arch)
+    except UsageError:
+        return None
 
 
 def _find(name: str) -> EncoderEntry | None:
@@ -126,8 +134,9 @@ def _find(name: str) -> EncoderEntry | None:
     where = f"encoder {name!r}: entry point {entry.value}"
     try:
         found: Any = entry.load()
-    except (ImportError, AttributeError, SyntaxError) as error:
+    except Exception as error:  # whatever the package does
         raise UsageError(f"{where} does not load: {error}") from error
     if not isinstance(found, EncoderEntry) or found.name != name:
         raise UsageError(f"{where} is no EncoderEntry of that name")
+    _registered[name] = found
     return found

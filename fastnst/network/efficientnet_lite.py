@@ -6,6 +6,7 @@ https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -89,6 +90,6 @@ def build(path: Path) -> nn.Module:
     """The network with the weights of a file of ``torch.save``. Raises WeightsError."""
     try:
         return EfficientNetLite0(torch.load(path, map_location="cpu", weights_only=True)).eval()
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path.name}: is no state dict of EfficientNet-Lite0 ({reason})") from error

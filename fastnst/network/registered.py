@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastnst.config.encoder_entry import EncoderEntry
-from fastnst.errors import UsageError
+from fastnst.errors import FastnstError, UsageError
 from fastnst.network.encoder import ModuleEncoder
 from fastnst.network.layer import Layer
 from fastnst.weights.installed import installed_file
@@ -133,8 +133,11 @@ def _module(entry: EncoderEntry) -> nn.Module:
     path = None if entry.weights is None else installed_file(entry.weights, entry.name)
     try:
         module = entry.build_with(path)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"encoder {entry.name}: cannot be built: {error}") from error
+    except FastnstError:
+        raise
+    except Exception as error:  # whatever the function does
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"encoder {entry.name}: cannot be built: {reason}") from error
     if not isinstance(module, nn.Module):
         raise UsageError(f"encoder {entry.name}: expected its build to return a torch.nn.Module, got {module!r:.60}")
     return module.eval()

@@ -69,6 +69,22 @@ def test_an_invalid_entry_point_is_one_clear_error(
     assert message in str(raised.value)
 
 
+def test_settings_can_be_read_without_the_package_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, ("mine", "no_such_module:X"))
+    settings = Settings(arch="mine")
+    assert (settings.content_layers, settings.stride) == (Settings().content_layers, 16)
+
+
+def test_an_entry_point_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, ("tiny", "support.encoders:ENTRY"))
+    loaded = []
+    real = importlib.metadata.EntryPoint.load
+    monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: loaded.append(self.name) or real(self))
+    for steps in range(1, 4):
+        Settings(arch="tiny", steps=steps)
+    assert loaded == ["tiny"]
+
+
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(
         UsageError, match=f"unknown network 'efficientnet', did you mean {ARCH}\\? .known: vgg16, vgg19"

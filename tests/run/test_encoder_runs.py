@@ -158,6 +158,7 @@ def test_what_it_cannot_do_is_said_before_anything_is_computed(
             {"build": "support.encoders:none"},
             "encoder tiny: cannot be built: module 'support.encoders' has no attribute",
         ),
+        ({"build": lambda: 1 / 0}, "encoder tiny: cannot be built: division by zero"),
         ({"build": dict}, "encoder tiny: expected its build to return a torch.nn.Module, got {}"),
         ({"fields": dict.fromkeys(("first", "second"), ENTRY.fields["second"])}, "encoder tiny: layer 'first' has 64 "),
     ],
