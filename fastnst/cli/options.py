@@ -67,7 +67,7 @@ def read_settings(options: SettingsOptions) -> tuple[Settings, StoredSettings | 
             f"--init: {start!r} is no file{nearest(start, STARTS)} (expected {', '.join(STARTS)} or a picture)"
         )
     base, stored = _read_base(options)
-    layer_changes = _parse_layers(layers, changes.get("weights", base.weights), base.arch)
+    layer_changes = _parse_layers(layers, changes.get("weights", base.weights), changes.get("arch", base.arch))
     return base.replace(**changes, **layer_changes), stored
 
 

@@ -10,11 +10,16 @@ from fastnst.cli import info
 from fastnst.cli.progress import ByteBar
 from fastnst.config.settings import Settings
 from fastnst.network import vgg
+from fastnst.run.encoder_setup import check_encoder
 from fastnst.run.result import Result
 
 
 def fetch_weights(settings: Settings, quiet: bool) -> None:
-    """Download the weights that the settings name, with a progress bar, unless they are there."""
+    """Download the weights that the settings name, with a progress bar, unless they are there.
+
+    Raises UsageError for a network that cannot have them.
+    """
+    check_encoder(settings)
     entry = next((entry for entry in weights.catalog() if entry.name == settings.weights), None)
     if entry is None or entry.cached:
         return

@@ -44,6 +44,7 @@ _METAVARS = {
     "pooling": "HOW",
     "padding": "HOW",
     "edges": "HOW",
+    "arch": "NAME",
     "weights": "NAME|FILE",
     "optimizer": "NAME",
     "learning_rate": "X",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastnst.config.checks import check_number
-from fastnst.config.layer_names import layer_names
+from fastnst.config.encoders import network_layers
 from fastnst.config.presets import Layers
 from fastnst.config.ranges import RANGES, WEIGHT
 from fastnst.config.settings import allows_none
@@ -40,7 +40,7 @@ def parse_layers(text: str, arch: str = "vgg19") -> Layers:
         text: names separated by commas, each with an optional weight after a colon (default: 1). A name may be a
             pattern: ``relu?_1`` matches relu1_1 to relu5_1. A weight may be a geometric series over the layers that
             the pattern matches: ``relu?_1:256*0.25`` gives 256, 64, 16, 4, 1.
-        arch: the network whose layers a pattern matches, ``"vgg16"`` or ``"vgg19"``.
+        arch: the network whose layers a pattern matches, as the setting ``arch``.
 
     Raises:
         UsageError: a weight that is not a number in ``RANGES["style_layers"]``, or a pattern that matches no layer.
@@ -61,7 +61,7 @@ def parse_layers(text: str, arch: str = "vgg19") -> Layers:
             raise UsageError(
                 f"{where}: the weight of {name} is {shown(weight)}, expected a number, or a series like 256*0.25"
             )
-        names = fnmatch.filter(layer_names(arch), name) if is_pattern(name) else [name]
+        names = fnmatch.filter(network_layers(arch), name) if is_pattern(name) else [name]
         if not names:
             raise UsageError(f"{where}: {name} matches no layer of {arch}; expected a pattern like relu?_1")
         for one in names:

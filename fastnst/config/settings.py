@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastnst.config.checks import check_setting, check_together
-from fastnst.config.layer_names import layer_names, layer_stride
+from fastnst.config.encoders import stride_of, with_default_layers
 from fastnst.config.presets import PRESETS, STYLE_LAYERS
 from fastnst.config.ranges import FIRST_CHANGE, SMALLEST_SCALE, WRAPS
 from fastnst.errors import UsageError, nearest, shown
@@ -59,7 +59,7 @@ class Settings:
     """
 
     preset: str = _setting("default", "preset that the other settings started from", changes_picture=False)
-    arch: str = _setting("vgg19", "network: vgg16 or vgg19")
+    arch: str = _setting("vgg19", "network: vgg16, vgg19, efficientnet_lite0, or one of an installed package")
     weights: str | None = _setting(
         None, "weights of the network: a name from `fastnst weights list`, or a file", file=True
     )
@@ -209,6 +209,8 @@ class Settings:
             value = getattr(self, field.name)
             if value is not None or not allows_none(field.name):
                 object.__setattr__(self, field.name, check_setting(field.name, value))
+        for name, layers in with_default_layers(self.arch, vars(self), Settings.__dataclass_fields__).items():
+            object.__setattr__(self, name, layers)
         check_together(vars(self))
 
     @property
@@ -223,8 +225,7 @@ class Settings:
     @property
     def stride(self) -> int:
         """The largest number of pixels from one position of a layer with a loss to the next; 1 for an unknown layer."""
-        known = {*layer_names("vgg16"), *layer_names("vgg19")} & set(self.layer_names())
-        return max(map(layer_stride, known), default=1)
+        return max((stride_of(self.arch, name) for name in self.layer_names()), default=1)
 
     def steps_at(self, scale: int) -> int:
         """The number of steps at a scale, counted from 1."""

@@ -19,7 +19,6 @@ from fastnst.errors import FastnstError
 from fastnst.gallery.folders import Digests, PairResult, WriteError, replacing_folder, writing
 from fastnst.gallery.pairs import Pair
 from fastnst.images import Picture
-from fastnst.network import vgg
 from fastnst.optim.progress import Step
 from fastnst.run.result import Result
 from fastnst.run.scene import Scene, StylePicture
@@ -57,7 +56,7 @@ class PairMaker:
         if settings.crop is not None:
             self.stylizer.check(settings.crop, settings.crop)
         elif settings.size is not None:
-            vgg.check_size(self.stylizer.network.chain, settings.size, settings.size)
+            self.stylizer.setup.sizing.check_size(settings.size, settings.size)
         self._digests = Digests()
         self._broken: dict[Path, str] = {}
         self._content: tuple[Path, Picture] | None = None

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from fastnst.config.encoder_entry import EncoderEntry, PackagedFile
+from fastnst.config.encoders import encoders, find_encoder, receptive_fields, register_encoder
+from fastnst.config.receptive import ReceptiveField
 from fastnst.network.encoder import ModuleEncoder
+from fastnst.network.registered import RegisteredEncoder
 from fastnst.network.vgg import VGG
 
-__all__ = ["VGG", "ModuleEncoder"]
+__all__ = [
+    "VGG",
+    "EncoderEntry",
+    "ModuleEncoder",
+    "PackagedFile",
+    "ReceptiveField",
+    "RegisteredEncoder",
+    "encoders",
+    "find_encoder",
+    "receptive_fields",
+    "register_encoder",
+]

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fastnst.config.encoder_entry import ORDERS
 from fastnst.errors import UsageError, nearest
 from fastnst.network.layer import Layer
 
@@ -48,6 +49,7 @@ class ModuleEncoder:
             returns ``[1, C, h, w]``.
         mean, deviation: of the pixels 0..255, RGB, that are subtracted and divided by before the module; by default
             those of torchvision's networks.
+        order: of the module's input channels, ``"RGB"`` or ``"BGR"``.
         device, dtype: of the picture that the module gets, and of its parameters.
 
     Raises:
@@ -68,6 +70,7 @@ class ModuleEncoder:
     """
 
     winograd, wraps_rows, pooling, arch = False, False, "", "module"
+    probe_side = 128  # of the picture that shows channels and strides
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class ModuleEncoder:
         *,
         mean: tuple[float, float, float] = (123.675, 116.28, 103.53),
         deviation: tuple[float, float, float] = (58.395, 57.12, 57.375),
+        order: str = "RGB",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -89,15 +93,17 @@ class ModuleEncoder:
             raise UsageError("expected the name of a submodule at least")
         if module.training:
             raise UsageError(f"{type(module).__name__} is in training mode, in which it changes: call .eval() first")
-        self._modules = {name: known[name] for name in wanted}
+        if order not in ORDERS:
+            raise UsageError(f"order {order!r}: expected {' or '.join(ORDERS)}")
+        self._modules, self._reversed = {name: known[name] for name in wanted}, order == "BGR"
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         self.mean = torch.tensor(mean, dtype=exact, device=self.device).reshape(1, 3, 1, 1)
         self.scale = 1 / torch.tensor(deviation, dtype=exact, device=self.device).reshape(1, 3, 1, 1)
         self._sizes: dict[tuple[int, int], Mapping[str, tuple[int, ...]]] = {}
-        shapes = self._shapes((PROBE_SIDE, PROBE_SIDE))
+        side = self.probe_side
+        shapes = self._shapes((side, side))
         self.chain = tuple(
-            Layer(name, "module", channels, max(PROBE_SIDE // height, 1))
-            for name, (channels, height, _) in shapes.items()
+            Layer(name, "module", channels, max(side // height, 1)) for name, (channels, height, _) in shapes.items()
         )
 
     @property
@@ -120,7 +126,7 @@ class ModuleEncoder:
         unknown = wanted - self._modules.keys()
         if unknown:
             raise UsageError(f"layer {min(unknown)!r} is not among the layers this network was built for")
-        return {name: x for name, x in self._called(image).items() if name in wanted}
+        return self._called(image, wanted)
 
     def iter_features(self, image: Tensor, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """As :meth:`features`, one layer at a time."""
@@ -130,12 +136,13 @@ class ModuleEncoder:
         """Channels, height and width of each layer for pictures of this size."""
         if size not in self._sizes:
             with torch.no_grad():
-                found = self._called(torch.zeros(1, 3, *size, dtype=self.mean.dtype, device=self.device))
+                found = self._called(torch.zeros(1, 3, *size, dtype=self.mean.dtype, device=self.device), None)
             self._sizes[size] = {name: tuple(x.shape[1:]) for name, x in found.items()}
         return self._sizes[size]
 
-    def _called(self, image: Tensor) -> dict[str, Tensor]:
-        """The outputs of all layers, in the order of their calls."""
+    def _called(self, image: Tensor, wanted: set[str] | None) -> dict[str, Tensor]:
+        """The outputs of the wanted layers, in the order of their calls; the module stops after the last of them. With
+        None, those of all layers, and the module runs to its end."""
         found: dict[str, Tensor] = {}
 
         def keep(name: str) -> Any:
@@ -148,12 +155,21 @@ class ModuleEncoder:
                     raise UsageError(f"{title}: expected features of shape (1, C, h, w), got {shape}")
                 # A module after it may change its output in place, as ReLUs do.
                 found[name] = output.clone()
+                if wanted is not None and found.keys() == wanted:
+                    raise _Complete
 
             return hook
 
-        handles = [module.register_forward_hook(keep(name)) for name, module in self._modules.items()]
+        handles = [
+            module.register_forward_hook(keep(name))
+            for name, module in self._modules.items()
+            if wanted is None or name in wanted
+        ]
+        x = ((image - self.mean.to(image.dtype)) * self.scale.to(image.dtype)).to(self.dtype)
         try:
-            self.module(((image - self.mean.to(image.dtype)) * self.scale.to(image.dtype)).to(self.dtype))
+            self.module(x.flip(1) if self._reversed else x)
+        except _Complete:
+            return found
         except RuntimeError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             height, width = image.shape[-2:]
@@ -162,10 +178,11 @@ class ModuleEncoder:
         finally:
             for handle in handles:
                 handle.remove()
-        missing = self._modules.keys() - found.keys()
+        missing = (self._modules.keys() if wanted is None else wanted) - found.keys()
         if missing:
             raise UsageError(f"submodule {min(missing)!r} of {type(self.module).__name__} is not called")
         return found
 
 
-PROBE_SIDE = 128  # of the picture that shows channels and strides
+class _Complete(Exception):
+    """All wanted layers are there, so that the rest of the module is not needed."""

@@ -14,6 +14,9 @@ from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
 from fastnst.images import Picture
 from fastnst.images.loading import Source
+from fastnst.network.encoder import ModuleEncoder
+from fastnst.network.registered import RegisteredEncoder
+from fastnst.network.vgg import VGG
 from fastnst.optim.progress import Callback
 from fastnst.run.checkpoint import EVERY, files, open_checkpoint
 from fastnst.run.clashes import named, refuse_clashes
@@ -120,7 +123,7 @@ def inpaint_scene(
     style_masks: Sequence[Source | None] = (),
 ) -> Scene:
     """The scene of a window around the hole: arguments and errors as for :func:`inpaint`."""
-    loader, chain = stylizer.loader, stylizer.network.chain
+    loader = stylizer.loader
     whole = loader.read(picture)
     hole = loader.mask("inpainting mask", mask, whole, lambda x: x, "what is filled")
     assert hole is not None
@@ -130,7 +133,7 @@ def inpaint_scene(
         title = f"inpainting mask {hole.path}" if hole.path else "inpainting mask"
         raise UsageError(f"{title}: has no black pixel; leave black what is kept")
     known = replace(whole, pixels=smooth_fill(whole.pixels, weight > 0.5))
-    top, bottom, left, right = _window(weight, margin_rows(chain) + stylizer.settings.stride)
+    top, bottom, left, right = _window(weight, _margin(stylizer.network, whole.size) + stylizer.settings.stride)
     rows, columns = slice(top, bottom), slice(left, right)
     window = Picture(known.pixels[:, :, rows, columns].contiguous(), path=whole.path)
     part = replace(hole, pixels=weight[:, :, rows, columns].contiguous())
@@ -147,6 +150,13 @@ def inpaint_scene(
         found += [StylePicture(source, region, part_of_it) for region in regions]
     start, hole_of = loader.start(window), Hole(known, top, left, part, bits_of(whole.pixels))
     return Scene(window, tuple(found), start=start, hole=hole_of, regions=REGIONS)
+
+
+def _margin(network: VGG | ModuleEncoder, size: tuple[int, int]) -> int:
+    """The pixels around a hole that features of it depend on; for a module of the user's the whole picture."""
+    if isinstance(network, RegisteredEncoder):
+        return network.reach
+    return max(size) if isinstance(network, ModuleEncoder) else margin_rows(network.chain)
 
 
 def _regions(weight: Tensor, reach: int) -> list[Picture]:

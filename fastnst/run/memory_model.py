@@ -49,6 +49,14 @@ class MemoryTerms:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What an evaluation by autograd holds: values per pixel at once, and the bytes of the parameters."""
+
+    values: float
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Workload:
     """One scale of a run, as the memory model sees it.
 
@@ -60,6 +68,7 @@ class Workload:
         dtype: of the features.
         mirrored: whether the image is continued by mirrored rows or columns: it and its gradient exist in both sizes.
         settings: of the scale; ``convolution`` is resolved, ``"auto"`` counts as ``"direct"``, which needs more.
+        kept: of a network that autograd differentiates, which has no strips.
     """
 
     chain: Sequence[Layer]
@@ -68,6 +77,7 @@ class Workload:
     dtype: torch.dtype
     settings: Settings
     mirrored: bool = False
+    kept: Kept | None = None
 
     def replace(self, **changes: object) -> Workload:
         """This workload with other settings."""
@@ -89,6 +99,7 @@ class Workload:
         convs = [(c, layer) for c, layer in zip(channels, self.chain, strict=False) if layer.kind == "conv"]
         exact = sum(9 * c * layer.channels * itemsize for c, layer in convs)
         exact += pass_bytes(self.height, self.width, settings.photoreal)  # while snapshots are made, beside the rest
+        exact += 0 if self.kept is None else self.kept.parameters
         if winograd:
             exact += SHARED + WORKSPACE * torch.get_num_threads()
         if settings.optimizer == "lbfgs":
@@ -97,10 +108,10 @@ class Workload:
                 self._image // self._width * 4 if settings.history_dtype == "bfloat16" else 2 * self._image
             )
         images = IMAGES[settings.optimizer] + (settings.average > 0) + 2 * self.mirrored
-        if self.whole_only:
+        if is_joint(settings):
             images += 2  # the image that a scale starts from, and the content
             exact += joint_bytes(settings, self.chain, (self.height, self.width), self._style, itemsize)
-        maps = _most_maps(self.chain, self.height, self.width, itemsize, settings)
+        maps = self._maps(itemsize)
         return MemoryTerms(maps, images * self._image, exact, int(not winograd))
 
     def strip_terms(self, rows: int) -> MemoryTerms:
@@ -114,8 +125,16 @@ class Workload:
 
     @property
     def whole_only(self) -> bool:
-        """Whether a loss sees several layers, so that strips are not possible."""
-        return is_joint(self.settings)
+        """Whether strips are not possible: a loss sees several layers, or autograd differentiates the network."""
+        return is_joint(self.settings) or self.kept is not None
+
+    def _maps(self, itemsize: int) -> int:
+        """Bytes of the maps that exist at once if images are evaluated whole."""
+        if self.kept is None:
+            return _most_maps(self.chain, self.height, self.width, itemsize, self.settings)
+        content = dict(self.settings.content_layers)
+        targets = sum(layer.channels / layer.stride**2 for layer in self.chain if layer.name in content)
+        return int((self.kept.values + targets) * self.height * self.width * itemsize)
 
     @property
     def longer(self) -> int:

@@ -22,7 +22,6 @@ from fastnst import images
 from fastnst.config.settings import Settings
 from fastnst.errors import OutOfMemoryError
 from fastnst.images.loading import Source
-from fastnst.network.vgg import check_size
 from fastnst.optim.progress import Step
 from fastnst.run import memory_limits, memory_model
 from fastnst.run.memory_model import Workload
@@ -167,7 +166,7 @@ class Planner:
         picture = images.load(content, max_pixels=settings.max_pixels)
         height, width = full_size(*picture.size, settings)
         stylizer = Stylizer(_probe_settings(settings, height, width))
-        check_size(stylizer.network.chain, height, width)
+        stylizer.setup.sizing.check_size(height, width)
         check_tile(height, width, settings)
         scene = stylizer.load_scene(picture, style, masks, style_masks, content_mask)
         key = (stylizer.settings.replace(seed=0), scene.content.size, len(scene.styles), scene.masked)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastnst import images, process, weights
+from fastnst.config.layer_names import BLOCKS
 from fastnst.config.resolve import choose_convolution, choose_device, choose_precision
 from fastnst.config.settings import Settings
 from fastnst.digests import digest
@@ -18,10 +19,12 @@ from fastnst.errors import UsageError, WeightsError
 from fastnst.images.scaling import resize_wrapped
 from fastnst.network.encoder import ModuleEncoder
 from fastnst.network.feature_scale import warn_of_scale
+from fastnst.network.registered import RegisteredEncoder
 from fastnst.network.vgg import VGG, chain_to
 from fastnst.objective.joint import check_joint
 from fastnst.ops import reference
 from fastnst.optim.cuda_graph import StepCapture, choose_backend
+from fastnst.run.encoder_setup import check_encoder, load_encoder
 from fastnst.run.sizing import Sizing
 from fastnst.run.target_cache import TargetCache
 from fastnst.spill import release_pages
@@ -65,6 +68,8 @@ class Setup:
         same = all(getattr(settings, name) == getattr(self.settings, name) for name in _OF_THE_NETWORK)
         if not same or not {layer.name for layer in self.network.chain} >= set(settings.layer_names()):
             return set_up(settings, self.ranks)
+        if isinstance(self.network, RegisteredEncoder):
+            return _set_up_encoder(settings, self.network, self.ranks)
         if isinstance(self.network, ModuleEncoder):
             return _set_up_module(settings, self.network)
         chosen = settings.replace(convolution=self.chosen.convolution)
@@ -103,6 +108,8 @@ def set_up(settings: Settings, ranks: Ranks = SINGLE, module: ModuleEncoder | No
     check_joint(settings)
     if module is not None:
         return _set_up_module(settings, module)
+    if settings.arch not in BLOCKS:
+        return _set_up_encoder(settings, load_encoder(settings), ranks)
     device = choose_device(settings.device)
     capture = StepCapture(choose_backend(settings.graph, device))
     process.release_memory()
@@ -127,6 +134,15 @@ def _set_up_module(settings: Settings, network: ModuleEncoder) -> Setup:
     chosen = settings.replace(convolution="direct", tiles="off")
     capture, name = StepCapture(None), f"module {type(network.module).__name__}"
     return Setup(settings, chosen, network, name, SINGLE, Sizing(network, chosen), capture, TargetCache())
+
+
+def _set_up_encoder(settings: Settings, network: RegisteredEncoder, ranks: Ranks) -> Setup:
+    """Use an encoder of the registry. Each rank computes the whole picture."""
+    check_encoder(settings)
+    process.release_memory()
+    chosen = settings.replace(convolution="direct", tiles="off")
+    sizing, name = Sizing(network, chosen, ranks), network.entry.name
+    return Setup(settings, chosen, network, name, ranks, sizing, StepCapture(None), TargetCache())
 
 
 def _load_network(settings: Settings, device: torch.device, dtype: torch.dtype, winograd: bool) -> tuple[VGG, str]:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from fastnst.config.settings import Settings
 from fastnst.distributed import SINGLE, Ranks
 from fastnst.network.encoder import ModuleEncoder
+from fastnst.network.registered import RegisteredEncoder
 from fastnst.network.vgg import VGG, check_size, smallest_side
 from fastnst.objective.joint import is_joint
 from fastnst.objective.views import Mirror
 from fastnst.run import memory_limits
-from fastnst.run.memory_model import Workload
+from fastnst.run.memory_model import Kept, Workload
 from fastnst.run.scales import check_tile, shrinks
 from fastnst.strips.layout import receptive_offset
 
@@ -38,13 +39,20 @@ class Sizing:
 
     def check(self, height: int, width: int) -> None:
         """Raise UsageError if the network is too deep for this size, OutOfMemoryError if memory is too small."""
-        check_size(self.network.chain, height, width)
+        self.check_size(height, width)
         check_tile(height, width, self.settings)
         self.rows(height, width, len(shrinks(height, width, self.settings)))
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise UsageError if the network is too deep for this size."""
+        check_size(self.network.chain, height, width)
+        if isinstance(self.network, RegisteredEncoder):
+            for layer in self.network.chain:
+                self.network.map_size(layer, (height, width))
+
     def rows(self, height: int, width: int, scale: int) -> int | None:
         """The rows of a strip at this size in scale ``scale``, from 1; None if the image is evaluated whole."""
-        if isinstance(self.network, ModuleEncoder):  # of which no memory is known
+        if is_unknown(self.network):  # no memory is known
             return None
         settings, size = self.settings.at(scale), f"{width}x{height}"
         if not self.by_memory:
@@ -88,7 +96,7 @@ class Sizing:
 
     def out_of_memory(self, size: tuple[int, int], scale: int) -> memory_limits.OutOfMemoryError:
         """The error for a run at this size in which an allocation failed."""
-        if isinstance(self.network, ModuleEncoder):
+        if is_unknown(self.network):
             width, height = size[::-1]
             reason = f"out of memory at {width}x{height}: an allocation failed; use a smaller size"
             return memory_limits.OutOfMemoryError(reason)
@@ -101,14 +109,22 @@ class Sizing:
     def workload(self, height: int, width: int, settings: Settings) -> Workload:
         """A scale of this size, as the memory model sees it; ``settings`` are those of the scale."""
         extended = view_of_edges((height, width), settings, self.network).extended
-        mirrored = extended != (height, width)
-        return Workload(self.network.chain, *extended, self.network.dtype, settings, mirrored)
+        mirrored, network = extended != (height, width), self.network
+        kept = None
+        if isinstance(network, RegisteredEncoder):
+            kept = Kept(network.kept_values, network.parameter_bytes)
+        return Workload(network.chain, *extended, network.dtype, settings, mirrored, kept)
 
 
 def view_of_edges(size: tuple[int, int], settings: Settings, network: VGG | ModuleEncoder) -> Mirror:
     """How an image of this height and width is continued so that pools leave out none of it: see setting ``edges``.
 
     It is not continued with losses of several layers, which compare positions, nor for a module of the user's."""
-    if settings.edges != "mirror" or is_joint(settings) or isinstance(network, ModuleEncoder):
+    if settings.edges != "mirror" or is_joint(settings) or is_unknown(network):
         return Mirror(size, 1)
     return Mirror(size, smallest_side(network.chain))
+
+
+def is_unknown(network: VGG | ModuleEncoder) -> bool:
+    """Whether the network is a module of the user's, of whose receptive fields and memory nothing is known."""
+    return isinstance(network, ModuleEncoder) and not isinstance(network, RegisteredEncoder)

@@ -125,6 +125,7 @@ def _naming_the_setting(error: UsageError, settings: Settings) -> UsageError:
 
 def setting_names() -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
     """The values of settings that are named where torch is needed: all of them, and known ones."""
+    from fastnst.config.encoders import encoders
     from fastnst.losses import CONTENT_FORMS, STYLE_FORMS
     from fastnst.losses.style.registry import BUILT_IN, CONTENT_BUILT_IN
     from fastnst.network.vgg import PADDINGS, POOLINGS
@@ -137,7 +138,7 @@ def setting_names() -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ..
         "style_form": tuple(STYLE_FORMS),
     }
     known = {
-        "arch": ("vgg19", "vgg16"),
+        "arch": ("vgg19", "vgg16", *encoders()),
         "style_loss": tuple(BUILT_IN),
         "content_loss": ("features", *CONTENT_BUILT_IN),
         "weights": ("none", *(entry.name for entry in catalog())),

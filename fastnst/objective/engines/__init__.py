@@ -7,7 +7,7 @@ graph can capture an evaluation.
 - :class:`PlainEngine` uses PyTorch's convolutions, biases and ReLUs, on any device.
 - :class:`FusedEngine` uses PyTorch's convolutions and fastnst's ops for biases and ReLUs, for CUDA.
 - :class:`WinogradEngine` uses fastnst's convolutions, which apply what lies between them, for the CPU.
-- :class:`ModuleEngine` uses autograd, for a module of the user's.
+- :class:`ModuleEngine` uses autograd, for encoders by name and modules of the user's.
 """
 
 from __future__ import annotations
