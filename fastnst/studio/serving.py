@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import sys
 import webbrowser
 from collections.abc import Callable
 from os import PathLike
@@ -71,10 +73,15 @@ def serve(
         if token is not None:
             say(f"others: {access.invitation()}")
         say(f"pictures and runs are kept in {root}; Ctrl-C ends the studio, and runs continue at the next start")
-        if open_browser:
+        if open_browser and _has_screen():
             webbrowser.open(link)
         config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=5)
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _has_screen() -> bool:
+    """Whether a browser would open in a window: one in the terminal would take it."""
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _listen(host: str, port: int) -> socket.socket:
