@@ -16,7 +16,7 @@ PACKAGE = ROOT / "fastnst"
 # From top to bottom; a module imports from its own floor or from a lower one. See docs/explanation/design.md.
 FLOORS = (
     {"cli", "__main__"},
-    {"gallery", "film"},
+    {"gallery", "film", "notebook"},
     {"run"},
     {"optim"},
     {"strips"},
