@@ -39,7 +39,7 @@ def curve(losses: Sequence[float], scales: Sequence[int], width: int, height: in
     name = f"loss over {len(losses)} steps, from {losses[0]:.4g} to {losses[-1]:.4g}"
     return (
         f'<svg role="img" aria-label="{name}" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        'style="max-width:100%;height:auto;display:block" fill="none" stroke="currentColor">'
+        'style="max-width:100%;height:auto;display:block;margin-top:6px" fill="none" stroke="currentColor">'
         f'{lines}<polyline points="{points}" stroke-width="1.5" stroke-linejoin="round"/>'
         '<g fill="currentColor" stroke="none" font-size="11" font-family="sans-serif">'
         f'<text x="{width - 1}" y="10" text-anchor="end">{high:.3g}</text>'

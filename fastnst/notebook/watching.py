@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from fastnst.errors import UsageError
@@ -22,7 +23,7 @@ SHARE = 0.015
 """The share of a run's time that updates may take, below the 2 % that are promised."""
 _FIRST_COST = 0.005, 2e-8
 """Seconds that the first update is expected to take, for every picture and for each of its pixels."""
-_SMALLEST_SIDE, _SMALLEST_WIDTH = 32, 240
+_SMALLEST_SIDE, _SMALLEST_WIDTH = 32, 320
 _QUALITY = 85
 
 
@@ -75,69 +76,88 @@ class watch:
 
     def __init__(self, size: int = 512) -> None:
         self.size = check_integer("size", size, least=_SMALLEST_SIDE)
-        self._shell = _shell()
+        self._shell = _find_shell()
         if self._shell is None:
             log.warning("watch: shows a run in a notebook, and this is none; nothing is shown")
-        self._display: str | None = None
+        self._run: _Run | None = None
 
     def __call__(self, step: Step) -> None:
         if self._shell is None:
             return
         now = time.perf_counter()
-        if self._display is None or step.count <= self._count:
-            self._begin(now, step)
-        elif step.step == 1:
-            self._marks.append(len(self._losses))
-        self._count = step.count
-        self._losses.append(step.losses.total)
-        begun = len(self._losses) > 1
-        if begun and not step.last and not self._budget.due(now, step.scale):
+        if self._run is None or step.count <= self._run.count:  # one watch may show several runs, one after another
+            self._run = _Run(now, step, self.size)
+            self._shell.events.register("post_run_cell", self._end)
+        run = self._run
+        run.add(step)
+        if not (run.begins or step.last or run.budget.due(now, step.scale)):
             return
+        self._try(lambda: run.show(step))
+        if not run.begins:  # the first update shows words alone
+            run.budget.add(now, time.perf_counter(), step.scale)
+
+    def _end(self, *_: Any) -> None:
+        """The cell has ended: without its last step, the run was stopped, and no time is left to show."""
+        shell, run = self._shell, self._run
+        self._run = None
+        if shell is not None and run is not None:
+            shell.events.unregister("post_run_cell", self._end)
+            self._try(run.end)
+
+    def _try(self, show: Callable[[], None]) -> None:
         try:
-            self._update(step, with_picture=begun or step.last)
+            show()
         except Exception as error:  # the page has gone, or cannot show it: no reason to end the run
             log.warning("watch: %s; nothing more is shown", one_line(error))
             self._shell = None
-        if begun:  # the first shows words alone
-            self._budget.add(now, time.perf_counter(), step.scale)
 
-    def _begin(self, now: float, step: Step) -> None:
-        """Start the display of a run; a watch may be used for several runs, one after another."""
-        self._display = f"fastnst-{uuid.uuid4().hex}"
+
+class _Run:
+    """What is shown of one run."""
+
+    def __init__(self, now: float, step: Step, size: int) -> None:
+        height, width = fit(*step.size, min(size, max(step.size)))
+        self.budget = Budget(now, step.size[0] * step.size[1])
+        self.count = 0
+        self._side, self._shape, self._width = size, (height, width), max(width, _SMALLEST_WIDTH)
         self._losses: list[float] = []
         self._marks: list[int] = []  # the first step of each scale but the first
-        self._picture = ""
-        self._budget = Budget(now, step.size[0] * step.size[1])
-        self._publish = _display
-        self._shell.events.register("post_run_cell", self._end)
+        self._picture, self._state, self._last = "", "", False
+        self._name, self._shown = f"fastnst-{uuid.uuid4().hex}", False
 
-    def _update(self, step: Step, with_picture: bool) -> None:
-        height, width = fit(*step.size, self.size)
-        if with_picture:
-            picture = showing.to_pil(showing.reduced(step.image, self.size, exact=False))
-            kind, data = showing.encode(picture, _QUALITY)
-            self._picture = showing.img(kind, data, f"the picture after step {step.count}", (height, width))
-        self._ended = f"{_where(step)}, {showing.duration(step.seconds)}"
-        left = "" if step.last else f", {showing.duration(step.remaining)} left"
-        self._send(self._ended + left, width)
-        self._running = not step.last
+    @property
+    def begins(self) -> bool:
+        """Whether one step was added."""
+        return len(self._losses) == 1
 
-    def _send(self, caption: str, width: int = 0) -> None:
-        self._width = max(width or self._width, _SMALLEST_WIDTH)
+    def add(self, step: Step) -> None:
+        if self._losses and step.step == 1:
+            self._marks.append(len(self._losses))
+        self._losses.append(step.losses.total)
+        self.count = step.count
+
+    def show(self, step: Step) -> None:
+        """Show the step; with the picture unless it is the first of several."""
+        if not self.begins or step.last:
+            picture = showing.to_pil(showing.reduced(step.image, self._side, exact=False))
+            alt = f"the picture after step {step.count}"
+            self._picture = showing.img(*showing.encode(picture, _QUALITY), alt, self._shape)
+        self._state, self._last = f"{_where(step)}, {showing.duration(step.seconds)}", step.last
+        self._send(self._state + ("" if step.last else f", {showing.duration(step.remaining)} left"))
+
+    def end(self) -> None:
+        """Show the state that was shown last, without the time left."""
+        if not self._last:
+            self._send(self._state)
+
+    def _send(self, caption: str) -> None:
+        from IPython import display
+
         inside = self._picture + curve(self._losses, self._marks, self._width)
-        bundle = {"text/html": showing.figure(inside, caption, self._width), "text/plain": caption}
-        self._publish(bundle, raw=True, display_id=self._display)
-        self._publish = _update_display
-
-    def _end(self, *_: Any) -> None:
-        """The cell has ended. If the run did not reach its last step, no time is left to show."""
-        shell, display = self._shell, self._display
-        if shell is None or display is None:
-            return
-        shell.events.unregister("post_run_cell", self._end)
-        if self._running:
-            self._send(self._ended)
-        self._display, self._picture = None, ""
+        bundle = {"text/html": showing.figure(inside, caption), "text/plain": caption}
+        publish: Any = display.update_display if self._shown else display.display
+        publish(bundle, raw=True, display_id=self._name)
+        self._shown = True
 
 
 def _where(step: Step) -> str:
@@ -145,7 +165,7 @@ def _where(step: Step) -> str:
     return f"{scale}step {step.step}/{step.steps}, loss {step.losses.total:.4g}"
 
 
-def _shell() -> Any:
+def _find_shell() -> Any:
     """The IPython shell of a notebook's kernel; None in a terminal or a plain program."""
     try:
         from IPython import get_ipython
@@ -153,15 +173,3 @@ def _shell() -> Any:
         raise UsageError("watch: needs IPython, which notebooks have; pip install 'fastnst[notebook]'") from error
     shell = get_ipython()
     return shell if getattr(shell, "kernel", None) is not None else None
-
-
-def _display(bundle: dict[str, str], **options: Any) -> None:
-    from IPython.display import display
-
-    display(bundle, **options)
-
-
-def _update_display(bundle: dict[str, str], **options: Any) -> None:
-    from IPython.display import update_display
-
-    update_display(bundle, **options)

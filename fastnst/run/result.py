@@ -122,7 +122,7 @@ class Result:
         kind, data = showing.encode(showing.to_pil(small))
         size = small.shape[-2], small.shape[-1]
         caption = self._caption()
-        figure = showing.figure(showing.img(kind, data, self._alt(), size), caption, size[1])
+        figure = showing.figure(showing.img(kind, data, self._alt(), size), caption)
         return {"text/html": figure, kind: data, "text/plain": f"<fastnst.Result: {caption}>"}
 
     def _caption(self) -> str:

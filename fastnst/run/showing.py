@@ -18,7 +18,7 @@ SHOWN_SIDE = 768
 """Longest side in pixels of the picture that a notebook stores; the result itself keeps its size."""
 _QUALITY = 92
 _FIGURE = (
-    '<figure style="margin:0.3em 0;max-width:{width}px">{inside}'
+    '<figure style="margin:0.3em 0">{inside}'
     '<figcaption style="font:0.85em/1.5 sans-serif;opacity:0.8">{caption}</figcaption></figure>'
 )
 
@@ -60,9 +60,9 @@ def img(kind: str, data: bytes, alt: str, size: tuple[int, int]) -> str:
     )
 
 
-def figure(inside: str, caption: str, width: int) -> str:
+def figure(inside: str, caption: str) -> str:
     """A ``<figure>``: ``inside`` is HTML, ``caption`` text. It takes the colors of the page, light or dark."""
-    return _FIGURE.format(width=max(width, 240), inside=inside, caption=text(caption))
+    return _FIGURE.format(inside=inside, caption=text(caption))
 
 
 def text(words: str) -> str:
