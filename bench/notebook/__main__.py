@@ -3,9 +3,9 @@
     python -m bench.notebook --size 512 --steps 50 --rounds 3
 
 The time of a run is the CPU time of all threads of the kernel, which converts the pictures and sends them. Prints the
-medians, and the median of the ratios of neighbors; and, because other programs on a machine change the time of a run by
-more than the callback does, the CPU time of all threads while the callback runs, as a share of the run's. The kernel needs
-ipykernel, and this script nbclient.
+medians, and the median of the ratios of neighbors. Other programs on a machine change the time of a run by more than
+the callback does, so that it also prints the CPU time of all threads while the callback runs, as a share of the run's.
+The kernel needs ipykernel, and this script nbclient.
 """
 
 from __future__ import annotations

@@ -79,6 +79,8 @@ def _read(file: IO[bytes], name: Path, max_pixels: int | None) -> io.BytesIO:
                     f"{name}: holds more than {limit} bytes, the limit for a file object; raise max_pixels if it can "
                     "be trusted, or give the path of the file"
                 )
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:  # closed, not open for reading, a connection that was lost
         raise ImageError(f"{name}: cannot be read ({one_line(error)}); expected a file open for reading") from error
     data.seek(0)
