@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def load(
         if value is not None:
             check_integer(name, value)
     box = None if crop is None else _crop_size(crop)
-    picture = _usable(source) if isinstance(source, Picture) else _decode(source, max_pixels)
+    picture = source if isinstance(source, Picture) else _decode(source, max_pixels)
     height, width = picture.pixels.shape[-2:]
     if size is not None:
         return _resize(picture, *fit(height, width, size))
@@ -139,15 +139,6 @@ def _decode(source: Source, max_pixels: int | None) -> Picture:
     raise UsageError(
         "load: expected a path, bytes, a file object, a Pillow image, an array, a tensor or a Picture, "
         f"got {type(source).__name__}"
-    )
-
-
-def _usable(picture: Picture) -> Picture:
-    """The picture; with copies of tensors made in inference mode, which autograd could not use, outside of it."""
-    if torch.is_inference_mode_enabled() or not picture.pixels.is_inference():
-        return picture
-    return replace(
-        picture, pixels=picture.pixels.clone(), alpha=None if picture.alpha is None else picture.alpha.clone()
     )
 
 
