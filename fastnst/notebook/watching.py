@@ -56,7 +56,7 @@ class Budget:
 
 
 class watch:
-    """Show the picture and the loss of a run while it is going on, in a notebook. A callback of :func:`stylize`.
+    """Show the picture and the loss of a run in a notebook while it is going on. A callback of :func:`fastnst.stylize`.
 
     Below the cell appear the picture, the curve of its loss, the step and the time left. They are updated at most twice
     a second, and less often if updates would take more than 1.5 % of the time of the run; the last step is always

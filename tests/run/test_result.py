@@ -105,7 +105,10 @@ def test_a_file_object_gets_the_bytes_of_the_file(
     assert stored is not None
     assert stored["steps"] == 1
     assert stored["files"]["content"]["name"] == "photo.png"  # type: ignore[index]
-    assert fastnst.load_settings(path) == made.settings
+    assert fastnst.load_settings(path) == fastnst.load_settings(file) == fastnst.load_settings(file.getvalue())
+    assert fastnst.load_settings(file) == made.settings
+    with pytest.raises(fastnst.UsageError, match=r"^the file object: holds no settings of fastnst"):
+        fastnst.load_settings(io.BytesIO(photo.read_bytes()))
     made.save(bare := io.BytesIO(), format=form, with_settings=False)
     assert images.read_settings(bare) is None
 
