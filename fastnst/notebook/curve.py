@@ -25,11 +25,16 @@ def curve(losses: Sequence[float], scales: Sequence[int], width: int, height: in
     if len(finite) < 2:
         return ""
     low, high = min(finite), max(finite)
-    bottom, top = _level(low, low), _level(high, low)
-    span, inner = (top - bottom) or 1.0, height - _TOP - _BOTTOM
+    unit = max(abs(low), abs(high)) or 1.0  # so that no difference overflows
+
+    def level(value: float) -> float:
+        return math.log10(value) if low > 0 else value / unit
+
+    top, inner = level(high), height - _TOP - _BOTTOM
+    span = (top - level(low)) or 1.0
     across = (width - 2) / max(len(losses) - 1, 1)
     points = " ".join(
-        f"{1 + i * across:.1f},{_TOP + inner * (top - _level(losses[i], low)) / span:.1f}"
+        f"{1 + i * across:.1f},{_TOP + inner * (top - level(losses[i])) / span:.1f}"
         for i in _picked(len(losses))
         if math.isfinite(losses[i])
     )
@@ -45,10 +50,6 @@ def curve(losses: Sequence[float], scales: Sequence[int], width: int, height: in
         f'<text x="{width - 1}" y="10" text-anchor="end">{high:.3g}</text>'
         f'<text x="1" y="{height - 3}">{low:.3g}</text></g></svg>'
     )
-
-
-def _level(value: float, low: float) -> float:
-    return math.log10(value) if low > 0 else value
 
 
 def _picked(count: int) -> list[int]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastnst.notebook.curve import POINTS, curve
@@ -61,8 +61,10 @@ def test_a_long_run_is_drawn_with_few_points_the_first_and_the_last_among_them()
 
 
 @given(st.lists(st.floats(width=64), max_size=600), st.data())
-def test_any_losses_give_an_svg_or_nothing(losses: list[float], data: st.DataObject) -> None:
-    marks = data.draw(st.lists(st.integers(0, max(len(losses) - 1, 0)), max_size=3)) if losses else []
+@example([1.7e308, 0.0, -1.7e308], None)
+def test_any_losses_give_an_svg_or_nothing(losses: list[float], data: st.DataObject | None) -> None:
+    indices = st.lists(st.integers(0, max(len(losses) - 1, 0)), max_size=3)
+    marks = data.draw(indices) if losses and data is not None else []
     svg = curve(losses, marks, width=320, height=96)
     assert (svg == "") == (sum(map(math.isfinite, losses)) < 2)
     if svg:

@@ -108,6 +108,19 @@ def test_one_display_is_updated_and_ends_with_the_last_step(page: Page, every_st
     assert page.events.waiting == []
 
 
+def test_a_short_run_shows_its_first_and_its_last_step(page: Page) -> None:
+    run(fastnst.watch(), steps=4)
+    assert [caption.partition(",")[0] for caption in page.captions()] == ["step 1/4", "step 4/4"]
+
+
+def test_a_run_of_one_step_shows_its_picture(page: Page) -> None:
+    run(fastnst.watch(), steps=1)
+    ((_, new, bundle),) = page.sent
+    assert new
+    assert picture(bundle).size == (64, 48)
+    assert "<svg" not in bundle["text/html"]
+
+
 def test_a_large_picture_is_shown_at_the_size_asked_for(page: Page, every_step: None) -> None:
     run(fastnst.watch(size=40))
     assert picture(page.sent[-1][2]).size == (40, 30)
