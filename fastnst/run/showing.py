@@ -17,10 +17,8 @@ from fastnst.errors import printable
 SHOWN_SIDE = 768
 """Longest side in pixels of the picture that a notebook stores; the result itself keeps its size."""
 _QUALITY = 92
-_FIGURE = (
-    '<figure style="margin:0.3em 0">{inside}'
-    '<figcaption style="font:0.85em/1.5 sans-serif;opacity:0.8">{caption}</figcaption></figure>'
-)
+_SMALL = "font:0.85em/1.5 sans-serif;opacity:0.8"
+"""The style of words: in the color of the page, light or dark."""
 
 
 def to_pil(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
@@ -61,8 +59,13 @@ def img(kind: str, data: bytes, alt: str, size: tuple[int, int]) -> str:
 
 
 def figure(inside: str, caption: str) -> str:
-    """A ``<figure>``: ``inside`` is HTML, ``caption`` text. It takes the colors of the page, light or dark."""
-    return _FIGURE.format(inside=inside, caption=text(caption))
+    """A ``<figure>``: ``inside`` is HTML, ``caption`` text."""
+    return f'<figure style="margin:0.3em 0">{inside}<figcaption style="{_SMALL}">{text(caption)}</figcaption></figure>'
+
+
+def small(words: str) -> str:
+    """A line of text like a caption."""
+    return f'<div style="{_SMALL}">{text(words)}</div>'
 
 
 def text(words: str) -> str:

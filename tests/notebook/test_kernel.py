@@ -90,7 +90,7 @@ def test_a_cell_shows_the_run_and_its_result(kernel: Kernel) -> None:
     assert count == 3
     assert set(live["data"]) == {"text/html", "text/plain"}
     assert live["data"]["text/plain"].startswith("step 3/3, loss ")
-    assert "<svg" in live["data"]["text/html"]
+    assert "data:image/svg+xml;base64," in live["data"]["text/html"]
     assert set(result["data"]) == {"text/html", "image/jpeg", "text/plain"}
     shown = Image.open(io.BytesIO(base64.b64decode(result["data"]["image/jpeg"])))
     assert (shown.format, shown.size) == ("JPEG", (64, 48))
