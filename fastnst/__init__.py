@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastnst.config.toml import load_settings, save_settings
     from fastnst.errors import CheckpointError, FastnstError, ImageError, OutOfMemoryError, UsageError, WeightsError
     from fastnst.network.vgg import VGG
+    from fastnst.notebook import watch
     from fastnst.objective.protocol import Losses
     from fastnst.objective.whole import Objective
     from fastnst.optim.progress import Step
@@ -48,6 +49,7 @@ _FROM = {
     "save_settings": "config",
     "stylize": "run",
     "texture": "run",
+    "watch": "notebook",
 }
 _MODULES = ("config", "film", "gallery", "images", "losses", "ops", "optim", "studio", "weights")
 
@@ -81,6 +83,7 @@ __all__ = [
     "studio",
     "stylize",
     "texture",
+    "watch",
     "weights",
 ]
 

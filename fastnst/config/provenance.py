@@ -52,9 +52,16 @@ def _named_files(settings: Settings) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path.suffix or len(path.parts) > 1}
 
 
-def describe(settings: Settings, inputs: Mapping[str, Input], folder: Path) -> dict[str, Any]:
-    """What a picture in ``folder`` carries: the version, every setting, and ``files`` with names and digests."""
-    files = {part: {"name": relative_name(used.path, folder), "sha256": used.sha256} for part, used in inputs.items()}
+def describe(settings: Settings, inputs: Mapping[str, Input], folder: Path | None) -> dict[str, Any]:
+    """What a picture in ``folder`` carries: the version, every setting, and ``files`` with names and digests.
+
+    Without a folder, for a picture that is no file yet, the names are those of the files alone.
+    """
+
+    def name(path: Path) -> str:
+        return path.name if folder is None else relative_name(path, folder)
+
+    files = {part: {"name": name(used.path), "sha256": used.sha256} for part, used in inputs.items()}
     values = settings.to_dict()
     values.update({part: file["name"] for part, file in files.items() if part in values})
     return {VERSION: __version__, **values, FILES: files}

@@ -16,7 +16,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastnst import __version__
 from fastnst.config.presets import PRESETS
@@ -29,6 +29,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from fastnst.images.opening import FileSource
 
 SUFFIX = ".toml"
 MAX_BYTES = 1_000_000
@@ -48,8 +51,11 @@ class StoredSettings:
     files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def load_settings(path: str | os.PathLike[str]) -> Settings:
+def load_settings(path: FileSource) -> Settings:
     """Load settings from a ``.toml`` file, or from a picture that fastnst made.
+
+    Args:
+        path: the file; of a picture also its bytes, or a file object that is open for reading bytes.
 
     Raises:
         UsageError: the file holds no settings, or a value that is out of range.
@@ -62,7 +68,9 @@ def load_settings(path: str | os.PathLike[str]) -> Settings:
         ...     fastnst.load_settings(path).steps
         7
     """
-    return read_stored(path).settings
+    if isinstance(path, (str, os.PathLike)):
+        return read_stored(path).settings
+    return _read_picture(path, Path("the file object"), "default").settings
 
 
 def save_settings(path: str | os.PathLike[str], settings: Settings, *, force: bool = False) -> Path:
@@ -112,7 +120,7 @@ def read_stored(path: str | os.PathLike[str], preset: str = "default") -> Stored
     path = Path(path)
     if path.suffix.lower() == SUFFIX:
         return StoredSettings(_settings(path, read_table(path), preset))
-    return _read_picture(path, preset)
+    return _read_picture(path, path, preset)
 
 
 def to_toml(settings: Settings) -> str:
@@ -161,10 +169,11 @@ def read_table(path: Path) -> dict[str, Any]:
     return values
 
 
-def _read_picture(path: Path, preset: str) -> StoredSettings:
+def _read_picture(source: FileSource, path: Path, preset: str) -> StoredSettings:
+    """``path`` stands for a picture in memory in errors; files that it names are looked for in the current folder."""
     from fastnst import images
 
-    values = images.read_settings(path)
+    values = images.read_settings(source)
     if values is None:
         raise UsageError(
             f"{path}: holds no settings of fastnst (expected a picture made by fastnst, or a {SUFFIX} file)"

@@ -9,7 +9,8 @@ from __future__ import annotations
 from fastnst.images.contact_sheet import sheet
 from fastnst.images.loading import Picture, Source, load
 from fastnst.images.metadata import read_settings
-from fastnst.images.saving import check_target, save
+from fastnst.images.saving import save
 from fastnst.images.scaling import fit, resize
+from fastnst.images.targets import check_target
 
 __all__ = ["Picture", "Source", "check_target", "fit", "load", "read_settings", "resize", "save", "sheet"]

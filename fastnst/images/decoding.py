@@ -15,19 +15,23 @@ from PIL import Image
 
 from fastnst.images import color, raw, segments
 from fastnst.images.depth16 import Decoded, check_16_bits, decode_16, find_raw_modes, read_samples
-from fastnst.images.formats import decoder_errors, identify, load_pixels, make_upright, open_file
+from fastnst.images.formats import identify, load_pixels, make_upright
 from fastnst.images.guards import check_jpeg_scans, check_range, check_size
+from fastnst.images.opening import FileSource, open_source
 
 _ORIENTATION = 274
 
 
-def decode_file(path: Path, max_pixels: int | None) -> Decoded:
-    """Decode the first frame of a file. Raises ImageError, which names the file, for whatever is wrong with it."""
-    with open_file(path) as stream, decoder_errors(path):
-        page = raw.large_picture(stream, path)
+def decode_file(source: FileSource, max_pixels: int | None) -> tuple[Decoded, Path | None]:
+    """Decode the first frame of a file; also return its path, if it was named by one.
+
+    Raises ImageError, which names the file, for whatever is wrong with it.
+    """
+    with open_source(source, max_pixels) as (stream, name, path):
+        page = raw.large_picture(stream, name)
         if page is None:
-            return _decode_stream(stream, path, max_pixels)
-        return _decode_stream(page.stream or stream, path, max_pixels, page.orientation)
+            return _decode_stream(stream, name, max_pixels), path
+        return _decode_stream(page.stream or stream, name, max_pixels, page.orientation), path
 
 
 def _decode_stream(stream: BinaryIO, path: Path, max_pixels: int | None, orientation: int = 0) -> Decoded:

@@ -7,8 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,30 +89,29 @@ def _png_text(text: str | None) -> PngImagePlugin.PngInfo:
     return info
 
 
-def write_png_16(path: Path, strips: LevelStrips, text: str | None) -> None:
+def write_png_16(stream: BinaryIO, strips: LevelStrips, text: str | None) -> None:
     """Write 16-bit PNG (PNG specification, third edition, section 11), which Pillow does for gray only."""
     height, width, bands = strips.shape
-    with path.open("wb") as stream:
-        stream.write(b"\x89PNG\r\n\x1a\n")
-        header = struct.pack(">2I5B", width, height, 16, {3: 2, 4: 6}[bands], 0, 0, 0)
-        PngImagePlugin.putchunk(stream, b"IHDR", header)
-        PngImagePlugin.putchunk(stream, b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
-        for name, data, _ in _png_text(text).chunks:
-            PngImagePlugin.putchunk(stream, name, data)
-        packer = zlib.compressobj(6)
-        above = np.zeros((1, width * bands * 2), np.uint8)
-        for levels in strips:
-            rows = np.ascontiguousarray(levels, ">u2").view(np.uint8).reshape(len(levels), -1)
-            # Each row is stored as its difference from the one above: filter 2, "Up".
-            filtered = np.full((len(rows), 1 + rows.shape[1]), 2, np.uint8)
-            np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
-            above = rows[-1:]
-            PngImagePlugin.putchunk(stream, b"IDAT", packer.compress(filtered.tobytes()))
-        PngImagePlugin.putchunk(stream, b"IDAT", packer.flush())
-        PngImagePlugin.putchunk(stream, b"IEND", b"")
+    stream.write(b"\x89PNG\r\n\x1a\n")
+    header = struct.pack(">2I5B", width, height, 16, {3: 2, 4: 6}[bands], 0, 0, 0)
+    PngImagePlugin.putchunk(stream, b"IHDR", header)
+    PngImagePlugin.putchunk(stream, b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
+    for name, data, _ in _png_text(text).chunks:
+        PngImagePlugin.putchunk(stream, name, data)
+    packer = zlib.compressobj(6)
+    above = np.zeros((1, width * bands * 2), np.uint8)
+    for levels in strips:
+        rows = np.ascontiguousarray(levels, ">u2").view(np.uint8).reshape(len(levels), -1)
+        # Each row is stored as its difference from the one above: filter 2, "Up".
+        filtered = np.full((len(rows), 1 + rows.shape[1]), 2, np.uint8)
+        np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
+        above = rows[-1:]
+        PngImagePlugin.putchunk(stream, b"IDAT", packer.compress(filtered.tobytes()))
+    PngImagePlugin.putchunk(stream, b"IDAT", packer.flush())
+    PngImagePlugin.putchunk(stream, b"IEND", b"")
 
 
-def write_tiff(path: Path, strips: LevelStrips, text: str | None) -> None:
+def write_tiff(stream: BinaryIO, strips: LevelStrips, text: str | None) -> None:
     """Write TIFF, or BigTIFF above 4 GB of samples, in strips with horizontal differencing and deflate.
 
     Differences (TIFF 6.0, section 14) are computed here, because tifffile computes them of whole images only.
@@ -122,7 +120,7 @@ def write_tiff(path: Path, strips: LevelStrips, text: str | None) -> None:
 
     height, width, bands = strips.shape
     samples = height * width * bands * strips.bits // 8
-    with path.open("wb") as stream, TiffWriter(stream, bigtiff=samples > _MAX_TIFF_BYTES, byteorder="<") as writer:
+    with TiffWriter(stream, bigtiff=samples > _MAX_TIFF_BYTES, byteorder="<") as writer:
         writer.write(
             (_compress(levels) for levels in strips),
             shape=strips.shape,

@@ -49,7 +49,8 @@ def check_range(values: NDArray[np.float32], name: str) -> None:
     if not np.isfinite(low + high):
         raise ImageError(f"{name}: contains values that are not finite (NaN or infinite); expected 0..1")
     if low < -1e-3 or high > 1 + 1e-3:
-        raise ImageError(f"{name}: contains values from {low:g} to {high:g}; expected floats in 0..1")
+        levels = "; divide levels of 0..255 by 255, or convert them to uint8" if low >= 0 and 1 < high <= 255 else ""
+        raise ImageError(f"{name}: contains values from {low:g} to {high:g}; expected floats in 0..1{levels}")
 
 
 def check_jpeg_scans(stream: BinaryIO, path: Path) -> None:

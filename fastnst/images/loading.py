@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ from fastnst.errors import ImageError, UsageError
 from fastnst.images import decoding
 from fastnst.images.depth16 import Decoded
 from fastnst.images.guards import check_range, check_size, one_line
+from fastnst.images.opening import FileSource, is_file
 from fastnst.images.scaling import check_integer, cover, fit, lanczos, resize
 
 _HALF_LEVEL = 0.5 / 255
 """Alpha below which a color is treated as invisible, because dividing it by alpha would give noise."""
 _ARRAY_SCALES = {np.dtype(bool): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _TENSOR_SCALES = {torch.bool: 1, torch.uint8: 255, torch.uint16: 65535}
+_INTEGER_TENSORS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint32, torch.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +55,8 @@ class Picture:
         return self.pixels.shape[-2], self.pixels.shape[-1]
 
 
-Source = str | os.PathLike[str] | PIL.Image.Image | NDArray[Any] | Tensor | Picture
-"""What :func:`load` accepts: a path, a Pillow image, a NumPy array, a tensor or a :class:`Picture`."""
+Source = FileSource | PIL.Image.Image | NDArray[Any] | Tensor | Picture
+"""What :func:`load` accepts: a file by path, as bytes or open, a Pillow image, an array, a tensor or a Picture."""
 
 
 def load(
@@ -72,13 +73,15 @@ def load(
     largest embedded image other than sensor data is read.
 
     Args:
-        source: a path (PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000, PSD, and HEIF with pillow-heif), a Pillow
+        source: a file (PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000, PSD, and HEIF with pillow-heif), a Pillow
             image, an array ``[H, W]`` or ``[H, W, C]``, a tensor ``[H, W]``, ``[C, H, W]`` or ``[1, C, H, W]``, or a
-            :class:`Picture`. The channels are gray, gray and alpha, RGB, or RGB and alpha. Values are uint8 (0..255),
-            uint16 (0..65535), bool or floats in 0..1.
+            :class:`Picture`. A file is a path, its bytes, or a file object, which is read from its start, or if it
+            cannot be rewound, from where it is. The channels are gray, gray and alpha, RGB, or RGB and alpha. Values
+            are uint8 (0..255), uint16 (0..65535), bool or floats in 0..1.
         size: resize by Lanczos so that the longest side has this many pixels.
         crop: a side, or height and width: resize by Lanczos to the smallest size that covers it, and crop the center.
-        max_pixels: limit on the pixels of a file, instead of ``PIL.Image.MAX_IMAGE_PIXELS``.
+        max_pixels: limit on the pixels of a file, instead of ``PIL.Image.MAX_IMAGE_PIXELS``. A file object may hold
+            8 bytes for each, and 64 MiB more.
 
     Returns:
         The image as a :class:`Picture`.
@@ -118,9 +121,6 @@ def _crop_size(crop: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _decode(source: Source, max_pixels: int | None) -> Picture:
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(os.fsdecode(source))
-        return _picture(decoding.decode_file(path, max_pixels), path)
     if isinstance(source, PIL.Image.Image):
         name = "the Pillow image"
         check_size(name, source.width, source.height, max_pixels)
@@ -134,8 +134,11 @@ def _decode(source: Source, max_pixels: int | None) -> Picture:
         return _picture(_from_tensor(source), None)
     if isinstance(source, np.ndarray):
         return _picture(_from_array(source), None)
+    if is_file(source):
+        return _picture(*decoding.decode_file(source, max_pixels))
     raise UsageError(
-        f"load: expected a path, a Pillow image, an array, a tensor or a Picture, got {type(source).__name__}"
+        "load: expected a path, bytes, a file object, a Pillow image, an array, a tensor or a Picture, "
+        f"got {type(source).__name__}"
     )
 
 
@@ -145,12 +148,12 @@ def _from_tensor(source: Tensor) -> Decoded:
     shape = tuple(source.shape)
     channels = 1 if len(shape) == 2 else shape[-3] if len(shape) == 3 or (len(shape) == 4 and shape[0] == 1) else 0
     if channels not in (1, 2, 3, 4) or not (source.dtype in _TENSOR_SCALES or source.is_floating_point()):
-        hint = "; channels come first: tensor.permute(2, 0, 1)" if len(shape) == 3 and shape[2] in (1, 2, 3, 4) else ""
+        hint = _hint(shape, source.dtype in _INTEGER_TENSORS, channels_first=True)
         raise UsageError(
             "load: expected a tensor [H, W], [C, H, W] or [1, C, H, W] with 1 to 4 channels, of uint8, uint16, bool or "
             f"floats in 0..1, got {source.dtype} of shape {shape}{hint}"
         )
-    planes = source.detach().to("cpu", torch.float32).reshape(channels, *shape[-2:])
+    planes = source.detach().to("cpu", torch.float32).resolve_neg().reshape(channels, *shape[-2:])
     values = planes.permute(1, 2, 0).numpy()
     scale = _TENSOR_SCALES.get(source.dtype, 1)
     return _validate(values if scale == 1 else values / np.float32(scale), "the tensor")
@@ -160,13 +163,27 @@ def _from_array(source: NDArray[Any]) -> Decoded:
     array = source[..., None] if source.ndim == 2 else source
     scale = _ARRAY_SCALES.get(source.dtype.newbyteorder("="), 1 if source.dtype.kind == "f" else None)
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or scale is None:
-        hint = "; channels come last: array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] < 5 else ""
+        hint = _hint(source.shape, source.dtype.kind in "iu", channels_first=False)
         raise UsageError(
             "load: expected an array [H, W] or [H, W, 1 to 4] of uint8, uint16, bool or floats in 0..1, "
             f"got {source.dtype} of shape {source.shape}{hint}"
         )
     values = array.astype(np.float32)
     return _validate(values if scale == 1 else values / np.float32(scale), "the array")
+
+
+def _hint(shape: tuple[int, ...], whole: bool, *, channels_first: bool) -> str:
+    """What is probably wrong with a tensor or an array of ``shape`` that is no picture, as the end of an error."""
+    counts = (1, 2, 3, 4)
+    if len(shape) == 4:
+        one = "" if shape[0] == 1 else "; it is a batch: give one picture of it, x[0]"
+        return one or ("; channels come first: x[0].permute(2, 0, 1)" if channels_first else "; give x[0]")
+    if len(shape) == 3 and channels_first and shape[0] not in counts and shape[2] in counts:
+        return "; channels come first: tensor.permute(2, 0, 1)"
+    if len(shape) == 3 and not channels_first and shape[2] not in counts and shape[0] in counts:
+        return "; channels come last: array.transpose(1, 2, 0)"
+    name = "torch" if channels_first else "np"
+    return f"; convert levels of 0..255 to {name}.uint8" if whole and len(shape) in (2, 3) else ""
 
 
 def _validate(values: NDArray[np.float32], name: str) -> Decoded:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from PIL import ExifTags
 
 from fastnst.errors import UsageError
-from fastnst.images.formats import decoder_errors, identify, open_file
+from fastnst.images.formats import identify
+from fastnst.images.opening import FileSource, open_source
 
 KEY = "fastnst"
 PREFIX = "fastnst "
@@ -47,13 +47,13 @@ def from_json(text: object) -> dict[str, object] | None:
     return settings if isinstance(settings, dict) else None
 
 
-def read_settings(path: str | os.PathLike[str]) -> dict[str, object] | None:
+def read_settings(path: FileSource) -> dict[str, object] | None:
     """Return the settings that :func:`save` wrote into an image file.
 
     Only the header is read and only JSON is parsed; the content is as trustworthy as the file.
 
     Args:
-        path: an image file.
+        path: an image file: its path, its bytes, or a file object.
 
     Returns:
         The settings, or None if the file holds none.
@@ -69,9 +69,8 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, object] | None:
         ...     images.read_settings(path)
         {'steps': 500}
     """
-    path = Path(path)
-    with open_file(path) as stream, decoder_errors(path):
-        image = identify(stream, path, _ANY_SIZE)
+    with open_source(path) as (stream, name, _):
+        image = identify(stream, name, _ANY_SIZE)
         if image.format == "PNG":
             return from_json(image.info.get(KEY))
         if image.format == "JPEG2000":

@@ -56,7 +56,7 @@ def inpaint(
     around the hole is computed.
 
     Args:
-        picture: a path, a Pillow image, a NumPy array or a tensor (see :func:`fastnst.images.load`).
+        picture: a path, a file object, a Pillow image, an array or a tensor (see :func:`fastnst.images.load`).
         mask: of the picture's proportions: white where it is filled, black where it is kept, gray where the filling is
             mixed with what is there, linearly; transparent is black.
         style: pictures that the texture is taken from, at their own size; none: the picture around the hole, up to a

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import IO, Any, overload
 
+import numpy as np
+import PIL.Image
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastnst import images
 from fastnst.config.provenance import Input, describe
 from fastnst.config.settings import Settings
 from fastnst.images import Picture
-from fastnst.images.saving import has_depths
 from fastnst.images.scaling import resize_wrapped
+from fastnst.images.targets import has_depths
 from fastnst.objective.protocol import Losses
-from fastnst.run import colors, photoreal
+from fastnst.run import colors, photoreal, showing
 from fastnst.run.hole import Hole
-
-SHOWN_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -59,34 +59,89 @@ class Result:
     inputs: Mapping[str, Input] = field(default_factory=dict)
     bits: int | None = None
 
-    def save(self, path: str | PathLike[str], *, with_settings: bool = True, parents: bool = False) -> Path:
+    @overload
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        format: str | None = ...,
+        with_settings: bool = ...,
+        parents: bool = ...,
+    ) -> Path: ...
+    @overload
+    def save(self, path: IO[bytes], *, format: str | None = ..., with_settings: bool = ...) -> None: ...
+    def save(
+        self,
+        path: str | PathLike[str] | IO[bytes],
+        *,
+        format: str | None = None,
+        with_settings: bool = True,
+        parents: bool = False,
+    ) -> Path | None:
         """Write the picture in the format of the suffix.
 
         Args:
-            path: the file.
+            path: the file, or a file object that is open for writing bytes, such as ``io.BytesIO()``.
+            format: the format instead of the suffix, such as ``"PNG"`` or ``"TIFF"``: see :func:`fastnst.images.save`.
+                A file object without a name needs it.
             with_settings: store the settings and the names and digests of the input files in the picture.
             parents: create missing folders.
 
         Returns:
-            The path.
+            The path; None for a file object.
 
         Raises:
-            UsageError: an unknown suffix. ImageError: the file cannot be written.
+            UsageError: an unknown format. ImageError: the file cannot be written.
         """
-        facts = describe(self.settings, self.inputs, Path(path).parent) if with_settings else None
-        bits = self.bits if has_depths(path) else None
-        return images.save(path, self.image, alpha=self.alpha, settings=facts, bits=bits, parents=parents)
+        bits = self.bits if has_depths(path, format) else None
+        keywords: dict[str, Any] = {"alpha": self.alpha, "bits": bits, "format": format}
+        if isinstance(path, (str, PathLike)):
+            facts = describe(self.settings, self.inputs, Path(path).parent) if with_settings else None
+            return images.save(path, self.image, settings=facts, parents=parents, **keywords)
+        facts = describe(self.settings, self.inputs, None) if with_settings else None
+        images.save(path, self.image, settings=facts, **keywords)
+        return None
 
-    def _repr_png_(self) -> bytes:
-        """The picture as PNG, at most ``SHOWN_SIDE`` pixels on the longer side: how a notebook shows it."""
+    def to_pil(self) -> PIL.Image.Image:
+        """The picture as a Pillow image of 8 bits, mode RGB, or RGBA if it has alpha.
+
+        The values are ``floor(255 x + 1/2)``, as in a file of 8 bits.
+        """
+        return showing.to_pil(self.image, self.alpha)
+
+    def to_numpy(self) -> NDArray[np.float32]:
+        """A copy of the picture as an array ``[H, W, 3]``, or ``[H, W, 4]`` if it has alpha: float32 in 0..1."""
         planes = self.image if self.alpha is None else torch.cat((self.image, self.alpha), 1)
-        height, width = planes.shape[-2:]
-        if max(height, width) > SHOWN_SIDE:
-            planes = images.resize(planes, *images.fit(height, width, SHOWN_SIDE))
-        levels = (planes[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous()
-        file = io.BytesIO()
-        Image.fromarray(levels.numpy()).save(file, "PNG")
-        return file.getvalue()
+        return np.array(planes[0].permute(1, 2, 0).numpy(), np.float32, order="C")
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        """How a notebook shows the result: the picture, at most ``SHOWN_SIDE`` pixels on the longer side, with what
+        it was made from as its description, and a caption."""
+        planes = self.image if self.alpha is None else torch.cat((self.image, self.alpha), 1)
+        small = showing.reduced(planes, showing.SHOWN_SIDE, exact=True)
+        kind, data = showing.encode(showing.to_pil(small))
+        size = small.shape[-2], small.shape[-1]
+        caption = self._caption()
+        figure = showing.figure(showing.img(kind, data, self._alt(), size), caption)
+        return {"text/html": figure, kind: data, "text/plain": f"<fastnst.Result: {caption}>"}
+
+    def _caption(self) -> str:
+        height, width = self.image.shape[-2:]
+        losses = [losses for scale in self.trace for losses in scale]
+        parts = [f"{width} \u00d7 {height} pixels", f"{len(losses)} step{'s' * (len(losses) != 1)}"]
+        parts.append(showing.duration(self.seconds))
+        if losses:
+            parts.append(f"loss {losses[-1].total:.4g}")
+        if self.stopped is not None:
+            parts.append(f"stopped: {self.stopped}")
+        return ", ".join(parts)
+
+    def _alt(self) -> str:
+        """A description of the picture by the names of its files, without their folders."""
+        names = {part: used.path.name for part, used in self.inputs.items()}
+        styles = [name for part, name in names.items() if part == "style" or part.removeprefix("style_").isdigit()]
+        content = names.get("content", "A picture")
+        return f"{content} in the style of {', '.join(styles) if styles else 'another picture'}"
 
 
 def finish(image: Tensor, content: Picture, settings: Settings, hole: Hole | None = None) -> Tensor:

@@ -131,7 +131,7 @@ def stylize(
     and Bethge, "A neural algorithm of artistic style", 2015).
 
     Args:
-        content: a path, a Pillow image, a NumPy array or a tensor (see :func:`fastnst.images.load`).
+        content: a path, a file object, a Pillow image, an array or a tensor (see :func:`fastnst.images.load`).
         style: the same, or a list of several, weighted by the setting ``style_weights``.
         masks: one per style, of the content's size: white where the style goes, black where it does not, gray for
             partly; None for everywhere. Without masks the styles are blended.

@@ -46,8 +46,8 @@ def texture(
     ``sum_l w_l sum (G - A)^2 / (4 C^2)`` with Gram matrices ``G = F F^T / N`` at relu1_1 and pool1 to pool4.
 
     Args:
-        style: a path, a Pillow image, a NumPy array or a tensor (see :func:`fastnst.images.load`), or a list of
-            several, weighted by the setting ``style_weights``. Each is used at its own size, times ``style_scale``.
+        style: a path, a file object, a Pillow image, an array or a tensor (see :func:`fastnst.images.load`), or a list
+            of several, weighted by the setting ``style_weights``. Each is used at its own size, times ``style_scale``.
         size: width and height of the result in pixels, ``"1024x512"``, or the side of a square.
         masks: one per style, of the result's proportions: white where the style goes; see :func:`fastnst.stylize`.
         style_masks: one per style, of that style's size: which part of it is used.

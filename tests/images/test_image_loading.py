@@ -322,7 +322,6 @@ def test_invalid_arguments_are_usage_errors(arguments: dict[str, object], words:
         np.zeros((1, 3, 4, 5), np.uint8),
         np.zeros((4, 5), np.int64),
         np.zeros((4, 5), np.complex64),
-        b"bytes",
         None,
     ],
 )

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from fastnst import images
 from fastnst.errors import ImageError, UsageError
-from fastnst.images import saving
+from fastnst.images import saving, targets
 from fastnst.images.color import srgb_profile
 
 LOSSLESS = [("a.png", 8), ("a.png", 16), ("a.tif", 8), ("a.tiff", 16), ("a.webp", 8), ("a.jp2", 8)]
@@ -271,12 +272,15 @@ def test_interruption_leaves_the_old_file(tmp_path: Path, name: str, monkeypatch
     path = write_png(tmp_path / name, colors(4, 4))
     before = path.read_bytes()
 
-    def interrupted(self: Path, data: bytes) -> int:
-        with self.open("wb") as stream:
-            stream.write(data[: len(data) // 2])
+    encoded = saving._encode
+
+    def interrupted(stream: BinaryIO, *arguments: Any) -> None:
+        whole = io.BytesIO()
+        encoded(whole, *arguments)
+        stream.write(whole.getvalue()[: len(whole.getvalue()) // 2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    monkeypatch.setattr(saving, "_encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         images.save(path, torch.rand(1, 3, 64, 64))
     assert path.read_bytes() == before
@@ -294,7 +298,7 @@ def test_check_target_reports_what_save_would_reject(tmp_path: Path) -> None:
 def test_a_format_that_pillow_was_built_without_is_rejected_beforehand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving.features, "check", lambda name: name != "avif")
+    monkeypatch.setattr(targets.features, "check", lambda name: name != "avif")
     with pytest.raises(ImageError, match="this Pillow does not support AVIF"):
         images.check_target(tmp_path / "a.avif")
     images.check_target(tmp_path / "a.webp")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import base64
 import json
 import os
 import subprocess
@@ -54,7 +54,8 @@ def run(folder: Path, *words: str) -> str:
 def test_every_example_has_a_test() -> None:
     tested = {"picture.ipynb", "ops_in_training.py", "custom_style_loss.py", "several_gpus.py", "folder_job.py"}
     tested.add("train_network.py")
-    assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")} == tested
+    tested.add("comfyui")  # tests/packaging/test_comfyui.py
+    assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb") or path.is_dir()} == tested
 
 
 def test_training_lowers_the_loss(folder: Path) -> None:
@@ -128,22 +129,32 @@ def test_the_notebook_has_no_outputs() -> None:
 
 
 def test_the_notebook_runs_and_shows_its_pictures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel, with the outputs that a notebook keeps."""
+    nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install 'fastnst[test]'")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install 'fastnst[test]'")
+    pytest.importorskip("ipykernel", reason="needs ipykernel: pip install 'fastnst[test]'")
     monkeypatch.setenv("FASTNST_EXAMPLE_SIZE", "64")
     monkeypatch.setenv("FASTNST_EXAMPLE_STEPS", "2")
-    space: dict[str, Any] = {"__name__": "__main__"}
-    shown = [run_cell("".join(cell["source"]), space) for cell in cells() if cell["cell_type"] == "code"]
-    assert len(shown) == 6
-    pictures = [value._repr_png_() for value in shown if hasattr(value, "image")]
-    assert len(pictures) == 2
-    assert all(png.startswith(b"\x89PNG\r\n") for png in pictures)
-    assert Path("picture.png").exists()
-
-
-def run_cell(source: str, space: dict[str, Any]) -> Any:
-    """Run a cell as a notebook does; returns the value of its last line if that is an expression."""
-    tree = ast.parse(source)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "cell", "exec"), space)
-    if not isinstance(last, ast.Expr):
-        return None
-    return eval(compile(ast.Expression(last.value), "cell", "eval"), space)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, sys.path)]))
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    notebook = nbformat.read(NOTEBOOK, 4)
+    nbclient.NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    assert [[output.output_type for output in of_cell] for of_cell in outputs] == [
+        [],
+        ["stream"],
+        ["display_data", "execute_result"],
+        ["stream"],
+        ["execute_result"],
+        ["execute_result"],
+    ]
+    live, result = outputs[2]
+    assert live.data["text/plain"].startswith("step 2/2, loss ")
+    pictures = [result, outputs[4][0]]
+    assert all(base64.b64decode(output.data["image/jpeg"])[:3] == b"\xff\xd8\xff" for output in pictures)
+    assert "demo_photo.jpg in the style of demo_painting.jpg" in result.data["text/html"]
+    assert outputs[5][0].data["text/plain"] == "1000.0"
+    assert (folder / "picture.png").exists()

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "fastnst"
 FLOORS = (
     {"cli", "__main__"},
     {"studio"},
-    {"gallery", "film"},
+    {"gallery", "film", "notebook"},
     {"run"},
     {"optim"},
     {"strips"},

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from support.pictures import samples, tiny
+from support.pictures import as_tensor, samples, tiny
 
 import fastnst
+from fastnst import images
 from fastnst.config.presets import PRESETS
 from fastnst.config.settings import Settings
 from fastnst.losses.style import FeatureLoss, Target, registry, style_losses
@@ -96,3 +97,36 @@ def test_a_plan_has_the_same_sizes(name: str) -> None:
         got = fastnst.plan(samples(), samples(seed=2), settings=settings)
     sizes, expected = ([(scale.height, scale.width) for scale in plan.scales] for plan in (got, wanted))
     assert sizes == expected
+
+
+def test_pictures_that_were_made_inside() -> None:
+    """Tensors of inference mode, as other programs hand over, and pictures that were loaded in it."""
+    settings = tiny(style_loss="wasserstein", tv_kind="nine_point", tv_weight=1.0)
+    content, style = (as_tensor(samples(seed=seed)) for seed in (0, 2))
+    wanted = stylize(content, style, settings=settings)
+    with torch.inference_mode():
+        tensors = [content * 1, style * 1]
+        loaded = [images.load(tensor) for tensor in tensors]
+        assert all(picture.pixels.is_inference() for picture in loaded)
+        inside = [stylize(*tensors, settings=settings), stylize(*loaded, settings=settings)]
+    outside = [stylize(*tensors, settings=settings), stylize(*loaded, settings=settings)]
+    for found in (*inside, *outside):
+        assert torch.equal(found.image, wanted.image)
+        assert not found.image.is_inference()
+
+
+@pytest.mark.parametrize("kind", ["texture", "inpaint"])
+def test_textures_and_holes(kind: str) -> None:
+    settings = dataclasses.replace(tiny(), content_layers=(), content_weight=0.0, size=None)
+    picture = as_tensor(samples(64, 64))
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 20:30, 24:40] = 1
+
+    def run() -> torch.Tensor:
+        if kind == "texture":
+            return fastnst.texture(picture * 1, size=(48, 48), settings=settings).image
+        return fastnst.inpaint(picture * 1, mask * 1, settings=settings).image
+
+    wanted = run()
+    with torch.inference_mode():
+        assert torch.equal(run(), wanted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from fastnst.config.settings import Settings
 from fastnst.errors import ImageError, UsageError
 from fastnst.optim.loop import ScaleResult, optimize
 from fastnst.optim.progress import Step
-from fastnst.run.result import Result
 from fastnst.run.scales import scale_sizes
 from fastnst.run.stylizer import Stylizer, stylize
 from fastnst.weights import Weights
@@ -310,18 +308,3 @@ def test_weights_are_read_from_a_file(tmp_path: Path, bundled: Weights, make: Ca
     settings = tiny(weights=make(tmp_path / "first.safetensors"))
     found = stylize(samples(), samples(seed=2), settings=settings)
     assert torch.equal(found.image, stylize(samples(), samples(seed=2), settings=tiny()).image)
-
-
-def test_a_result_is_shown_in_a_notebook() -> None:
-    result = stylize(samples(), samples(seed=2), settings=tiny(steps=1))
-    shown = Image.open(io.BytesIO(result._repr_png_()))
-    assert shown.format == "PNG"
-    assert shown.size == (64, 48)
-    pixels = torch.from_numpy(np.array(shown)).permute(2, 0, 1)[None] / 255
-    torch.testing.assert_close(pixels, result.image, rtol=0, atol=0.5 / 255 + 1e-6)
-
-
-def test_a_large_result_is_shown_smaller_and_with_its_alpha() -> None:
-    large = Result(torch.rand(1, 3, 40, 3000), torch.rand(1, 1, 40, 3000), Settings(), (), 0.0, None)
-    shown = Image.open(io.BytesIO(large._repr_png_()))
-    assert (shown.mode, max(shown.size)) == ("RGBA", 1024)
