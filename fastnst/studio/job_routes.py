@@ -114,17 +114,17 @@ def trace(id: Id, shared: Shared, guest: Guest, start: Annotated[int, Query(ge=0
     return Trace(**find_run(shared, guest, id).trace.since(start))
 
 
-@router.get("/{id}/live", response_class=FileResponse, responses=_PICTURE)
-def live(id: Id, shared: Shared, guest: Guest, frame: Annotated[int, Query(ge=0)] = 0) -> FileResponse:
+@router.get("/{id}/live", response_class=Response, responses=_PICTURE)
+def live(id: Id, shared: Shared, guest: Guest, frame: Annotated[int, Query(ge=0)] = 0) -> Response:
     """The picture as it is now, at most 1024 pixels on its longer side. ``frame`` only defeats caches."""
-    return _file(find_run(shared, guest, id), LIVE, "image/jpeg")
+    return _small(find_run(shared, guest, id), LIVE)
 
 
-@router.get("/{id}/thumbnail", response_class=FileResponse, responses=_PICTURE)
-def thumbnail(id: Id, shared: Shared, guest: Guest) -> FileResponse:
+@router.get("/{id}/thumbnail", response_class=Response, responses=_PICTURE)
+def thumbnail(id: Id, shared: Shared, guest: Guest) -> Response:
     """A small picture of the result, or of the run as it is now."""
     run = find_run(shared, guest, id)
-    return _file(run, THUMBNAIL if run.job.has_result else LIVE, "image/jpeg")
+    return _small(run, THUMBNAIL if run.job.has_result else LIVE)
 
 
 @router.get(
@@ -153,6 +153,14 @@ def settings(id: Id, shared: Shared, guest: Guest) -> Response:
     text = to_toml(checked(find_run(shared, guest, id).job.texts))
     disposition = 'attachment; filename="settings.toml"'
     return Response(text, media_type="application/toml", headers={"content-disposition": disposition})
+
+
+def _small(run: Running, name: str) -> Response:
+    """A picture that may be replaced at any moment, which is therefore read at once."""
+    try:
+        return Response((run.folder / name).read_bytes(), media_type="image/jpeg")
+    except FileNotFoundError:
+        raise HTTPException(404, "there is no picture yet") from None
 
 
 def _file(run: Running, name: str, kind: str, shown_name: str | None = None) -> FileResponse:

@@ -184,3 +184,14 @@ def test_windows_is_refused_in_one_line() -> None:
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("fastnst: no build for Windows: ")
     assert "Traceback" not in run.stderr
+
+
+def test_every_file_of_the_package_is_in_a_wheel() -> None:
+    """Files other than modules are named by patterns in pyproject.toml."""
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["fastnst"]
+    package = ROOT / "fastnst"
+    taken = {path for pattern in patterns for path in package.glob(pattern)}
+    listed = subprocess.run(["git", "ls-files", "fastnst"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = {ROOT / name for name in listed.splitlines() if not name.endswith(".py")}
+    assert any(path.suffix == ".js" for path in files)
+    assert sorted(files - taken) == []
