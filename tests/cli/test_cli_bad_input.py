@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from support.picture_files import FAST, save_picture
 
 import fastnst
 from fastnst.cli import demo
+from fastnst.images import saving
 from fastnst.run import memory_limits, memory_model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -158,13 +160,12 @@ def test_a_full_disk(
 ) -> None:
     save_picture(tmp_path / "content_1.png", 40, 40)
     save_picture(tmp_path / "style_1.png", 40, 40)
-    write = Path.write_bytes
 
-    def full(self: Path, data: bytes) -> int:
-        write(self, data[:100])
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+    def full(stream: BinaryIO, *_: object) -> None:
+        stream.write(bytes(100))
+        raise OSError(errno.ENOSPC, "No space left on device", stream.name)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(saving, "_encode", full)
     monkeypatch.setattr(demo, "PHOTO", content)
     monkeypatch.setattr(demo, "PAINTING", style)
     arguments: dict[str, tuple[object, ...]] = {

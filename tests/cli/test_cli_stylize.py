@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import logging
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from PIL import Image
@@ -22,6 +23,7 @@ from fastnst.cli.output import messages
 from fastnst.config.presets import PRESETS
 from fastnst.config.ranges import RANGES
 from fastnst.config.settings import Settings
+from fastnst.images import saving
 from fastnst.objective.whole import Objective
 
 Run = Callable[..., tuple[int, str, str]]
@@ -289,15 +291,17 @@ def test_ctrl_c_between_scales_saves_the_coarse_scale_at_full_size(
 def test_ctrl_c_while_saving_does_not_cost_the_result(
     run: Run, here: Path, content: Path, style: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Path.write_bytes
+    encode = saving._encode
 
-    def interrupted(self: Path, data: bytes) -> int:
-        half = write(self, data[: len(data) // 2])
+    def interrupted(stream: BinaryIO, *rest: Any) -> None:
+        whole = io.BytesIO()
+        encode(whole, *rest)
+        data = whole.getvalue()
+        stream.write(data[: len(data) // 2])
         signal.raise_signal(signal.SIGINT)
-        with self.open("ab") as file:
-            return half + file.write(data[len(data) // 2 :])
+        stream.write(data[len(data) // 2 :])
 
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    monkeypatch.setattr(saving, "_encode", interrupted)
     code, out, _ = run("stylize", content, style, "-o", "out.png", *FAST)
     assert (code, out) == (130, "out.png\n")
     assert size(here / "out.png") == (48, 36)

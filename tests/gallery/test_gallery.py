@@ -7,7 +7,7 @@ import errno
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from PIL import Image
@@ -18,6 +18,7 @@ from fastnst.config.parsing import parse_layers
 from fastnst.config.settings import Settings
 from fastnst.errors import ImageError, OutOfMemoryError, UsageError
 from fastnst.gallery import contact_sheet, making
+from fastnst.images import saving
 from fastnst.objective.targets import style_targets
 from fastnst.optim.loop import optimize
 from fastnst.run.scene import SceneLoader
@@ -357,14 +358,15 @@ def test_the_result_has_the_highest_number_though_a_scale_stalled(
 def test_a_disk_that_is_full_ends_the_run_with_the_finished_pairs_whole(
     pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Path.write_bytes
+    encode = saving._encode
 
-    def full(self: Path, data: bytes) -> int:
-        if ".gen_1." in self.parent.name and "style" in self.name:
-            raise OSError(errno.ENOSPC, "No space left on device", str(self))
-        return write(self, data)
+    def full(stream: BinaryIO, *rest: Any) -> None:
+        path = Path(stream.name)
+        if ".gen_1." in path.parent.name and "style" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device", stream.name)
+        encode(stream, *rest)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(saving, "_encode", full)
     with pytest.raises(ImageError, match="no space left"):
         gallery.run(pictures, out, SETTINGS)
     assert [path.name for path in out.iterdir()] == ["gen_0"]
