@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as TooLong  # another class than the built-in one before Python 3.11
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -33,7 +34,7 @@ class Inspector:
         """See :func:`fastnst.studio.inspecting.inspect_picture`. Raises ImageError."""
         try:
             found: dict[str, Any] = self._call("inspect_picture", path, preview, self._max_pixels)
-        except (BrokenProcessPool, TimeoutError):
+        except (BrokenProcessPool, TooLong):
             raise ImageError("cannot be decoded: it takes more memory or time than there is") from None
         return found
 
@@ -44,7 +45,7 @@ class Inspector:
         """
         try:
             found: dict[str, Any] = self._call("make_plan", run, measure, wanted=wanted)
-        except (BrokenProcessPool, TimeoutError):
+        except (BrokenProcessPool, TooLong):
             raise UsageError("the plan takes more memory or time than there is; make the picture smaller") from None
         return found
 
@@ -67,7 +68,7 @@ class Inspector:
             future = self._pool.submit(_do, name, *arguments)
             try:
                 return future.result(self._seconds)
-            except (BrokenProcessPool, TimeoutError):
+            except (BrokenProcessPool, TooLong):
                 self._end()
                 raise
 

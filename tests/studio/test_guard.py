@@ -237,3 +237,14 @@ def test_a_port_in_use(tmp_path: Path) -> None:
             UsageError, match=rf"--port {port}: cannot be used on 127\.0\.0\.1 \(Address already in use\)"
         ):
             serve(tmp_path, port=port)
+
+
+def test_a_file_that_takes_too_long_is_refused(shared: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    inspector = shared.app.state.services.inspector
+    inspector.names()
+    with monkeypatch.context() as patch:
+        patch.setattr(inspector, "_seconds", 0.0)
+        answer = shared.post("/api/pictures", files={"file": ("a.png", picture(4, 2000, 2000))})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "a.png: cannot be decoded: it takes more memory or time than there is"
+    assert shared.add(picture())
