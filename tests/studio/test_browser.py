@@ -37,7 +37,7 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
 
 def until(page: Any, expression: str) -> None:
     """Wait until JavaScript is true. Playwright's own way evaluates text in the page, which its policy forbids."""
-    for _ in range(200):
+    for _ in range(900):
         if page.evaluate(expression):
             return
         page.wait_for_timeout(100)
@@ -49,7 +49,7 @@ class Visit:
 
     def __init__(self, browser: Any, remote: Remote, **options: Any) -> None:
         self.context = browser.new_context(**{"viewport": SIZE, "accept_downloads": True, **options})
-        self.context.set_default_timeout(20_000)
+        self.context.set_default_timeout(90_000)
         self.remote, self.problems = remote, []
         self.page = self.open()
 
