@@ -12,6 +12,10 @@ from fastnst.devices import wide_dtype
 from fastnst.losses.base import StyleLoss, Target
 from fastnst.losses.style.base import CHUNK, FeatureLoss, with_gradient
 from fastnst.ops.dtypes import accumulate_dtype
+from fastnst.ops.reference import resample
+
+
+LINES = 8  # of a chunk at least, so that products with a chunk are not of vectors, and threads have lines to share
 
 
 class LineLoss(FeatureLoss):
@@ -56,32 +60,24 @@ class LineLoss(FeatureLoss):
     def blend(self, targets: Sequence[Target], weights: Sequence[float]) -> Target:
         """Return the mean of the quantile functions along each line: the Wasserstein barycenter."""
         count = max(quantiles.shape[2] for quantiles, *_ in targets)
-        even = [(_resample(quantiles[0], count)[None],) for quantiles, *_ in targets]
+        even = [(resample(quantiles[0], count)[None],) for quantiles, *_ in targets]
         return *StyleLoss.blend(self, even, weights), *targets[0][1:]
 
     def _value_and_gradient(self, x: Tensor, target: Target, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         quantiles, directions = target[0][0], target[1] if len(target) > 1 else None
-        f = _flat(x)
-        lines, positions = quantiles.shape[0], f.shape[1]
-        gradient, value = torch.zeros_like(f), f.new_zeros((), dtype=wide_dtype(f.device))
-        w = None if weight is None else weight.flatten().to(value.dtype)
-        for chunk, p in _along(f, directions):
-            values, order = p.sort(1)
-            if w is None:
-                difference = values - _resample(quantiles[chunk], positions)
-                by_value = difference / positions
-            else:
-                share = w[order]
-                difference = values - _at(quantiles[chunk], share.cumsum(1) - share / 2).to(f.dtype)
-                by_value = share.to(f.dtype) * difference
-            value += (by_value * difference).sum(dtype=value.dtype)
-            along = torch.empty_like(p).scatter_(1, order, by_value)
-            if directions is None:
-                gradient[chunk] += along
-            else:
-                gradient.addmm_(directions[0, chunk].T, along)
-        gradient *= 2 / lines
-        return (value / lines).to(f.dtype), gradient.to(x.dtype).reshape(x.shape)
+        f, w, factor = _flat(x), None if weight is None else weight.flatten(), 2 / target[0].shape[1]
+        residual = torch.ops.fastnst.quantile_residual_
+        if directions is None:
+            gradient = f.clone() if f.dtype == x.dtype else f
+            values = residual(gradient, quantiles, w, factor)
+        else:
+            gradient, parts = torch.empty_like(f), []
+            for chunk, p in _along(f, directions):
+                parts.append(residual(p, quantiles[chunk], w, factor))
+                lines = directions[0, chunk].T
+                torch.addmm(gradient, lines, p, beta=float(chunk.start > 0), out=gradient)
+            values = torch.cat(parts)
+        return values.mean().to(f.dtype), gradient.to(x.dtype).reshape(x.shape)
 
 
 class Sliced(LineLoss):
@@ -126,28 +122,10 @@ def _flat(x: Tensor) -> Tensor:
 def _along(f: Tensor, directions: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
     """Yield chunks of lines: their slice, and the features projected onto them, ``[k, N]``."""
     lines = f.shape[0] if directions is None else directions.shape[1]
-    step = max(CHUNK // max(f.shape[1], 1), 1)
+    step = max(CHUNK // max(f.shape[1], 1), LINES)
     for begin in range(0, lines, step):
         chunk = slice(begin, min(begin + step, lines))
         yield chunk, f[chunk].contiguous() if directions is None else directions[0, chunk] @ f
-
-
-def _resample(quantiles: Tensor, count: int) -> Tensor:
-    """Interpolate quantiles ``[k, n]`` at ``count`` ranks, the centers of equal intervals of 0..1."""
-    if quantiles.shape[1] == count:
-        return quantiles
-    device = quantiles.device
-    ranks = (torch.arange(count, device=device, dtype=wide_dtype(device)) + 0.5) / count
-    return _at(quantiles, ranks.expand(quantiles.shape[0], count)).to(quantiles.dtype)
-
-
-def _at(quantiles: Tensor, ranks: Tensor) -> Tensor:
-    """Interpolate quantiles ``[k, n]``, which lie at the centers of n equal intervals of 0..1, at ranks ``[k, m]``."""
-    last = quantiles.shape[1] - 1
-    index = (ranks * (last + 1) - 0.5).clamp(0, last)
-    below = index.long().clamp_max_(last)  # float32 may round above it
-    low, high = quantiles.gather(1, below), quantiles.gather(1, (below + 1).clamp_max(last))
-    return low + (index - below) * (high - low)
 
 
 def _at_even_ranks(values: Tensor, shares: Tensor) -> Tensor:
