@@ -14,7 +14,6 @@ in groups of at most ``2^22`` values, or 16 rows. Other devices run the referenc
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fastnst.devices import wide_dtype

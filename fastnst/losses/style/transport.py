@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fastnst.devices import wide_dtype
 from fastnst.losses.base import StyleLoss, Target
-from fastnst.losses.style.base import CHUNK, FeatureLoss, with_gradient
+from fastnst.losses.style.base import CHUNK, KnownGradientLoss
 from fastnst.ops.dtypes import accumulate_dtype
 from fastnst.ops.reference import resample
 
+PROJECTED = 2**24  # values that are projected at a time
+LINES = 16  # that are projected at a time, at least: products of few lines are slow, and threads share the lines
 
-LINES = 8  # of a chunk at least, so that products with a chunk are not of vectors, and threads have lines to share
 
-
-class LineLoss(FeatureLoss):
+class LineLoss(KnownGradientLoss):
     """The mean squared Wasserstein-2 distance of features projected onto K lines.
 
     ``1 / K * sum_k sum_i w_i (p_ki - q_k(t_ki))^2``, where ``p_k = d_k^T F`` are the features projected onto direction
@@ -45,17 +45,12 @@ class LineLoss(FeatureLoss):
             w = weight.flatten()
             positive = w > 0
             f, w = f[:, positive], w[positive].to(wide_dtype(w.device))
-        parts = []
-        for _, p in _along(f, directions):
-            values, order = p.sort(1)
+        parts, axes = [], f if directions is None else directions[0]
+        for lines in axes.split(max(CHUNK // max(f.shape[1], 1), 1)):
+            values, order = (lines if directions is None else lines @ f).sort(1)
             parts.append(values if w is None else _at_even_ranks(values, w[order]))
         kept = torch.cat(parts)[None]
         return (kept,) if directions is None else (kept, directions)
-
-    def loss(self, x: Tensor, target: Target, weight: Tensor | None = None) -> Tensor:
-        with torch.no_grad():
-            value, gradient = self._value_and_gradient(x.detach(), target, weight)
-        return with_gradient(x, value, gradient)
 
     def blend(self, targets: Sequence[Target], weights: Sequence[float]) -> Target:
         """Return the mean of the quantile functions along each line: the Wasserstein barycenter."""
@@ -63,7 +58,7 @@ class LineLoss(FeatureLoss):
         even = [(resample(quantiles[0], count)[None],) for quantiles, *_ in targets]
         return *StyleLoss.blend(self, even, weights), *targets[0][1:]
 
-    def _value_and_gradient(self, x: Tensor, target: Target, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, x: Tensor, target: Target, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         quantiles, directions = target[0][0], target[1] if len(target) > 1 else None
         f, w, factor = _flat(x), None if weight is None else weight.flatten(), 2 / target[0].shape[1]
         residual = torch.ops.fastnst.quantile_residual_
@@ -72,12 +67,13 @@ class LineLoss(FeatureLoss):
             values = residual(gradient, quantiles, w, factor)
         else:
             gradient, parts = torch.empty_like(f), []
-            for chunk, p in _along(f, directions):
-                parts.append(residual(p, quantiles[chunk], w, factor))
-                lines = directions[0, chunk].T
-                torch.addmm(gradient, lines, p, beta=float(chunk.start > 0), out=gradient)
+            step = max(PROJECTED // max(f.shape[1], 1), LINES)
+            for lines, along in zip(quantiles.split(step), directions[0].split(step), strict=True):
+                p = along @ f
+                parts.append(residual(p, lines, w, factor))
+                gradient = gradient.addmm_(along.T, p) if len(parts) > 1 else torch.mm(along.T, p, out=gradient)
             values = torch.cat(parts)
-        return values.mean().to(f.dtype), gradient.to(x.dtype).reshape(x.shape)
+        return values.mean(), gradient.to(x.dtype).reshape(x.shape)
 
 
 class Sliced(LineLoss):
@@ -117,15 +113,6 @@ class Histogram(LineLoss):
 def _flat(x: Tensor) -> Tensor:
     """``x`` as ``[C, N]`` in the accumulate dtype."""
     return x.flatten(2)[0].to(accumulate_dtype(x.dtype))
-
-
-def _along(f: Tensor, directions: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-    """Yield chunks of lines: their slice, and the features projected onto them, ``[k, N]``."""
-    lines = f.shape[0] if directions is None else directions.shape[1]
-    step = max(CHUNK // max(f.shape[1], 1), LINES)
-    for begin in range(0, lines, step):
-        chunk = slice(begin, min(begin + step, lines))
-        yield chunk, f[chunk].contiguous() if directions is None else directions[0, chunk] @ f
 
 
 def _at_even_ranks(values: Tensor, shares: Tensor) -> Tensor:

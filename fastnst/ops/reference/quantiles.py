@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fastnst.devices import wide_dtype
-from fastnst.ops.reference.adam import CHUNK
+
+CHUNK = 2**22  # values that are sorted at a time
 
 
 def quantile_residual_(x: Tensor, quantiles: Tensor, weight: Tensor | None, factor: float) -> Tensor:
