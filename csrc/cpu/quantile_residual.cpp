@@ -259,6 +259,8 @@ Tensor quantile_residual_(Tensor x, const Tensor& quantiles_, std::optional<Tens
         ": expected x of dtype float32 or float64");
   check(x.dim() == 2, op, ": expected x of two dimensions, got ", x.dim());
   const int64_t rows = x.size(0), n = x.size(1);
+  check((rows < 2 || x.stride(0) != 0) && (n < 2 || x.stride(1) != 0), op,
+        ": expected x whose elements do not overlap, got one that is expanded");
   check(n <= std::numeric_limits<uint32_t>::max(), op, ": expected at most 2^32 - 1 positions, got ", n);
   check(quantiles_.dim() == 2 && quantiles_.size(0) == rows && quantiles_.size(1) > 0, op,
         ": expected quantiles of shape (", rows, ", any positive number), got ", shape_of(quantiles_));

@@ -8,8 +8,8 @@ what is below it and half of its own, x becomes ``factor * w_i * (x_i - q(t_i))`
 returned, ``[K]`` in float64. Equal values rank by position, and nan above all others, as in a stable ``torch.sort``.
 
 The kernel is for the CPU: a radix sort of each row with 32-bit positions, whose last pass compares and writes. Each
-thread needs memory for ``4 N`` values. Where positions are not contiguous, as in channels_last features, rows are copied
-in groups of at most ``2^22`` values, or 16 rows. Other devices run the reference.
+thread needs memory for ``4 N`` values. Where positions are not contiguous, as in channels_last features, rows are
+copied in groups of at most ``2^22`` values, or 16 rows. Other devices run the reference.
 """
 
 from __future__ import annotations
