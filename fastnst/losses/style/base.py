@@ -71,16 +71,16 @@ class FeatureLoss(StyleLoss, ABC):
 
 
 class KnownGradientLoss(FeatureLoss):
-    """A :class:`FeatureLoss` that computes its gradient itself."""
+    """A :class:`FeatureLoss` that computes its gradient itself, without autograd."""
 
     @abstractmethod
     def value_and_gradient(self, x: Tensor, target: Target, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the value and its gradient, of the shape and dtype of ``x``. Autograd records nothing."""
+        """Return the value and its gradient, which has the shape and dtype of ``x``; autograd is disabled."""
 
     def loss(self, x: Tensor, target: Target, weight: Tensor | None = None) -> Tensor:
         with torch.no_grad():
             value, gradient = self.value_and_gradient(x.detach(), target, weight)
-        return with_gradient(x, value, gradient)
+        return with_gradient(x, value.to(accumulate_dtype(x.dtype)), gradient)
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ def value_and_gradient(
         found = _by_features(loss)
         if isinstance(found, KnownGradientLoss):
             with recording(False):
-                value, direct = found.value_and_gradient(x.detach(), target, weight)
-            return value.to(accumulate_dtype(x.dtype)), FeatureGradient(direct=direct)
+                value, known = found.value_and_gradient(x.detach(), target, weight)
+            return value.to(accumulate_dtype(x.dtype)), FeatureGradient(direct=known)
         with recording():
             free = leaf(x)
             value = found.loss(free, _constants(target), None if weight is None else constant(weight))

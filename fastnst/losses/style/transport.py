@@ -27,7 +27,9 @@ class LineLoss(KnownGradientLoss):
     content may differ in size. The derivative treats ranks and quantiles as constant, which is exact where all values
     differ.
 
-    Lines are sorted in chunks. In addition to the features, memory is needed for two maps in the accumulate dtype.
+    Memory is needed for the gradient in the accumulate dtype, and for a copy of features of another dtype. Projections
+    onto directions are made and sorted for at most ``2^24`` values, or 16 lines, at a time, by
+    :mod:`fastnst.ops.quantile_residual`.
     """
 
     @abstractmethod
@@ -60,7 +62,8 @@ class LineLoss(KnownGradientLoss):
 
     def value_and_gradient(self, x: Tensor, target: Target, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         quantiles, directions = target[0][0], target[1] if len(target) > 1 else None
-        f, w, factor = _flat(x), None if weight is None else weight.flatten(), 2 / target[0].shape[1]
+        f, factor = _flat(x), 2 / quantiles.shape[0]
+        w = None if weight is None else weight.flatten().to(f.dtype)
         residual = torch.ops.fastnst.quantile_residual_
         if directions is None:
             gradient = f.clone() if f.dtype == x.dtype else f
