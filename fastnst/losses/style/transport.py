@@ -14,7 +14,7 @@ from fastnst.losses.style.base import CHUNK, KnownGradientLoss
 from fastnst.ops.dtypes import accumulate_dtype
 from fastnst.ops.reference import resample
 
-PROJECTED = 2**24  # values that are projected at a time
+PROJECTED = 2**23  # values that are projected at a time
 LINES = 16  # that are projected at a time, at least: products of few lines are slow, and threads share the lines
 
 
@@ -28,8 +28,8 @@ class LineLoss(KnownGradientLoss):
     differ.
 
     Memory is needed for the gradient in the accumulate dtype, and for a copy of features of another dtype. Projections
-    onto directions are made and sorted for at most ``2^24`` values, or 16 lines, at a time, by
-    :mod:`fastnst.ops.quantile_residual`.
+    onto directions are made and sorted for at most ``2^23`` values, or 16 lines, at a time, by
+    ``torch.ops.fastnst.quantile_residual_``.
     """
 
     @abstractmethod
