@@ -39,6 +39,8 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
       "float epsilon, float unit, bool clamp) -> ()");
   // In float64, of vectors: see fastnst/ops/dot.py.
   m.def("dot(Tensor x, Tensor y) -> Tensor");
+  // The distance of rows to quantiles, and its gradient: see fastnst/ops/quantile_residual.py.
+  m.def("quantile_residual_(Tensor(a!) x, Tensor quantiles, Tensor? weight, float factor) -> Tensor");
   m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding) -> Tensor");
   // The `_out` forms write the rows from `first`, as many as `out` has, which may include rows of padding.
   m.def("conv3x3_out(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding, int first, Tensor(a!) out) -> ()");

@@ -26,7 +26,15 @@ OPS = (
     "adam_step_",
 )
 # Ops with CPU kernels alone; on CUDA, convolutions are cuDNN's and products cuBLAS's.
-CPU_OPS = ("conv3x3", "conv3x3_out", "conv3x3_pool_out", "conv3x3_backward", "conv3x3_backward_out", "dot")
+CPU_OPS = (
+    "conv3x3",
+    "conv3x3_out",
+    "conv3x3_pool_out",
+    "conv3x3_backward",
+    "conv3x3_backward_out",
+    "dot",
+    "quantile_residual_",
+)
 
 
 def registered_ops() -> set[str]:

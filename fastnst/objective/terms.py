@@ -118,7 +118,7 @@ def content_value(x: Tensor, terms: LayerTerms) -> Tensor:
         loss: Tensor = torch.ops.fastnst.content_loss(x, terms.target)
         return loss
     difference = (x - terms.target).to(terms.content_weight.dtype)
-    return (difference.square_() * terms.content_weight).sum()
+    return (difference.square_().sum((0, 1)) * terms.content_weight).sum()
 
 
 def add_gradient_(
@@ -158,7 +158,7 @@ def _add_gradients(
     content = 2.0 * terms.content if terms is not None and terms.target is not None else 0.0
     target = terms.target if terms is not None else None
     if terms is not None and target is not None and terms.content_weight is not None:
-        grad += (x - target) * (content * terms.content_weight).to(x.dtype)
+        grad.addcmul_(x - target, (content * terms.content_weight).to(x.dtype))
         target = None
     products: list[tuple[Tensor | None, Tensor | None, float]] = []
     for one in gradients:

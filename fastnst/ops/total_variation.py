@@ -24,7 +24,7 @@ def total_variation(x: Tensor, kind: str = "anisotropic") -> Tensor:
       algorithms", Physica D, 1992),
     - ``r^2 + d^2`` for ``"squared"``.
 
-    The subgradient at a zero difference is zero.
+    The subgradient at a zero difference is zero. On x86 CPUs squares below the smallest normal number count as zero.
 
     Args:
         x: images ``[B, C, H, W]``, float32, float64, bfloat16 or float16.

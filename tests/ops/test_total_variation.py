@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable
 
 import numpy as np
@@ -127,3 +128,19 @@ def test_the_gradient_is_linear_in_the_incoming_gradient(kind: str) -> None:
         return gradient
 
     assert torch.autograd.gradcheck(call, above)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the mode of the processor is x86's")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["isotropic", "squared"])
+def test_subnormal_squares_count_as_zero_and_the_mode_of_the_thread_is_kept(kind: str, dtype: torch.dtype) -> None:
+    tiny = torch.finfo(dtype).tiny
+    x = torch.zeros(1, 1, 4, 4, dtype=dtype, requires_grad=True)
+    with torch.no_grad():
+        x[0, 0, 1, 1] = tiny**0.5 / 4  # its square is tiny / 16, subnormal
+    value = ops.total_variation(x, kind)
+    value.backward()
+    assert value.item() == 0
+    assert x.grad is not None
+    assert x.grad.count_nonzero() == (0 if kind == "isotropic" else 5)
+    assert (torch.full((1,), tiny, dtype=dtype) / 4).item() > 0

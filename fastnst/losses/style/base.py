@@ -70,6 +70,19 @@ class FeatureLoss(StyleLoss, ABC):
         """Return the value, a scalar that autograd can differentiate with respect to ``x``."""
 
 
+class KnownGradientLoss(FeatureLoss):
+    """A :class:`FeatureLoss` that computes its gradient itself, without autograd."""
+
+    @abstractmethod
+    def value_and_gradient(self, x: Tensor, target: Target, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the value and its gradient, which has the shape and dtype of ``x``; autograd is disabled."""
+
+    def loss(self, x: Tensor, target: Target, weight: Tensor | None = None) -> Tensor:
+        with torch.no_grad():
+            value, gradient = self.value_and_gradient(x.detach(), target, weight)
+        return with_gradient(x, value.to(accumulate_dtype(x.dtype)), gradient)
+
+
 @dataclass(frozen=True)
 class FeatureGradient:
     """The gradient of a style loss with respect to features F: ``(matrix F + shift) diag(w) + direct``.
@@ -155,6 +168,10 @@ def value_and_gradient(
                 mean, moment = moments(x.detach(), weight)
             return moments_value_and_gradient(loss, mean, moment, target, x.shape[2:].numel() if weight is None else 1)
         found = _by_features(loss)
+        if isinstance(found, KnownGradientLoss):
+            with recording(False):
+                value, known = found.value_and_gradient(x.detach(), target, weight)
+            return value.to(accumulate_dtype(x.dtype)), FeatureGradient(direct=known)
         with recording():
             free = leaf(x)
             value = found.loss(free, _constants(target), None if weight is None else constant(weight))

@@ -11,11 +11,11 @@ from fastnst.devices import wide_dtype
 from fastnst.errors import UsageError
 from fastnst.losses.base import Target
 from fastnst.losses.joint.nearest import LIMIT, best_matches, unit_rows
-from fastnst.losses.style.base import FeatureLoss, with_gradient
+from fastnst.losses.style.base import KnownGradientLoss
 from fastnst.ops.dtypes import accumulate_dtype
 
 
-class NearestPatch(FeatureLoss):
+class NearestPatch(KnownGradientLoss):
     """The mean squared difference between patches and their nearest of the style.
 
     ``1 / (9 C n) * sum_i |P_i - S_k(i)|^2`` for patches P of 3 x 3 positions of the image, n in number, and the patch
@@ -51,12 +51,7 @@ class NearestPatch(FeatureLoss):
             raise UsageError("style_loss 'cnnmrf' matches the union of the styles and takes no style_weights")
         return tuple(tensor for target in targets for tensor in target)
 
-    def loss(self, x: Tensor, target: Target, weight: Tensor | None = None) -> Tensor:
-        with torch.no_grad():
-            value, gradient = self._value_and_gradient(x.detach(), target, weight)
-        return with_gradient(x, value, gradient)
-
-    def _value_and_gradient(self, x: Tensor, target: Target, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, x: Tensor, target: Target, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         dtype, width = accumulate_dtype(x.dtype), x.shape[1] * self.size**2
         places = self._grid(x)
         styles = self._style_places(target)

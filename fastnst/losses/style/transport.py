@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fastnst.devices import wide_dtype
 from fastnst.losses.base import StyleLoss, Target
-from fastnst.losses.style.base import CHUNK, FeatureLoss, with_gradient
+from fastnst.losses.style.base import CHUNK, KnownGradientLoss
 from fastnst.ops.dtypes import accumulate_dtype
+from fastnst.ops.reference import resample
+
+PROJECTED = 2**23  # values that are projected at a time
+LINES = 16  # that are projected at a time, at least: products of few lines are slow, and threads share the lines
 
 
-class LineLoss(FeatureLoss):
+class LineLoss(KnownGradientLoss):
     """The mean squared Wasserstein-2 distance of features projected onto K lines.
 
     ``1 / K * sum_k sum_i w_i (p_ki - q_k(t_ki))^2``, where ``p_k = d_k^T F`` are the features projected onto direction
@@ -23,7 +27,9 @@ class LineLoss(FeatureLoss):
     content may differ in size. The derivative treats ranks and quantiles as constant, which is exact where all values
     differ.
 
-    Lines are sorted in chunks. In addition to the features, memory is needed for two maps in the accumulate dtype.
+    Memory is needed for the gradient in the accumulate dtype, and for a copy of features of another dtype. Projections
+    onto directions are made and sorted for at most ``2^23`` values, or 16 lines, at a time, by
+    ``torch.ops.fastnst.quantile_residual_``.
     """
 
     @abstractmethod
@@ -41,47 +47,36 @@ class LineLoss(FeatureLoss):
             w = weight.flatten()
             positive = w > 0
             f, w = f[:, positive], w[positive].to(wide_dtype(w.device))
-        parts = []
-        for _, p in _along(f, directions):
-            values, order = p.sort(1)
+        parts, axes = [], f if directions is None else directions[0]
+        for lines in axes.split(max(CHUNK // max(f.shape[1], 1), 1)):
+            values, order = (lines if directions is None else lines @ f).sort(1)
             parts.append(values if w is None else _at_even_ranks(values, w[order]))
         kept = torch.cat(parts)[None]
         return (kept,) if directions is None else (kept, directions)
 
-    def loss(self, x: Tensor, target: Target, weight: Tensor | None = None) -> Tensor:
-        with torch.no_grad():
-            value, gradient = self._value_and_gradient(x.detach(), target, weight)
-        return with_gradient(x, value, gradient)
-
     def blend(self, targets: Sequence[Target], weights: Sequence[float]) -> Target:
         """Return the mean of the quantile functions along each line: the Wasserstein barycenter."""
         count = max(quantiles.shape[2] for quantiles, *_ in targets)
-        even = [(_resample(quantiles[0], count)[None],) for quantiles, *_ in targets]
+        even = [(resample(quantiles[0], count)[None],) for quantiles, *_ in targets]
         return *StyleLoss.blend(self, even, weights), *targets[0][1:]
 
-    def _value_and_gradient(self, x: Tensor, target: Target, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, x: Tensor, target: Target, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         quantiles, directions = target[0][0], target[1] if len(target) > 1 else None
-        f = _flat(x)
-        lines, positions = quantiles.shape[0], f.shape[1]
-        gradient, value = torch.zeros_like(f), f.new_zeros((), dtype=wide_dtype(f.device))
-        w = None if weight is None else weight.flatten().to(value.dtype)
-        for chunk, p in _along(f, directions):
-            values, order = p.sort(1)
-            if w is None:
-                difference = values - _resample(quantiles[chunk], positions)
-                by_value = difference / positions
-            else:
-                share = w[order]
-                difference = values - _at(quantiles[chunk], share.cumsum(1) - share / 2).to(f.dtype)
-                by_value = share.to(f.dtype) * difference
-            value += (by_value * difference).sum(dtype=value.dtype)
-            along = torch.empty_like(p).scatter_(1, order, by_value)
-            if directions is None:
-                gradient[chunk] += along
-            else:
-                gradient.addmm_(directions[0, chunk].T, along)
-        gradient *= 2 / lines
-        return (value / lines).to(f.dtype), gradient.to(x.dtype).reshape(x.shape)
+        f, factor = _flat(x), 2 / quantiles.shape[0]
+        w = None if weight is None else weight.flatten().to(f.dtype)
+        residual = torch.ops.fastnst.quantile_residual_
+        if directions is None:
+            gradient = f.clone() if f.dtype == x.dtype else f
+            values = residual(gradient, quantiles, w, factor)
+        else:
+            gradient, parts = torch.empty_like(f), []
+            step = max(PROJECTED // max(f.shape[1], 1), LINES)
+            for lines, along in zip(quantiles.split(step), directions[0].split(step), strict=True):
+                p = along @ f
+                parts.append(residual(p, lines, w, factor))
+                gradient = gradient.addmm_(along.T, p) if len(parts) > 1 else torch.mm(along.T, p, out=gradient)
+            values = torch.cat(parts)
+        return values.mean(), gradient.to(x.dtype).reshape(x.shape)
 
 
 class Sliced(LineLoss):
@@ -121,33 +116,6 @@ class Histogram(LineLoss):
 def _flat(x: Tensor) -> Tensor:
     """``x`` as ``[C, N]`` in the accumulate dtype."""
     return x.flatten(2)[0].to(accumulate_dtype(x.dtype))
-
-
-def _along(f: Tensor, directions: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-    """Yield chunks of lines: their slice, and the features projected onto them, ``[k, N]``."""
-    lines = f.shape[0] if directions is None else directions.shape[1]
-    step = max(CHUNK // max(f.shape[1], 1), 1)
-    for begin in range(0, lines, step):
-        chunk = slice(begin, min(begin + step, lines))
-        yield chunk, f[chunk].contiguous() if directions is None else directions[0, chunk] @ f
-
-
-def _resample(quantiles: Tensor, count: int) -> Tensor:
-    """Interpolate quantiles ``[k, n]`` at ``count`` ranks, the centers of equal intervals of 0..1."""
-    if quantiles.shape[1] == count:
-        return quantiles
-    device = quantiles.device
-    ranks = (torch.arange(count, device=device, dtype=wide_dtype(device)) + 0.5) / count
-    return _at(quantiles, ranks.expand(quantiles.shape[0], count)).to(quantiles.dtype)
-
-
-def _at(quantiles: Tensor, ranks: Tensor) -> Tensor:
-    """Interpolate quantiles ``[k, n]``, which lie at the centers of n equal intervals of 0..1, at ranks ``[k, m]``."""
-    last = quantiles.shape[1] - 1
-    index = (ranks * (last + 1) - 0.5).clamp(0, last)
-    below = index.long().clamp_max_(last)  # float32 may round above it
-    low, high = quantiles.gather(1, below), quantiles.gather(1, (below + 1).clamp_max(last))
-    return low + (index - below) * (high - low)
 
 
 def _at_even_ranks(values: Tensor, shares: Tensor) -> Tensor:

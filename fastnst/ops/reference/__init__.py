@@ -33,6 +33,7 @@ from fastnst.ops.reference.image_variation import (
 )
 from fastnst.ops.reference.padding import PADDINGS, fold, joined, pad, sides
 from fastnst.ops.reference.pooling import L2_EPSILON, POOLS, pick, pool, pool_backward
+from fastnst.ops.reference.quantiles import at_ranks, quantile_residual_, resample
 from fastnst.ops.reference.tensors import channels_last, matrix, pool_layout
 from fastnst.ops.reference.vectors import dot
 
@@ -43,6 +44,7 @@ __all__ = [
     "POOLS",
     "adam_step_",
     "adam_update",
+    "at_ranks",
     "bias_relu_",
     "bias_relu_style_loss",
     "channels_last",
@@ -66,6 +68,8 @@ __all__ = [
     "pool",
     "pool_backward",
     "pool_layout",
+    "quantile_residual_",
+    "resample",
     "sides",
     "style_loss",
     "total_variation",
