@@ -192,7 +192,7 @@ def finish(job: Job, last: Mapping[str, Any]) -> None:
     job.ended = None if how == "paused" else time.time()
     if how == "paused":
         job.place = last["place"]
-        again = job.state == "running" and job.pending
+        again = job.keep or (job.state == "running" and job.pending)
         job.state = "queued" if again else "paused"
         job.queued = 0.0 if again else job.queued  # before those that have not begun
     elif how in ("done", "kept"):

@@ -117,6 +117,8 @@ class Runner:
         with self._changed:
             if run.job.state == "paused" and run.job.step:
                 self._queue(run)
+            elif run.job.state == "pausing":
+                run.job.state = "stopping"
             else:
                 self._ask(run, "keep", "stopping", {})
             run.job.keep = True

@@ -129,6 +129,16 @@ def test_a_picture_that_could_not_be_saved(tmp_path: Path) -> None:
     assert "style_weight" not in play.job.next_process()
 
 
+def test_a_stop_while_it_is_paused_ends_it(tmp_path: Path) -> None:
+    play = Play(tmp_path)
+    play.go(5)
+    play.job.state, play.job.keep = "stopping", True  # after `pause` and `stop`, before the process has ended
+    finish(play.job, {"how": "paused", "place": play.place()})
+    assert (play.job.state, play.job.queued) == ("queued", 0.0)
+    finish(play.job, {"how": "kept"})
+    assert (play.job.state, play.job.has_result, play.job.keep) == ("stopped", True, False)
+
+
 def test_records_survive(tmp_path: Path) -> None:
     folder = tmp_path / ("a" * 16)
     folder.mkdir()

@@ -84,7 +84,14 @@ def test_stop_keeps_the_picture(studio: Studio) -> None:
     job = studio.wait(identifier, "stopped")
     assert 2 <= job["step"] < 100000
     assert studio.pixels(identifier).shape == (48, 64, 3)
-    # Also one that is paused.
+    # Also one that is being paused.
+    identifier = studio.start(steps="100000")
+    studio.wait(identifier, lambda job: job["step"] >= 2)
+    studio.post(f"/api/jobs/{identifier}/pause")
+    assert studio.post(f"/api/jobs/{identifier}/stop").status_code == 200
+    studio.wait(identifier, "stopped")
+    assert studio.pixels(identifier).shape == (48, 64, 3)
+    # And one that is paused.
     identifier = studio.start(steps="100000")
     studio.wait(identifier, lambda job: job["step"] >= 2)
     studio.post(f"/api/jobs/{identifier}/pause")
