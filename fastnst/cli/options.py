@@ -12,7 +12,8 @@ from typing import Any
 
 from fastnst import weights
 from fastnst.config import toml
-from fastnst.config.parsing import is_pattern, parse, parse_layers
+from fastnst.config.description import LAYERS, value_from_text
+from fastnst.config.parsing import is_pattern, parse_layers
 from fastnst.config.provenance import locate
 from fastnst.config.ranges import STARTS
 from fastnst.config.settings import Settings
@@ -20,8 +21,6 @@ from fastnst.config.toml import StoredSettings
 from fastnst.errors import UsageError, nearest
 from fastnst.run.clashes import named
 from fastnst.run.scene import count_parts, part_names
-
-_LAYERS = ("content_layers", "style_layers")
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,9 @@ def read_settings(options: SettingsOptions) -> tuple[Settings, StoredSettings | 
 
     Options override the file, and the file overrides the preset. Raises UsageError.
     """
-    layers = {name: str(options.values[name]) for name in _LAYERS if name in options.values}
+    layers = {name: str(options.values[name]) for name in LAYERS if name in options.values}
     changes: dict[str, Any] = {
-        name: parse(name, value) if isinstance(value, str) else value
+        name: value_from_text(name, value) if isinstance(value, str) else value
         for name, value in options.values.items()
         if name not in layers
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
 from fastnst.config.encoder_entry import EncoderEntry
 from fastnst.config.encoder_table import ENTRIES
 from fastnst.config.layer_names import BLOCKS, layer_names, layer_stride
+from fastnst.config.offers import load_offer, offered_names
 from fastnst.config.presets import Layers
 from fastnst.config.receptive import ReceptiveField, vgg_fields
 from fastnst.errors import UsageError, nearest
@@ -48,8 +48,7 @@ def encoders() -> tuple[str, ...]:
         >>> encoders()[0]
         'efficientnet_lite0'
     """
-    offered = importlib.metadata.entry_points(group=GROUP)
-    return tuple(dict.fromkeys((*ENTRIES, *_registered, *sorted(entry.name for entry in offered))))
+    return tuple(dict.fromkeys((*ENTRIES, *_registered, *offered_names(GROUP))))
 
 
 def register_encoder(entry: EncoderEntry) -> None:
@@ -125,17 +124,10 @@ def _find(name: str) -> EncoderEntry | None:
         return ENTRIES[name]
     if name in _registered:
         return _registered[name]
-    offered = importlib.metadata.entry_points(group=GROUP, name=name)
-    if not offered:
+    offer = load_offer(GROUP, name, "encoder")
+    if offer is None:
         return None
-    if len(offered) > 1:
-        raise UsageError(f"encoder {name!r}: offered by {' and '.join(sorted(entry.value for entry in offered))}")
-    (entry,) = offered
-    where = f"encoder {name!r}: entry point {entry.value}"
-    try:
-        found: Any = entry.load()
-    except Exception as error:  # whatever the package does
-        raise UsageError(f"{where} does not load: {error}") from error
+    where, found = offer
     if not isinstance(found, EncoderEntry) or found.name != name:
         raise UsageError(f"{where} is no EncoderEntry of that name")
     _registered[name] = found

@@ -6,21 +6,32 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import ImageCms
 
 from fastnst import images
 from fastnst.config.description import LAYERS, as_text, settings_from_text
+from fastnst.config.encoders import encoders
+from fastnst.config.layer_names import BLOCKS
+from fastnst.config.ranges import STARTS
 from fastnst.config.settings import Settings
+from fastnst.config.toml import convert
 from fastnst.errors import FastnstError, UsageError
+from fastnst.gallery.pairs import SUFFIXES
 from fastnst.images.formats import decoder_errors, identify, open_file
+from fastnst.losses import CONTENT_FORMS, STYLE_FORMS
+from fastnst.losses.style import style_losses
+from fastnst.losses.style.registry import CONTENT_BUILT_IN
+from fastnst.network.vgg import PADDINGS, POOLINGS
 from fastnst.run.planning import Planner
+from fastnst.studio.store import SHOWN_SIDE
+from fastnst.weights import catalog
 
-PREVIEW_SIDE = 1024
 _ORIENTATION = 274
 _PROFILES = ("srgb", "s rgb", "iec61966")
 _ANY_SIZE = 2**40  # pixels: the file has been decoded within the limit
+_NOT_TAKEN = ("weights", "max_pixels", "snapshot_every")
 _planner = Planner()
 
 
@@ -29,7 +40,7 @@ def inspect_picture(path: str, preview: str, max_pixels: int | None) -> dict[str
     file = Path(path)
     picture = images.load(file, max_pixels=max_pixels)
     height, width = picture.size
-    shown = images.load(picture, size=min(PREVIEW_SIDE, max(height, width)))
+    shown = images.load(picture, size=min(SHOWN_SIDE, max(height, width)))
     images.save(preview, shown.pixels, alpha=shown.alpha)
     kind, notes = _notes(file)
     if picture.alpha is not None:
@@ -69,26 +80,18 @@ def stored_settings(file: Path) -> dict[str, str] | None:
         stored = images.read_settings(file)
         if stored is None:
             return None
-        known = {name: value for name, value in stored.items() if name in Settings.__dataclass_fields__}
-        known.pop("weights", None)
-        if known.get("init") not in ("content", "noise", "style"):
+        # Files that a picture names are not looked for: it comes from anyone.
+        known = convert(file, {name: value for name, value in stored.items() if name in Settings.__dataclass_fields__})
+        known = {name: value for name, value in known.items() if name not in _NOT_TAKEN}
+        if known.get("init") not in STARTS:
             known.pop("init", None)
-        base = Settings.from_preset(str(known.pop("preset", "default")))
-        settings = base.replace(**{name: _tuples(value) for name, value in known.items()})
-    except (FastnstError, TypeError):
+        preset = str(known.pop("preset", "default"))
+        settings = Settings.from_preset(preset).replace(**known)
+    except FastnstError:
         return None
-    plain = Settings()
-    texts = {
-        name: as_text(name, getattr(settings, name)) for name in known if name not in ("max_pixels", "snapshot_every")
-    }
-    return {
-        "preset": settings.preset,
-        **{name: text for name, text in texts.items() if text != as_text(name, getattr(plain, name))},
-    }
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    texts = {name: as_text(name, getattr(settings, name)) for name in known}
+    plain = {name: as_text(name, getattr(Settings(), name)) for name in known}
+    return {"preset": preset, **{name: text for name, text in texts.items() if text != plain[name]}}
 
 
 def make_plan(run: Mapping[str, Any], measure: bool) -> dict[str, Any]:
@@ -123,14 +126,17 @@ def _naming_the_setting(error: UsageError, settings: Settings) -> UsageError:
     return UsageError(f"{named[0]}: {text}") if text.startswith("unknown layer") and named else error
 
 
-def setting_names() -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-    """The values of settings that are named where torch is needed: all of them, and known ones."""
-    from fastnst.config.encoders import encoders
-    from fastnst.losses import CONTENT_FORMS, STYLE_FORMS
-    from fastnst.losses.style.registry import BUILT_IN, CONTENT_BUILT_IN
-    from fastnst.network.vgg import PADDINGS, POOLINGS
-    from fastnst.weights import catalog
+class Names(NamedTuple):
+    """What the server asks of modules that import torch: the values of settings, all of them or known ones, and the
+    suffixes of pictures that are read."""
 
+    closed: dict[str, tuple[str, ...]]
+    known: dict[str, tuple[str, ...]]
+    suffixes: tuple[str, ...]
+
+
+def names() -> Names:
+    """See :class:`Names`."""
     closed = {
         "pooling": tuple(POOLINGS),
         "padding": tuple(PADDINGS),
@@ -138,9 +144,9 @@ def setting_names() -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ..
         "style_form": tuple(STYLE_FORMS),
     }
     known = {
-        "arch": ("vgg19", "vgg16", *encoders()),
-        "style_loss": tuple(BUILT_IN),
+        "arch": (*BLOCKS, *encoders()),
+        "style_loss": style_losses(),
         "content_loss": ("features", *CONTENT_BUILT_IN),
         "weights": ("none", *(entry.name for entry in catalog())),
     }
-    return closed, known
+    return Names(closed, known, tuple(SUFFIXES))

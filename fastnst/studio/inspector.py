@@ -11,9 +11,12 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as TooLong  # another class than the built-in one before Python 3.11
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastnst.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from fastnst.studio.inspecting import Names
 
 SECONDS = 120.0
 
@@ -49,9 +52,9 @@ class Inspector:
             raise UsageError("the plan takes more memory or time than there is; make the picture smaller") from None
         return found
 
-    def names(self) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-        """See :func:`fastnst.studio.inspecting.setting_names`."""
-        found: tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]] = self._call("setting_names")
+    def names(self) -> Names:
+        """See :class:`fastnst.studio.inspecting.Names`."""
+        found: Names = self._call("names")
         return found
 
     def close(self) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, ValidationError
+
 from fastnst.errors import UsageError
+from fastnst.studio import models
+from fastnst.studio.models import Change, Losses
 from fastnst.studio.steering import Place, checked, continuing
 from fastnst.studio.store import JOB, read_json, write_json
 
@@ -18,68 +21,35 @@ UNFINISHED = ("queued", "running", "pausing", "paused", "stopping")
 ACTIVE = ("running", "pausing", "stopping")
 RESULTS = {"png": "result.png", "tiff": "result.tif", "jpeg": "result.jpg"}
 LIVE, THUMBNAIL, TRACE = "live.jpg", "thumbnail.jpg", "trace.json"
+SAVE_SECONDS = 10.0
 PARTS = ("content", "style", "tv", "total")
 
 
-_HIDDEN = (
-    "queued",
-    "sides",
-    "place",
-    "first_step",
-    "first_scale",
-    "first_in_scale",
-    "seconds_before",
-    "overrides",
-    "pending",
-    "keep",
-)
-
-
-@dataclass
-class Job:
-    """The record of a run.
+class Job(models.Record):
+    """The record of a run, with what the API does not show.
 
     A change of settings ends the process of the run, and the next one starts from its picture, with the settings
     ``overrides``. ``first_step``, ``first_scale`` and ``first_in_scale`` count the steps, the scales, and the steps of
     its first scale that were done before.
+
+    Attributes:
+        queued: when it was queued, which is its order; 0 for one that goes on before others.
+        sides: longest side of each scale.
+        place: of a process that was paused: scale, step, and the file of the picture.
+        pending: changes for the next process.
+        keep: whether the next process ends after a step, with the picture that it has.
     """
 
-    id: str
-    title: str
-    content: str
-    styles: list[str]
-    masks: list[str | None]
-    style_masks: list[str | None]
-    content_mask: str | None
-    settings: dict[str, str]
-    state: str = "queued"
-    created: float = field(default_factory=time.time)
-    started: float | None = None
-    ended: float | None = None
-    changes: list[dict[str, Any]] = field(default_factory=list)
-    step: int = 0
-    steps: int | None = None
-    scale: int = 0
-    scales: int | None = None
-    scale_starts: list[int] = field(default_factory=list)
-    seconds: float = 0.0
-    remaining: float | None = None
-    memory: int | None = None
-    losses: dict[str, float | None] | None = None
-    frame: int = 0
-    size: tuple[int, int] | None = None
-    error: str | None = None
-    has_result: bool = False
-    queued: float = field(default_factory=time.time)
-    sides: list[int] = field(default_factory=list)  # longest side of each scale
-    place: dict[str, Any] | None = None  # of a process that was paused: scale, step, and the file of the picture
+    queued: float = Field(default_factory=time.time)
+    sides: list[int] = Field(default_factory=list)
+    place: dict[str, Any] | None = None
     first_step: int = 0
     first_scale: int = 0
     first_in_scale: int = 0
     seconds_before: float = 0.0
-    overrides: dict[str, str] = field(default_factory=dict)
-    pending: dict[str, str] = field(default_factory=dict)  # changes for the next process
-    keep: bool = False  # whether the next process ends after a step, with the picture that it has
+    overrides: dict[str, str] = Field(default_factory=dict)
+    pending: dict[str, str] = Field(default_factory=dict)
+    keep: bool = False
 
     @property
     def pictures(self) -> set[str]:
@@ -92,7 +62,7 @@ class Job:
         """The settings of the run, with those that were changed while it went on."""
         found = dict(self.settings)
         for change in self.changes:
-            found |= change["settings"]
+            found |= change.settings
         return found | self.pending
 
     def change(self, texts: Mapping[str, str]) -> None:
@@ -104,7 +74,7 @@ class Job:
         if self.step == 0 and self.state in ("queued", "paused"):
             self.settings = {**self.settings, **texts}
         else:
-            self.pending |= texts
+            self.pending = {**self.pending, **texts}
 
     def next_process(self) -> dict[str, str]:
         """The settings of the next process of the run."""
@@ -113,7 +83,7 @@ class Job:
                 self.pending = {}
                 raise UsageError("the picture could not be saved for the change; resume continues without it")
             settings = checked(self.texts)
-            self.changes.append({"step": self.step, "settings": self.pending})
+            self.changes = [*self.changes, Change(step=self.step, settings=self.pending)]
             number = self.first_scale + self.place["scale"]
             done = self.place["step"] + (self.first_in_scale if self.place["scale"] == 1 else 0)
             self.overrides = continuing(settings, Place(number, done, self.sides), self.place["start"])
@@ -128,10 +98,10 @@ class Job:
         """The name of the checkpoint of the next process: a change of settings begins another."""
         return f"run_{len(self.changes)}.checkpoint"
 
-    def public(self, position: int | None) -> dict[str, Any]:
+    def public(self, position: int | None) -> models.Job:
         """The record as the API returns it."""
-        found = {name: value for name, value in dataclasses.asdict(self).items() if name not in _HIDDEN}
-        return {**found, "settings": self.texts, "position": position}
+        shown = self.model_dump(include=set(models.Record.model_fields), exclude={"settings"})
+        return models.Job(**shown, settings=self.texts, position=position)
 
 
 class Trace:
@@ -150,16 +120,17 @@ class Trace:
             del column[max(0, first - 1) :]
             column += [None] * (first - 1 - len(column))
             column += [value if math.isfinite(value) else None for value in values]
-        if time.monotonic() - self._saved > 10:
-            self.save()
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            with contextlib.suppress(OSError):  # a full disk does not end a run
+                self.save()
 
     def since(self, start: int) -> dict[str, Any]:
         """The losses from the step with index ``start``."""
         return {"start": start, **{part: column[start:] for part, column in self.columns.items()}}
 
-    def last(self) -> dict[str, float | None] | None:
+    def last(self) -> Losses:
         """The losses of the last step."""
-        return {part: column[-1] for part, column in self.columns.items()} if self.columns["total"] else None
+        return Losses(**{part: column[-1] for part, column in self.columns.items()})
 
     def save(self) -> None:
         write_json(self._path, self.columns)
@@ -168,7 +139,7 @@ class Trace:
 
 def save(job: Job, folder: Path) -> None:
     """Write the record of a run."""
-    write_json(folder / JOB, dataclasses.asdict(job))
+    write_json(folder / JOB, job.model_dump(mode="json"))
 
 
 def load(folder: Path) -> Job | None:
@@ -176,7 +147,7 @@ def load(folder: Path) -> Job | None:
     found = read_json(folder / JOB)
     try:
         return None if found is None or found.get("id") != folder.name else Job(**found)
-    except TypeError:
+    except ValidationError:
         return None
 
 

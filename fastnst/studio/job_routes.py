@@ -23,7 +23,7 @@ _PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}
 
 
 def shown(shared: Services, run: Running) -> Job:
-    return Job(**run.job.public(shared.runner.position(run)))
+    return run.job.public(shared.runner.position(run))
 
 
 @router.post("", status_code=201)

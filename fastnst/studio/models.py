@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -86,36 +87,41 @@ class Losses(Model):
     total: float | None
 
 
-class Job(Model):
+class Record(Model):
     """A run: waiting, going on, or ended."""
 
     id: Id
     title: str
-    state: State
-    position: int | None = Field(description="place in the queue; 0 is next")
-    created: float
-    started: float | None
-    ended: float | None
     content: Id
     styles: list[Id]
-    masks: list[Id | None]
-    style_masks: list[Id | None]
-    content_mask: Id | None
+    masks: list[Id | None] = []
+    style_masks: list[Id | None] = []
+    content_mask: Id | None = None
     settings: dict[str, str]
-    changes: list[Change]
-    step: int
-    steps: int | None
-    scale: int
-    scales: int | None
-    scale_starts: list[int] = Field(description="steps before each scale")
-    seconds: float
-    remaining: float | None
-    memory: int | None
-    losses: Losses | None
-    frame: int = Field(description="number of the live picture; 0: none yet")
-    size: tuple[int, int] | None = Field(description="width and height of the result")
-    error: str | None
-    has_result: bool
+    state: State = "queued"
+    created: float = Field(default_factory=time.time)
+    started: float | None = None
+    ended: float | None = None
+    changes: list[Change] = []
+    step: int = 0
+    steps: int | None = None
+    scale: int = 0
+    scales: int | None = None
+    scale_starts: list[int] = Field(default=[], description="steps before each scale")
+    seconds: float = 0.0
+    remaining: float | None = None
+    memory: int | None = None
+    losses: Losses | None = None
+    frame: int = Field(default=0, description="number of the live picture; 0: none yet")
+    size: tuple[int, int] | None = Field(default=None, description="width and height of the result")
+    error: str | None = None
+    has_result: bool = False
+
+
+class Job(Record):
+    """A run, and its place in the queue."""
+
+    position: int | None = Field(description="0 is next; null if it does not wait")
 
 
 class Jobs(Model):

@@ -33,7 +33,6 @@ from fastnst.studio.uploads import PREVIEW, add_picture, demo_pictures
 
 SIMPLE = ("preset", "size", "steps", "content_weight", "style_weight", "keep_color", "seed")
 HIDDEN = ("snapshot_every", "max_pixels")
-_FORMATS = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".avif", ".jp2", ".psd"]
 FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 router = APIRouter(prefix="/api", responses=REFUSALS)
 
@@ -51,7 +50,7 @@ def me(request: Request, shared: Shared) -> Me:
 @router.get("/settings")
 def settings(shared: Shared) -> SettingsDescription:
     """All settings with their groups, help texts, ranges and defaults, and the presets."""
-    found = describe_settings(*shared.names)
+    found = describe_settings(shared.names.closed, shared.names.known)
     presets = {name: Settings.from_preset(name) for name in PRESETS}
     return SettingsDescription(
         version=__version__,
@@ -69,7 +68,7 @@ def settings(shared: Shared) -> SettingsDescription:
             for preset, values in presets.items()
         },
         simple=list(SIMPLE),
-        limits=Limits(upload_bytes=UPLOAD_BYTES, styles=MOST_STYLES, formats=_FORMATS),
+        limits=Limits(upload_bytes=UPLOAD_BYTES, styles=MOST_STYLES, formats=list(shared.names.suffixes)),
     )
 
 

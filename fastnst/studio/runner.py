@@ -14,6 +14,7 @@ from typing import Any
 from fastnst.errors import UsageError
 from fastnst.studio import job as jobs
 from fastnst.studio.job import ACTIVE, UNFINISHED, Job, Trace
+from fastnst.studio.models import State
 from fastnst.studio.processes import launch, record
 from fastnst.studio.store import Visitor, remove
 
@@ -98,7 +99,7 @@ class Runner:
             if len(self._waiting()) >= MOST_WAITING:
                 raise UsageError(f"{MOST_WAITING} runs wait already; wait for one to end, or delete some")
             folder = visitor.new_job()
-            run = Running(visitor, folder, Job(folder.name, **job_of))
+            run = Running(visitor, folder, Job(id=folder.name, **job_of))
             try:
                 jobs.save(run.job, folder)
             except OSError:
@@ -124,7 +125,7 @@ class Runner:
             run.job.keep = True
             run.save()
 
-    def _ask(self, run: Running, word: str, state: str, at_once: Mapping[str, str]) -> None:
+    def _ask(self, run: Running, word: str, state: State, at_once: Mapping[str, State]) -> None:
         with self._changed:
             job = run.job
             if job.state == "running":

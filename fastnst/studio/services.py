@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
 
@@ -17,6 +17,9 @@ from fastnst.studio.models import Problem, RunRequest
 from fastnst.studio.runner import Runner, Running
 from fastnst.studio.steering import checked
 from fastnst.studio.store import Store, Visitor
+
+if TYPE_CHECKING:
+    from fastnst.studio.inspecting import Names
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text}
@@ -42,22 +45,17 @@ class Services:
     inspector: Inspector
     planner: Inspector
     access: Access
-    _names: Any = None
     _asked: dict[Visitor, object] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def names(self) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-        """See :func:`fastnst.studio.inspecting.setting_names`."""
-        with self._lock:
-            if self._names is None:
-                self._names = self.inspector.names()
-            return self._names  # type: ignore[no-any-return]
+    @cached_property
+    def names(self) -> Names:
+        """See :class:`fastnst.studio.inspecting.Names`."""
+        return self.inspector.names()
 
     def check_settings(self, texts: dict[str, str]) -> Settings:
         """The settings of a run. Raises UsageError for values that are not valid, and for files of this machine."""
         settings = checked(texts)
-        known = self.names[1]["weights"]
+        known = self.names.known["weights"]
         if settings.weights is not None and settings.weights not in known:
             raise UsageError(f"weights: expected {', '.join(known)}; the studio reads no file of this machine")
         return settings

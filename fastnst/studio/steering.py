@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastnst.config.description import as_text, settings_from_text
+from fastnst.config.ranges import STARTS
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
 
@@ -33,7 +34,6 @@ _FORBIDDEN = {
     "snapshot_every": "the studio shows the picture as it grows",
     "max_pixels": "the limit is the studio's",
 }
-_STARTS = ("content", "noise", "style")
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def checked(texts: Mapping[str, str]) -> Settings:
         if name in texts:
             raise UsageError(f"{name}: {why}; leave it out")
     settings = settings_from_text(texts)
-    if settings.init not in _STARTS:
-        raise UsageError(f"init: expected {', '.join(_STARTS)}; the studio reads no file of this machine")
+    if settings.init not in STARTS:
+        raise UsageError(f"init: expected {', '.join(STARTS)}; the studio reads no file of this machine")
     return settings
 
 

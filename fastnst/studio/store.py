@@ -22,6 +22,8 @@ ID = re.compile("[a-z0-9]{16}")
 _ALPHABET = string.ascii_lowercase + string.digits
 MOST_PICTURES = 2000
 MOST_JOBS = 2000
+SHOWN_SIDE = 1024
+"""Longest side of previews and live pictures."""
 PICTURE, JOB = "picture.json", "job.json"
 
 

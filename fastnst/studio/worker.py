@@ -16,26 +16,26 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from fastnst import images, limits
 from fastnst.config.description import settings_from_text
 from fastnst.errors import CheckpointError, FastnstError, ImageError, printable
-from fastnst.images import Picture
 from fastnst.optim.progress import Step
 from fastnst.process import limit_kept_memory
 from fastnst.run.checkpoint import Checkpoint
+from fastnst.run.pacing import Budget
 from fastnst.run.result import Result, finish
 from fastnst.run.scales import scale_sizes
 from fastnst.run.scene import Scene
+from fastnst.run.showing import reduced
 from fastnst.run.stylizer import Stylizer
 from fastnst.studio.job import LIVE, RESULTS, THUMBNAIL
+from fastnst.studio.store import SHOWN_SIDE
 
-SHOWN_SIDE, THUMBNAIL_SIDE = 1024, 256
-FRAME_SECONDS = 0.5
-MOST_TIME = 0.01  # of a run that making live pictures may take
+THUMBNAIL_SIDE = 256
 STEP_SECONDS = 0.2
 BUSY_SECONDS = 3600.0  # in which the process of a killed server may still be in its last step
 
@@ -63,16 +63,25 @@ class Server:
             self.command = self.command or "pause"
 
 
+class Listener(Protocol):
+    """What a callback tells, and obeys."""
+
+    command: str | None
+
+    def tell(self, event: str, **facts: Any) -> None: ...
+
+
 class Reporter:
     """The callback of a run."""
 
-    def __init__(self, server: Server, folder: Path, stylizer: Stylizer, scene: Scene) -> None:
+    def __init__(self, server: Listener, folder: Path, stylizer: Stylizer, scene: Scene) -> None:
         self.server, self.folder = server, folder
         self.settings = stylizer.settings.replace(photoreal=0.0)  # takes seconds, and is for the result
-        self.small = _small(scene.content)
+        self.small = images.load(scene.content, size=min(SHOWN_SIDE, max(scene.content.size)))
         self.ended: dict[str, Any] | None = None
         self._losses: list[tuple[float, float, float, float]] = []
-        self._told = self._next_frame = 0.0
+        self._told = 0.0
+        self._budget = Budget(time.monotonic(), self.small.pixels[0, 0].numel())
 
     def __call__(self, step: Step) -> bool:
         losses = step.losses
@@ -83,10 +92,9 @@ class Reporter:
         if command or step.last or now - self._told >= STEP_SECONDS:
             self._tell(step)
             self._told = now
-        if command or step.last or now >= self._next_frame:
+        if command or step.last or self._budget.due(now, step.scale):
             self._show(step)
-            took = time.monotonic() - now
-            self._next_frame = time.monotonic() + max(FRAME_SECONDS, took / MOST_TIME)
+            self._budget.add(now, time.monotonic(), step.scale)
         if command == "pause":
             self.ended = {"scale": step.scale, "step": step.step, "start": self._keep(step)}
         return command is not None
@@ -174,16 +182,9 @@ def _checkpoint(server: Server, path: Path) -> Iterator[Checkpoint]:
 
 
 def _save(result: Result, folder: Path) -> None:
-    height, width = result.image.shape[-2:]
-    small = images.resize(result.image, *images.fit(height, width, min(THUMBNAIL_SIDE, max(height, width))))
-    images.save(folder / THUMBNAIL, small)
+    images.save(folder / THUMBNAIL, reduced(result.image, THUMBNAIL_SIDE, exact=True))
     for name in RESULTS.values():
         result.save(folder / name)
-
-
-def _small(picture: Picture) -> Picture:
-    height, width = picture.size
-    return images.load(picture, size=SHOWN_SIDE) if max(height, width) > SHOWN_SIDE else picture
 
 
 if __name__ == "__main__":

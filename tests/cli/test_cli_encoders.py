@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -86,10 +87,10 @@ def test_info_lists_encoders_and_what_to_install(run: Run, monkeypatch: pytest.M
 
 
 def test_a_package_that_does_not_load_leaves_info_as_it_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    offered = registry.importlib.metadata.EntryPoints(
-        [registry.importlib.metadata.EntryPoint("mine", "no_such_module:X", registry.GROUP)]
+    offered = importlib.metadata.EntryPoints(
+        [importlib.metadata.EntryPoint("mine", "no_such_module:X", registry.GROUP)]
     )
-    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda **of: offered.select(**of))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **of: offered.select(**of))
     code, out, _ = run("info")
     assert code == 0
     assert "encoder 'mine': entry point no_such_module:X does not load" in out

@@ -26,7 +26,7 @@ sys.path.insert(0, {tests!r})
 from support.pictures import samples, tiny
 
 torch.set_num_threads(1)
-from fastnst.notebook.watching import Budget
+from fastnst.run.pacing import Budget
 Budget.due = lambda *_: True
 """
 

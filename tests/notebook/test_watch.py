@@ -20,8 +20,7 @@ from support.pictures import samples, tiny
 
 import fastnst
 from fastnst.errors import UsageError
-from fastnst.notebook import watching
-from fastnst.notebook.watching import INTERVAL, SHARE, Budget
+from fastnst.run.pacing import INTERVAL, SHARE, Budget
 from fastnst.run.stylizer import stylize
 
 pytestmark = pytest.mark.usefixtures("weights_read_once")
@@ -226,4 +225,4 @@ def test_updates_stay_within_their_share(steps: list[tuple[float, float]], pixel
         spent, last = spent + cost, now
         shown.append(now)
         assert spent + cost <= SHARE * (now - 1000) * (1 + 1e-9)
-    assert watching.SHARE < 0.02
+    assert SHARE < 0.02

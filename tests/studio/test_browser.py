@@ -327,25 +327,38 @@ def test_what_is_no_picture_is_said(visit: Visit) -> None:
     visit.problems = [text for text in visit.problems if "422" not in text]
 
 
+def faults(page: Any) -> list[Any]:
+    """What axe-core finds by the rules of WCAG 2.1, A and AA."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
+    found = axe.Axe().run(page, options=rules).response
+    assert len(found["passes"]) > 5
+    return [(one["id"], [node["target"] for node in one["nodes"]][:3]) for one in found["violations"]]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280])
 def test_accessible_in_each_scheme_and_width(browser: Any, remote: Remote, scheme: str, width: int) -> None:
-    """By the rules of axe-core (WCAG 2.1 A and AA), with a run selected."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    """The empty page, one with pictures, and each view of a finished run."""
     options = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme, "has_touch": width < 500}
     visit = Visit(browser, remote, **options, bypass_csp=True)  # axe is a script from elsewhere
     page = visit.page
-    for view in ("before", "after"):
-        if view == "after":
-            visit.part("demo").first.click() if width > 500 else page.goto(f"{remote.place}/#demo")
-            page.reload() if width < 500 else None
-            page.wait_for_selector("body[data-ready=yes]")
-        rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
-        found = axe.Axe().run(page, options=rules)
-        faults = [(one["id"], [node["target"] for node in one["nodes"]][:3]) for one in found.response["violations"]]
-        assert faults == []
-        sideways = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
-        assert not sideways
+
+    def check() -> None:
+        assert faults(page) == []
+        assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+
+    check()
+    visit.pictures()
+    check()
+    visit.settings(size="64", scales="1", steps="3")
+    check()
+    visit.part("start").click()
+    visit.says("Finished")
+    check()
+    for tab in page.locator(".views button:visible").all():
+        tab.click()
+        check()
     corner = page.screenshot(clip={"x": 0, "y": 0, "width": 8, "height": 8})
     level = np.asarray(Image.open(io.BytesIO(corner)).convert("L")).mean()
     assert level < 100 if scheme == "dark" else level > 200

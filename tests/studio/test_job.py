@@ -15,7 +15,7 @@ from fastnst.studio.steering import Place, checked, continuing
 
 
 def made(**settings: str) -> Job:
-    return Job("a" * 16, "title", "c" * 16, ["s" * 16], [], [], None, settings)
+    return Job(id="a" * 16, title="title", content="c" * 16, styles=["s" * 16], settings=settings)
 
 
 class Play:
@@ -84,7 +84,7 @@ def test_changes_at_every_place(tmp_path: Path) -> None:
             assert play.job.step == play.job.steps == 60
             assert play.job.scale == play.job.scales == 3
             assert play.job.scale_starts == [0, 10, 30]
-            assert [change["step"] for change in play.job.changes][:1] == [first]
+            assert [change.step for change in play.job.changes][:1] == [first]
             assert len(play.trace.columns["total"]) == play.job.step
 
 
@@ -150,7 +150,7 @@ def test_records_survive(tmp_path: Path) -> None:
     play.trace.save()
     found = load(folder)
     assert found is not None
-    assert found.public(None) == {**play.job.public(None), "size": [256, 192]}
+    assert found.public(None) == play.job.public(None)
     assert found.next_process() == play.job.next_process()
     assert Trace(folder).since(10)["total"] == [6.0, 6.0]
 

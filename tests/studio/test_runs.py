@@ -241,6 +241,7 @@ def test_a_full_disk_ends_nothing(studio: Studio, monkeypatch: pytest.MonkeyPatc
     studio.wait(identifier, lambda job: job["step"] >= 1)
     with monkeypatch.context() as patch:
         patch.setattr(records, "write_json", full)
+        patch.setattr(records, "SAVE_SECONDS", 0.0)
         answer = studio.post("/api/jobs", json=studio.run_of())
         assert (answer.status_code, answer.json()["error"]) == (507, "the studio cannot write: No space left on device")
         studio.wait(identifier, "done")

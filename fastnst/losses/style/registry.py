@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 
+from fastnst.config.offers import load_offer, offered_names
 from fastnst.errors import UsageError, nearest
 from fastnst.losses.base import StyleLoss
 from fastnst.losses.joint.base import JointLoss
@@ -55,18 +55,11 @@ def style_loss(name: str) -> StyleLoss:
         return BUILT_IN[name]()
     if name in _registered:
         return _registered[name]
-    offered = importlib.metadata.entry_points(group=GROUP, name=name)
-    if not offered:
+    offer = load_offer(GROUP, name, "style loss")
+    if offer is None:
         known = style_losses()
         raise UsageError(f"unknown style loss {name!r}{nearest(name, known)} (known: {', '.join(known)})")
-    if len(offered) > 1:
-        raise UsageError(f"style loss {name!r}: offered by {' and '.join(sorted(entry.value for entry in offered))}")
-    (entry,) = offered
-    where = f"style loss {name!r}: entry point {entry.value}"
-    try:
-        found = entry.load()
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UsageError(f"{where} does not load: {error}") from error
+    where, found = offer
     return _instance(where, found)
 
 
@@ -129,8 +122,7 @@ def style_losses() -> tuple[str, ...]:
         >>> style_losses()[:3]
         ('gram', 'mean_std', 'covariance')
     """
-    offered = importlib.metadata.entry_points(group=GROUP)
-    return tuple(dict.fromkeys((GRAM, *BUILT_IN, *_registered, *sorted(entry.name for entry in offered))))
+    return tuple(dict.fromkeys((GRAM, *BUILT_IN, *_registered, *offered_names(GROUP))))
 
 
 def _instance(where: str, found: object) -> StyleLoss:
