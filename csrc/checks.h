@@ -184,7 +184,7 @@ inline void check_bias(const char* op, const Tensor& x, const Tensor& bias) {
 // Checks the arguments of layer_backward_. It works in place, so only the target may be copied.
 inline void check_layer_backward(const char* op, const Tensor& grad, const Tensor& x,
                                  const std::optional<Tensor>& residual, const std::optional<Tensor>& weight,
-                                 const std::optional<Tensor>& target) {
+                                 const std::optional<Tensor>& shift, const std::optional<Tensor>& target) {
   features(op, "x", x);
   check_pair(op, x, "grad", grad);
   check(is_dense(x) && same_strides(x, grad), op, ": expected grad and x to be dense, with the same strides");
@@ -192,6 +192,8 @@ inline void check_layer_backward(const char* op, const Tensor& grad, const Tenso
   if (residual) check_matrix(op, x, "residual", *residual);
   if (target) check_pair(op, x, "target", *target);
   check_weight(op, x, weight);
+  check(!shift || residual, op, ": expected a residual with shift");
+  check_shift(op, x, shift);
 }
 
 }  // namespace fastnst

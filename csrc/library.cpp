@@ -23,7 +23,7 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
   m.def("total_variation_backward(Tensor grad, Tensor x, str kind) -> Tensor");
   m.def(
       "layer_backward_(Tensor(a!) grad, Tensor x, Tensor? residual, Tensor? weight, float style, "
-      "Tensor? target, float content, bool relu) -> ()");
+      "Tensor? shift, Tensor? target, float content, bool relu) -> ()");
   m.def("bias_relu_(Tensor(a!) x, Tensor bias) -> ()");
   m.def("bias_relu_style_loss(Tensor x, Tensor bias, Tensor target, float scale) -> (Tensor, Tensor, Tensor)");
   m.def("pool(Tensor x, str kind) -> (Tensor, Tensor)");
@@ -39,6 +39,8 @@ STABLE_TORCH_LIBRARY(fastnst, m) {
       "float epsilon, float unit, bool clamp) -> ()");
   // In float64, of vectors: see fastnst/ops/dot.py.
   m.def("dot(Tensor x, Tensor y) -> Tensor");
+  // The two-loop recursion of L-BFGS: see fastnst/ops/lbfgs_direction.py.
+  m.def("lbfgs_direction_(Tensor(a!) direction, Tensor pairs, Tensor slots, Tensor curvatures, float scale) -> ()");
   // The distance of rows to quantiles, and its gradient: see fastnst/ops/quantile_residual.py.
   m.def("quantile_residual_(Tensor(a!) x, Tensor quantiles, Tensor? weight, float factor) -> Tensor");
   m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias, bool relu, str padding) -> Tensor");

@@ -33,6 +33,7 @@ CPU_OPS = (
     "conv3x3_backward",
     "conv3x3_backward_out",
     "dot",
+    "lbfgs_direction_",
     "quantile_residual_",
 )
 

@@ -55,6 +55,54 @@ inline void scaled_difference(ScalarType dtype, const void* x, const void* y, vo
   });
 }
 
+template <typename T, typename In>
+double add_product(T* x, const In* y, const In* z, T keep, T add, int64_t n) {
+  using V = Vector<T>;
+  constexpr int64_t kVectors = 4, kStep = kVectors * kLanes<T>, kShort = 32 * kStep;
+  double total = 0;
+  int64_t begin = 0;
+  if constexpr (std::is_same_v<T, Compute<In>>) {
+    for (const int64_t whole = n / kStep * kStep; begin < whole;) {
+      const int64_t end = std::min(whole, begin + kShort);
+      V sums[kVectors] = {};
+      for (; begin < end; begin += kStep) {
+        for (int64_t k = 0; k < kVectors; ++k) {
+          const int64_t i = begin + k * kLanes<T>;
+          const V value = keep * load_lanes(x + i) + add * load_lanes(y + i);
+          std::memcpy(x + i, &value, sizeof value);
+          sums[k] += value * load_lanes(z + i);
+        }
+      }
+      for (const V& lanes : sums)
+        for (int64_t l = 0; l < kLanes<T>; ++l) total += lanes[l];
+    }
+  }
+  for (; begin < n; ++begin) {
+    x[begin] = keep * x[begin] + add * static_cast<T>(widen(y[begin]));
+    total += x[begin] * static_cast<T>(widen(z[begin]));
+  }
+  return total;
+}
+
+inline double add_product(ScalarType x_dtype, ScalarType dtype, void* x, const void* y, const void* z, double keep,
+                          double add, int64_t n) {
+  double total = 0;
+  with_storage_type(dtype, [&](auto in) {
+    using In = decltype(in);
+    const auto of = [&](auto zero) {
+      using T = decltype(zero);
+      total = add_product(static_cast<T*>(x), static_cast<const In*>(y), static_cast<const In*>(z),
+                          static_cast<T>(keep), static_cast<T>(add), n);
+    };
+    if (x_dtype == ScalarType::Double) {
+      of(double{});
+    } else {
+      of(float{});
+    }
+  });
+  return total;
+}
+
 inline void pointwise_backward(ScalarType dtype, void* grad, const void* x, const void* target, double content,
                                bool relu, int64_t n) {
   with_storage_type(dtype, [&](auto in) {

@@ -137,6 +137,9 @@ struct Kernels {
   double (*squared_difference)(ScalarType dtype, const void* x, const void* y, int64_t n);
   double (*product)(ScalarType dtype, const void* x, const void* y, int64_t n);  // x y, summed
   void (*scaled_difference)(ScalarType dtype, const void* x, const void* y, void* out, double factor, int64_t n);
+  // x = keep x + add y, for x of float or double and y of `dtype`; returns the new x times z, summed.
+  double (*add_product)(ScalarType x_dtype, ScalarType dtype, void* x, const void* y, const void* z, double keep,
+                        double add, int64_t n);
   // grad = mask(x > 0) * (grad + content * (x - target)); target may be null
   void (*pointwise_backward)(ScalarType dtype, void* grad, const void* x, const void* target, double content, bool relu,
                              int64_t n);

@@ -1,5 +1,5 @@
 // The backward of a layer with losses on the CPU, in place and in one pass:
-// grad = mask(x > 0) * (grad + style R x diag(w) + content (x - target)).
+// grad = mask(x > 0) * (grad + style R x diag(w) + shift + content (x - target)).
 #include "chunks.h"
 #include "gram.h"
 
@@ -7,9 +7,10 @@ namespace fastnst::cpu {
 namespace {
 
 void layer_backward(Tensor grad, const Tensor& x, std::optional<Tensor> residual, std::optional<Tensor> weight,
-                    double style, std::optional<Tensor> target, double content, bool relu) {
+                    double style, std::optional<Tensor> shift, std::optional<Tensor> target, double content,
+                    bool relu) {
   const char* op = "layer_backward_";
-  check_layer_backward(op, grad, x, residual, weight, target);
+  check_layer_backward(op, grad, x, residual, weight, shift, target);
   if (x.numel() == 0) return;
   std::optional<Tensor> wanted = target ? std::optional<Tensor>(in_layout_of(*target, x)) : std::nullopt;
   if (residual) {
@@ -17,7 +18,7 @@ void layer_backward(Tensor grad, const Tensor& x, std::optional<Tensor> residual
     options.factor = style;
     options.content = content;
     options.relu = relu;
-    matrix_backward(x, *residual, weight, std::nullopt, wanted, true, options, grad);
+    matrix_backward(x, *residual, weight, shift, wanted, true, options, grad);
     return;
   }
   const int64_t bytes = element_size(x);

@@ -66,15 +66,17 @@ Tensor gram_backward(const Tensor& grad, const Tensor& x_, std::optional<Tensor>
 }
 
 void layer_backward(Tensor grad, const Tensor& x, std::optional<Tensor> residual, std::optional<Tensor> weight,
-                    double style, std::optional<Tensor> target, double content, bool relu) {
+                    double style, std::optional<Tensor> shift, std::optional<Tensor> target, double content,
+                    bool relu) {
   const char* op = "layer_backward_";
-  check_layer_backward(op, grad, x, residual, weight, target);
+  check_layer_backward(op, grad, x, residual, weight, shift, target);
   if (x.numel() == 0) return;
   const DeviceGuard guard(x.get_device_index());
   const std::optional<Tensor> wanted = target ? std::optional<Tensor>(in_layout_of(*target, x)) : std::nullopt;
   if (residual) {
     Terms terms;
     terms.weight = weight;
+    terms.shift = shift;
     terms.above = grad;
     terms.target = wanted;
     terms.factor = style;

@@ -24,7 +24,7 @@ TILES = ("auto", "on", "off")
 """Names for ``tiles``, which may also be a number of rows, or a number of rows for each size."""
 CONVOLUTIONS = ("auto", "winograd", "direct")
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
-HISTORY_DTYPES = ("auto", "bfloat16")
+HISTORY_DTYPES = ("auto", "bfloat16", "float32")
 TV_KINDS = ("anisotropic", "isotropic", "squared", "nine_point")
 KEEP_COLORS = ("none", "yiq", "lab", "luminance")
 MATCH_COLORS = ("none", "cholesky", "pca", "monge-kantorovich", "histogram")

@@ -160,17 +160,19 @@ def _add_gradients(
     if terms is not None and target is not None and terms.content_weight is not None:
         grad.addcmul_(x - target, (content * terms.content_weight).to(x.dtype))
         target = None
-    products: list[tuple[Tensor | None, Tensor | None, float]] = []
+    products: list[tuple[Tensor | None, Tensor | None, float, Tensor | None]] = []
     for one in gradients:
         if one.gradient.direct is not None:
             grad.add_(one.gradient.direct, alpha=one.factor)
-        if one.gradient.shift is not None:
-            shift = one.factor * one.gradient.shift[..., None, None]
-            grad += (shift if one.weight is None else shift * one.weight[:, None]).to(grad.dtype)
+        shift = None if one.gradient.shift is None else one.factor * one.gradient.shift
+        if shift is not None and (one.weight is not None or one.gradient.matrix is None):
+            at_each = shift[..., None, None]
+            grad += (at_each if one.weight is None else at_each * one.weight[:, None]).to(grad.dtype)
+            shift = None
         if one.gradient.matrix is not None:
-            products.append((one.gradient.matrix, _flat(one.weight), one.factor))
+            products.append((one.gradient.matrix, _flat(one.weight), one.factor, shift))
     # The last product shares one op with the content term and the mask.
-    last = products.pop() if products else (None, None, 0.0)
+    last = products.pop() if products else (None, None, 0.0, None)
     for product in products:
         _add(grad, x, *product)
     _add(grad, x, *last, target=target, content=content, relu=relu)
@@ -182,12 +184,13 @@ def _add(
     matrix: Tensor | None = None,
     weight: Tensor | None = None,
     factor: float = 0.0,
+    shift: Tensor | None = None,
     *,
     target: Tensor | None = None,
     content: float = 0.0,
     relu: bool = False,
 ) -> None:
-    torch.ops.fastnst.layer_backward_(grad, x, matrix, weight, factor, target, content, relu)
+    torch.ops.fastnst.layer_backward_(grad, x, matrix, weight, factor, shift, target, content, relu)
 
 
 def _flat(weight: Tensor | None) -> Tensor | None:

@@ -14,6 +14,7 @@ import torch
 from fastnst.ops import _library, raw, reference
 from fastnst.ops import adam_step as _adam_step  # noqa: F401  registers the op
 from fastnst.ops import dot as _dot  # noqa: F401  registers the op
+from fastnst.ops import lbfgs_direction as _lbfgs_direction  # noqa: F401  registers the op
 from fastnst.ops import quantile_residual as _quantile_residual  # noqa: F401  registers the op
 from fastnst.ops._library import follow_matmul_precision, warn_without_kernels
 from fastnst.ops.bias_relu import bias_relu_, bias_relu_style_loss

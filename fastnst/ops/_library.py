@@ -99,7 +99,7 @@ def follow_matmul_precision() -> None:
 
 
 # Schemas are in csrc/library.cpp. The reference, fake kernel and derivative of an op take positional parameters in the
-# order of its schema, however many there are (8 for layer_backward_ and pool_backward, 9 for conv3x3_backward_out).
+# order of its schema, however many there are (8 for pool_backward, 9 for layer_backward_ and conv3x3_backward_out).
 _library = torch.library.Library("fastnst", "IMPL")
 
 Kernel = Callable[..., Any]

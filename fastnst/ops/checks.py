@@ -113,6 +113,20 @@ def batch_matrix(op: str, name: str, x: Tensor, given: object) -> Tensor:
     return matrix.to(accumulate_dtype(x.dtype)).expand(full)
 
 
+def channel_shift(op: str, x: Tensor, given: object, residual: Tensor | None) -> Tensor:
+    """Check a value per channel that broadcasts to (B, C); return it expanded, in the accumulate dtype."""
+    shift = check_tensor(op, "shift", given)
+    if residual is None:
+        raise ValueError(f"{op}: expected a residual with shift")
+    if not shift.is_floating_point():
+        raise TypeError(f"{op}: expected shift of a floating dtype, got {shift.dtype}")
+    full = tuple(x.shape[:2])
+    if shift.dim() not in (1, 2) or shift.shape[-1] != full[1] or not _broadcasts(shift.shape, full):
+        raise ValueError(f"{op}: expected shift of shape {full} or {full[1:]}, got {tuple(shift.shape)}")
+    check_device(op, "shift", shift, x)
+    return shift.to(accumulate_dtype(x.dtype)).expand(full)
+
+
 def _broadcasts(shape: Sequence[int], full: Sequence[int]) -> bool:
     padded = (*(1,) * (len(full) - len(shape)), *shape)
     # Not `a in (1, b)`: torch.compile evaluates that without a guard that a symbolic b equals a.

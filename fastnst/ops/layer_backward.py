@@ -9,6 +9,7 @@ from fastnst.ops import _library, reference
 from fastnst.ops.autograd_state import mark_written
 from fastnst.ops.checks import (
     batch_matrix,
+    channel_shift,
     check_device,
     check_dtype_like,
     check_features,
@@ -27,15 +28,16 @@ def layer_backward_(
     residual: Tensor | None = None,
     weight: Tensor | None = None,
     style: float = 0.0,
+    shift: Tensor | None = None,
     target: Tensor | None = None,
     content: float = 0.0,
     relu: bool = True,
 ) -> Tensor:
     """Add a layer's style and content gradients to ``grad`` and apply the ReLU's mask, in one pass, in place.
 
-    ``grad = mask(F > 0) * (grad + style R F diag(w) + content (F - P))``: eq. 2 and 6 of Gatys, Ecker and Bethge, CVPR
-    2016. For a loss ``a * style_loss(F, A, w, scale) + b * content_loss(F, P)`` pass ``style = 4 * a * scale`` and
-    ``content = 2 * b``.
+    ``grad = mask(F > 0) * (grad + style R F diag(w) + shift + content (F - P))``: eq. 2 and 6 of Gatys, Ecker and
+    Bethge, CVPR 2016. For a loss ``a * style_loss(F, A, w, scale) + b * content_loss(F, P)`` pass ``style = 4 * a *
+    scale`` and ``content = 2 * b``. A loss of means has a gradient that is the same at every position: ``shift``.
 
     Args:
         grad: the gradient from the layers above, overwritten; shape, dtype and strides of ``x``.
@@ -43,6 +45,7 @@ def layer_backward_(
         residual: R ``[B, C, C]``, symmetric, as :func:`style_loss_and_residual` returns it.
         weight: w, one value per position, broadcastable to ``[B, ...positions]``.
         style: factor of ``R F diag(w)``.
+        shift: one value per channel, ``[B, C]`` or ``[C]``, added at every position; only together with ``residual``.
         target: content features P like ``x``.
         content: factor of ``F - P``.
         relu: whether to apply the mask; False if ``x`` is the output of a convolution or a pool.
@@ -64,10 +67,12 @@ def layer_backward_(
     _check_maps(op, grad, x, target)
     residual = None if residual is None else batch_matrix(op, "residual", x, residual)
     flat = position_weight(op, x, weight)
-    for name, read in (("x", x), ("residual", residual), ("weight", weight), ("target", target)):
+    shift = None if shift is None else channel_shift(op, x, shift, residual)
+    read_only = {"x": x, "residual": residual, "weight": weight, "shift": shift, "target": target}
+    for name, read in read_only.items():
         check_no_overlap(op, name, read, "grad", grad)
     factors = check_scale(op, "style", style), check_scale(op, "content", content)
-    torch.ops.fastnst.layer_backward_(grad, x, residual, flat, factors[0], target, factors[1], relu)
+    torch.ops.fastnst.layer_backward_(grad, x, residual, flat, factors[0], shift, target, factors[1], relu)
     mark_written(grad)
     return grad
 
@@ -94,6 +99,7 @@ def _fake(
     residual: Tensor | None,
     weight: Tensor | None,
     style: float,
+    shift: Tensor | None,
     target: Tensor | None,
     content: float,
     relu: bool,
@@ -101,4 +107,4 @@ def _fake(
     return None
 
 
-_library.define("layer_backward_", reference.layer_backward_, _fake, batching="mmss-m--")
+_library.define("layer_backward_", reference.layer_backward_, _fake, batching="mmss-sm--")

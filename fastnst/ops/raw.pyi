@@ -77,10 +77,13 @@ def layer_backward_(
     residual: Tensor | None,
     weight: Tensor | None,
     style: float,
+    shift: Tensor | None,
     target: Tensor | None,
     content: float,
     relu: bool,
 ) -> None: ...
+@_op
+def lbfgs_direction_(direction: Tensor, pairs: Tensor, slots: Tensor, curvatures: Tensor, scale: float) -> None: ...
 @_op
 def moments(x: Tensor, scale: float) -> tuple[Tensor, Tensor]: ...
 @_op

@@ -3,8 +3,8 @@
 Nocedal and Wright, "Numerical Optimization", 2006, algorithm 7.4 (two-loop recursion). The initial inverse Hessian is a
 scale between s.y / y.y (eq. 7.20), which is short, and s.s / s.y, which is long: the scales of Barzilai and Borwein,
 "Two-point step size gradient methods", 1988. As in neural-style, a step has the full length of the direction times the
-learning rate. An update takes as long as reading the history twice (docs/experiments/lbfgs.md). A history in bfloat16
-is widened one vector at a time; all arithmetic uses the precision of the image.
+learning rate. An update takes as long as reading the history twice (docs/experiments/lbfgs.md). All arithmetic uses
+the precision of the image, also for a history in bfloat16.
 
 The first step has no curvature to use. Implementations commonly scale it to a total change of 1, spread over a million
 pixels; the curvature measured from so small a change is a poor estimate, and with bfloat16 features it is lost in
@@ -56,7 +56,6 @@ class LBFGS:
         self.learning_rate, self.first_change, self.share = learning_rate, first_change, share
         # s and y: the changes of the image and of the gradient. Not zeroed: rows never written take no memory.
         self.pairs = image.new_empty(history, 2, image.numel(), dtype=dtype or image.dtype)
-        self.wide = image.new_empty(image.numel() if self.pairs.dtype != image.dtype else 0)
         self.curvatures: list[float] = [0.0] * history  # s.y
         self.count = 0  # pairs stored so far; the newest is at (count - 1) % history
         self.scale = 1.0
@@ -117,7 +116,7 @@ class LBFGS:
         # Computed from the pair as it is stored: rounding must not turn the sign of the curvature.
         y = gradient.copy_(self.pairs[slot, 1])
         # The only synchronization with the device in a step: the host decides whether the pair is used.
-        s = self._vector(slot, 0)
+        s = change.copy_(self.pairs[slot, 0])
         curvature, square, length = torch.stack((_dot(s, y), _dot(y, y), _dot(s, s))).tolist()
         if curvature > LEAST_CURVATURE * square and square > 0:
             self.curvatures[slot] = curvature
@@ -128,21 +127,12 @@ class LBFGS:
             self.curvatures[slot] = 0.0
 
     def _compute_direction(self, flat: Tensor, direction: Tensor) -> None:
-        """The two-loop recursion: direction = -H gradient."""
+        """Direction = -H gradient."""
         torch.neg(flat, out=direction)
-        used, alphas = self.used, {}
-        for slot in used:
-            alphas[slot] = _dot(self._vector(slot, 0), direction).div_(self.curvatures[slot])
-            direction.addcmul_(self._vector(slot, 1), alphas[slot].to(direction.dtype), value=-1)
-        direction.mul_(self.scale)
-        for slot in reversed(used):
-            beta = _dot(self._vector(slot, 1), direction).div_(self.curvatures[slot])
-            direction.addcmul_(self._vector(slot, 0), alphas[slot].sub_(beta).to(direction.dtype))
-
-    def _vector(self, slot: int, which: int) -> Tensor:
-        """s (0) or y (1) of a pair in the image's precision; valid until the next call."""
-        vector = self.pairs[slot, which]
-        return vector if vector.dtype == self.wide.dtype else self.wide.copy_(vector)
+        used = self.used
+        slots = torch.tensor(used, dtype=torch.int64, device="cpu")
+        curvatures = torch.tensor([self.curvatures[slot] for slot in used], dtype=torch.float64, device="cpu")
+        torch.ops.fastnst.lbfgs_direction_(direction, self.pairs, slots, curvatures, self.scale)
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:

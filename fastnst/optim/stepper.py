@@ -38,7 +38,7 @@ def make_optimizer(image: Tensor, settings: Settings, share: float = 1.0) -> Opt
         kind = PyramidAdam if settings.optimizer == "adam_pyramid" else Adam
         return kind(image, settings.learning_rate, settings.betas, settings.epsilon, unit)
     assert isinstance(settings.history, int), "expected the settings of one scale"
-    dtype = torch.bfloat16 if settings.history_dtype == "bfloat16" else image.dtype
+    dtype = image.dtype if settings.history_dtype == "auto" else getattr(torch, settings.history_dtype)
     rate, first_change = settings.learning_rate, settings.first_change
     return ConditionedLBFGS(image, rate, settings.history, dtype, unit, share, first_change=first_change)
 

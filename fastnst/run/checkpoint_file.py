@@ -206,7 +206,7 @@ def _checked(
         numbers = checkpoint_schema.numbers(own, taken, finished)(header["numbers"], "numbers")
     except (ValueError, RecursionError) as error:  # UsageError among them
         raise CheckpointError(f"{path}: not of a run: {error}") from None
-    expected = checkpoint_schema.tensors(own, sizes[scale - 1], numbers, list(kinds), finished)
+    expected = checkpoint_schema.tensors(own, sizes[scale - 1], numbers, kinds, finished)
     for name in sorted({*expected, *kinds}):
         if kinds.get(name) != expected.get(name):
             wanted, found = (

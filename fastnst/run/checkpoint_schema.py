@@ -152,11 +152,12 @@ def numbers(settings: Settings, taken: Sequence[int], finished: bool) -> Check:
 
 
 def tensors(
-    settings: Settings, size: tuple[int, int], found: Mapping[str, Any], names: Sequence[str], finished: bool
+    settings: Settings, size: tuple[int, int], found: Mapping[str, Any], kinds: Tensors, finished: bool
 ) -> Tensors:
     """The tensors that belong to ``found``, which has passed :func:`numbers`, at a scale of this size and settings.
 
-    L-BFGS has a gradient and a direction after its first step; ``names``, the tensors of the file, tell whether.
+    L-BFGS has a gradient and a direction after its first step; ``kinds``, the tensors of the file, tell whether. They
+    also tell the dtype of its pairs if the settings leave it to the machine that ran.
     """
     wide = torch.float64 if settings.precision == "float64" else torch.float32
     image: tuple[int, ...] = (1, 3, *size)
@@ -171,23 +172,25 @@ def tensors(
             moments = (sum(3 * height * width for height, width in pyramid_sizes(*size)),)
         expected |= {"optimizer.mean": (moments, wide), "optimizer.square": (moments, wide)}
     else:
-        expected |= _history_tensors(settings, 3 * size[0] * size[1], wide, found["optimizer"], names)
+        expected |= _history_tensors(settings, 3 * size[0] * size[1], wide, found["optimizer"], kinds)
     if settings.average:
         expected["average.sum"] = (image, wide)
     return expected
 
 
 def _history_tensors(
-    settings: Settings, values: int, wide: torch.dtype, found: Mapping[str, Any], names: Sequence[str]
+    settings: Settings, values: int, wide: torch.dtype, found: Mapping[str, Any], kinds: Tensors
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """The tensors of L-BFGS for an image of so many values."""
-    dtype = torch.bfloat16 if settings.history_dtype == "bfloat16" else wide
     count, history = found["count"], _history(settings)
     slots = {i % history for i in range(max(count - history, 0), count)}
-    expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        f"optimizer.pair{slot}": ((2, values), dtype) for slot in slots if found["curvatures"][slot] > 0
-    }
+    names = [f"optimizer.pair{slot}" for slot in sorted(slots) if found["curvatures"][slot] > 0]
+    if settings.history_dtype != "auto":
+        dtype: torch.dtype = getattr(torch, settings.history_dtype)
+    else:
+        dtype = torch.bfloat16 if any(kinds[name][1] == torch.bfloat16 for name in names if name in kinds) else wide
+    expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = dict.fromkeys(names, ((2, values), dtype))
     vectors = {"optimizer.gradient", "optimizer.direction"}
-    if slots or vectors & set(names):
+    if slots or vectors & set(kinds):
         expected |= dict.fromkeys(vectors, ((values,), wide))
     return expected

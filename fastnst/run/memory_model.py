@@ -104,9 +104,8 @@ class Workload:
             exact += SHARED + WORKSPACE * torch.get_num_threads()
         if settings.optimizer == "lbfgs":
             pairs = min(_most(settings.history), _most(settings.steps))
-            exact += pairs * (
-                self._image // self._width * 4 if settings.history_dtype == "bfloat16" else 2 * self._image
-            )
+            stored = {"bfloat16": 2, "float32": 4}.get(settings.history_dtype, self._width)
+            exact += pairs * 2 * (self._image // self._width) * stored
         images = IMAGES[settings.optimizer] + (settings.average > 0) + 2 * self.mirrored
         if is_joint(settings):
             images += 2  # the image that a scale starts from, and the content

@@ -98,7 +98,7 @@ def test_the_reference_of_every_op_stays_on_the_device(fake: SimpleNamespace, dt
         feature_map(fake.name, dtype, (1, 8, 2, 10)),
     )
     half, where = feature_map(fake.name, dtype, (1, 4, 1, 5)), feature_map(fake.name, torch.uint8, (1, 4, 1, 5))
-    r.layer_backward_(grad, x, matrix, weight, 1.0, x.clone(), 1.0, True)
+    r.layer_backward_(grad, x, matrix, weight, 1.0, matrix[:, 0], x.clone(), 1.0, True)
     r.bias_relu_(grad, bias)
     r.conv3x3_out(x, kernel, None, True, "zeros", 1, out)
     r.conv3x3_pool_out(x, kernel, kernel.new_zeros(4), "zeros", 1, half, where)

@@ -109,7 +109,7 @@ def test_registrations_are_correct(name: str) -> None:
         "gram": (x, None, 1.0),
         "moments": (x, 1.0),
         "bias_relu_": (x, bias),
-        "layer_backward_": (torch.rand_like(x), x, torch.rand(1, 4, 4, device=NAME), None, 1.0, None, 0.0, True),
+        "layer_backward_": (torch.rand_like(x), x, torch.rand(1, 4, 4, device=NAME), None, 1.0, None, None, 0.0, True),
         "pool": (x, "max"),
         "conv3x3": (x, weight, bias, True, "zeros"),
     }

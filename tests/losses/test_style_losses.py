@@ -182,6 +182,34 @@ def test_wasserstein_has_the_documented_derivative() -> None:
     assert torch.autograd.gradcheck(of, (mean.requires_grad_(), moment.requires_grad_()))
 
 
+@pytest.mark.parametrize(("policy", "threads"), [("passive", 1), (" Passive", 1), ("active", 2), (None, 2)])
+def test_wasserstein_gives_lapack_one_thread_where_waiting_threads_sleep(
+    policy: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if policy is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    before, seen, eigh = torch.get_num_threads(), [], torch.linalg.eigh
+
+    def watched(x: Tensor) -> Any:
+        seen.append(torch.get_num_threads())
+        if len(seen) == 3:
+            raise torch.linalg.LinAlgError("does not converge")
+        return eigh(x)
+
+    monkeypatch.setattr(torch.linalg, "eigh", watched)
+    torch.set_num_threads(2)
+    try:
+        evaluate(Wasserstein(), features(), features(seed=1))
+        with pytest.raises(torch.linalg.LinAlgError):
+            measure(Wasserstein(), features())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [threads] * 3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_wasserstein_takes_fewer_positions_than_channels_and_dead_features(dtype: torch.dtype) -> None:
     few, many = features(24, 2, 3, dtype=dtype), features(24, 9, 9, seed=1, dtype=dtype)

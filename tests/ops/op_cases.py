@@ -109,6 +109,8 @@ def exact_layer_backward(t: Tensors, style: float, content: float, relu: bool) -
     if "residual" in t:
         pull = torch.einsum("bij,bjn->bin", t["residual"], flat(x)).reshape(x.shape)
         out = out + style * (pull * t["weight"][:, None] if "weight" in t else pull)
+        if "shift" in t:
+            out = out + t["shift"].reshape(*x.shape[:2], *(1,) * (x.dim() - 2))
     if "target" in t:
         out = out + content * (x - t["target"])
     return out * (x > 0) if relu else out
@@ -125,7 +127,7 @@ class Case:
     call: Callable[[Tensors], tuple[Tensor, ...]]
     exact: Callable[[Tensors], tuple[Tensor, ...]]
     differentiable: tuple[str, ...] = ("x",)
-    matrices: tuple[str, ...] = ("weight", "residual")
+    matrices: tuple[str, ...] = ("weight", "residual", "shift")
     image: bool = False
     copies: int = 0
     lower: bool = False
@@ -201,6 +203,7 @@ def _variation_case(kind: str) -> Case:
 def _layer_case(name: str, extras: tuple[str, ...], relu: bool = True) -> Case:
     def inputs(shape: Shape) -> Tensors:
         every = {"residual": _matrix(shape), "weight": _weight(shape), "target": features(shape, 5)}
+        every["shift"] = noise(shape[:2], 7)
         return {"grad": noise(shape, 6), "x": features(shape), **{key: every[key] for key in extras}}
 
     def call(t: Tensors) -> tuple[Tensor, ...]:
@@ -302,6 +305,8 @@ CASES = (
     _layer_case("layer_backward_ style", ("residual",)),
     _layer_case("layer_backward_ content", ("target",)),
     _layer_case("layer_backward_ everything", ("residual", "weight", "target")),
+    _layer_case("layer_backward_ shift", ("residual", "shift")),
+    _layer_case("layer_backward_ shift, everything", ("residual", "weight", "shift", "target")),
     _layer_case("layer_backward_ without relu", ("residual", "weight", "target"), relu=False),
     Case(
         "bias_relu_",

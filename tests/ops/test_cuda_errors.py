@@ -95,7 +95,7 @@ RAW: dict[str, Callable[[], object]] = {
     ),
     "total_variation": lambda: torch.ops.fastnst.total_variation(ones(3, 4, 5), "squared"),
     "layer_backward_": lambda: torch.ops.fastnst.layer_backward_(
-        ones(1, 3, 4), ones(1, 3, 5), None, None, 0.0, None, 0.0, True
+        ones(1, 3, 4), ones(1, 3, 5), None, None, 0.0, None, None, 0.0, True
     ),
     "bias_relu_": lambda: torch.ops.fastnst.bias_relu_(ones(1, 3, 4), ones(4)),
     "bias_relu_style_loss": lambda: torch.ops.fastnst.bias_relu_style_loss(ones(1, 3, 4), ones(3), ones(3, 3), 1.0),

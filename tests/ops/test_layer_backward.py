@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -109,10 +110,62 @@ def test_the_residual_is_shared_by_the_batch_or_one_each() -> None:
     assert shared.any()
 
 
-@pytest.mark.parametrize("leaf", ["x", "residual", "weight", "target"])
+@both_layouts
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_gradient_of_moments_is_a_product_and_a_shift(
+    dtype: torch.dtype, layout: Callable[[Tensor], Tensor]
+) -> None:
+    """For loss(F) = <above, F> + sum (m - m')^2 + sum (G - A)^2 with the mean m, autograd's derivative in float64."""
+    shape = (2, 37, 9, 11)
+    leaf = features(shape).to(dtype).double().requires_grad_()
+    x, above = layout(leaf.detach().to(dtype)), noise(shape, 2).to(dtype)
+    mean, gram = leaf.flatten(2).mean(2), exact_gram(leaf, scale=1 / 99)
+    loss = (above * leaf).sum() + (mean - 0.3).square().sum() + (gram - 0.2).square().sum()
+    (expected,) = torch.autograd.grad(loss, leaf)
+    wide = torch.promote_types(dtype, torch.float32)
+    residual, shift = (gram - 0.2).detach().to(wide), (2 / 99 * (mean - 0.3)).detach().to(wide)
+    grad = layout(above.clone())
+    ops.layer_backward_(grad, x, residual=residual, style=4 / 99, shift=shift, relu=False)
+    assert relative_error(grad, expected) <= BOUNDS[dtype]
+
+
+def test_a_shift_is_shared_by_the_batch_or_one_each() -> None:
+    x, residual, shift = features((2, 3, 4, 4)), torch.zeros(3, 3), torch.tensor([1.0, -2.0, 0.5])
+    grad = torch.zeros_like(x)
+    ops.layer_backward_(grad, x, residual=residual, shift=shift, relu=False)
+    assert torch.equal(grad, shift.double()[:, None, None].expand(2, 3, 4, 4))
+    ops.layer_backward_(grad, x, residual=residual, shift=torch.stack((shift, -shift)), relu=False)
+    assert torch.equal(grad[:, :, 0, 0], torch.stack((2 * shift, 0 * shift)).double())
+
+
+@pytest.mark.parametrize(
+    ("shift", "error", "message"),
+    [
+        (3, TypeError, "expected shift to be a torch.Tensor, got int"),
+        (torch.ones(4), ValueError, r"expected shift of shape \(2, 3\) or \(3,\), got \(4,\)"),
+        (torch.ones(3, 3), ValueError, r"expected shift of shape \(2, 3\) or \(3,\), got \(3, 3\)"),
+        (torch.ones(1, 2, 3), ValueError, r"expected shift of shape \(2, 3\) or \(3,\), got \(1, 2, 3\)"),
+        (torch.ones(3, dtype=torch.int64), TypeError, "expected shift of a floating dtype, got torch.int64"),
+        (torch.ones(3, device="meta"), ValueError, "expected shift on cpu like x, got meta"),
+    ],
+    ids=["no tensor", "C", "B", "axes", "integers", "device"],
+)
+def test_an_invalid_shift_is_an_error(shift: Any, error: type[Exception], message: str) -> None:
+    x = features((2, 3, 4, 4))
+    with pytest.raises(error, match=f"^layer_backward_: {message}"):
+        ops.layer_backward_(torch.zeros_like(x), x, residual=torch.eye(3), shift=shift)
+
+
+def test_a_shift_without_a_residual_is_an_error() -> None:
+    x = features((2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"^layer_backward_: expected a residual with shift$"):
+        ops.layer_backward_(torch.zeros_like(x), x, shift=torch.ones(3))
+
+
+@pytest.mark.parametrize("leaf", ["x", "residual", "weight", "shift", "target"])
 def test_requiring_a_gradient_is_an_error(leaf: str) -> None:
     t = {"x": noise((1, 3, 4, 4)), "target": noise((1, 3, 4, 4), 2)}
-    t |= {"residual": torch.eye(3).double(), "weight": noise((4, 4), 3)}
+    t |= {"residual": torch.eye(3).double(), "weight": noise((4, 4), 3), "shift": noise((1, 3), 4)}
     t[leaf].requires_grad_()
     with pytest.raises(RuntimeError, match=f"layer_backward_: has no derivative, but {leaf} requires a gradient; pass"):
         ops.layer_backward_(torch.zeros(1, 3, 4, 4, dtype=torch.float64), **t)

@@ -241,7 +241,7 @@ WITH_EVERY_TENSOR: dict[str, dict[str, Tensor]] = {
     "style_loss": {"x": F, "target": G, "weight": W},
     "content_loss": {"x": F, "target": F},
     "total_variation": {"x": F},
-    "layer_backward_": {"grad": F, "x": F.clone(), "residual": G, "weight": W, "target": F.clone()},
+    "layer_backward_": {"grad": F, "x": F.clone(), "residual": G, "weight": W, "shift": G[:, 0], "target": F.clone()},
     "bias_relu_": {"x": F, "bias": BIAS},
     "bias_relu_style_loss": {"x": F, "bias": BIAS, "target": G},
     "pool": {"x": F},
@@ -331,12 +331,12 @@ RIGHT_RAW: dict[str, tuple[Any, ...]] = {
     "content_loss_backward": (torch.tensor(1.0), F, F),
     "total_variation": (F, "isotropic"),
     "total_variation_backward": (torch.tensor(1.0), F, "isotropic"),
-    "layer_backward_": (F.clone(), F, G, None, 1.0, F, 1.0, True),
+    "layer_backward_": (F.clone(), F, G, None, 1.0, torch.ones(2, 3), F, 1.0, True),
     "pool": (F, "max"),
     "pool_backward": (F[..., :2, :2], F, F[..., :2, :2], P, "l2", 4, 5, False),
 }
 FEW = torch.ones(1)
-WRONG_RAW: list[tuple[str, int, Tensor | str | int, str]] = [
+WRONG_RAW: list[tuple[str, int, Tensor | str | int | None, str]] = [
     ("gram", 0, torch.ones(3), "gram: expected x of shape (B, C, ...), got (3,)"),
     ("gram", 0, torch.ones(2, 3, dtype=torch.int32), "gram: expected x of dtype"),
     ("gram", 1, FEW, "gram: expected weight of shape (2, 20), one value per position, got (1,)"),
@@ -369,7 +369,10 @@ WRONG_RAW: list[tuple[str, int, Tensor | str | int, str]] = [
     ("layer_backward_", 1, FEW, "layer_backward_: expected x of shape (B, C, ...), got (1,)"),
     ("layer_backward_", 2, G[:1], "layer_backward_: expected residual of shape (2, 3, 3), got (1, 3, 3)"),
     ("layer_backward_", 3, FEW, "layer_backward_: expected weight of shape (2, 20)"),
-    ("layer_backward_", 5, F[:1], "layer_backward_: expected target of shape"),
+    ("layer_backward_", 5, FEW, "layer_backward_: expected shift of shape (2, 3), got (1,)"),
+    ("layer_backward_", 5, torch.ones(2, 3).double(), "layer_backward_: expected shift of dtype"),
+    ("layer_backward_", 2, None, "layer_backward_: expected a residual with shift"),
+    ("layer_backward_", 6, F[:1], "layer_backward_: expected target of shape"),
     ("pool", 0, F[0], "pool: expected x of shape (B, C, H, W), got (3, 4, 5)"),
     ("pool", 0, F.long(), "pool: expected x of dtype"),
     ("pool", 1, "mean", "pool: expected kind max, average or l2, got mean"),
@@ -385,7 +388,7 @@ WRONG_RAW: list[tuple[str, int, Tensor | str | int, str]] = [
 
 @pytest.mark.parametrize(("op", "position", "value", "message"), WRONG_RAW)
 def test_invalid_arguments_of_a_registered_op_are_errors_and_not_reads_out_of_bounds(
-    op: str, position: int, value: Tensor | str | int, message: str
+    op: str, position: int, value: Tensor | str | int | None, message: str
 ) -> None:
     arguments = list(RIGHT_RAW[op])
     call = getattr(torch.ops.fastnst, op)

@@ -100,8 +100,8 @@ def test_opcheck_of_layer_backward(layout: Callable[[Tensor], Tensor], dtype: to
     x, target = layout(features(SHAPE).to(dtype)), features(SHAPE, 2).to(dtype)
     grad = layout(noise(SHAPE).to(dtype))
     residual = exact_gram(features(SHAPE, 3)).to(accumulated(dtype))
-    weight = noise((2, 20)).to(accumulated(dtype))
-    for given in ((residual, weight, 0.3, target, 0.1, True), (None, None, 0.0, None, 0.0, False)):
+    weight, shift = noise((2, 20)).to(accumulated(dtype)), noise((2, 3), 4).to(accumulated(dtype))
+    for given in ((residual, weight, 0.3, shift, target, 0.1, True), (None, None, 0.0, None, None, 0.0, False)):
         torch.library.opcheck(torch.ops.fastnst.layer_backward_, (grad, x, *given))
 
 
@@ -210,7 +210,8 @@ def test_the_reference_gives_what_the_kernels_give(
 def test_the_reference_writes_what_the_kernel_writes(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     x, target = layout(features(SHAPE).to(dtype)), features(SHAPE, 2).to(dtype)
     residual, weight = exact_gram(features(SHAPE, 3)).to(accumulated(dtype)), noise((2, 20)).to(accumulated(dtype))
+    shift = noise((2, 3), 4).to(accumulated(dtype))
     ours, plain = (layout(noise(SHAPE).to(dtype)) for _ in range(2))
-    torch.ops.fastnst.layer_backward_(ours, x, residual, weight, 0.3, target, 0.1, True)
-    reference.layer_backward_(plain, x, residual, weight, 0.3, target, 0.1, True)
+    torch.ops.fastnst.layer_backward_(ours, x, residual, weight, 0.3, shift, target, 0.1, True)
+    reference.layer_backward_(plain, x, residual, weight, 0.3, shift, target, 0.1, True)
     torch.testing.assert_close(ours, plain)

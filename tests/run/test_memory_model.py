@@ -52,6 +52,7 @@ def test_history_costs_two_images_per_pair_up_to_the_number_of_steps() -> None:
 
     assert exact(history=21) - exact(history=20) == 2 * image
     assert exact(history=20) - exact(history=20, history_dtype="bfloat16") == 20 * image
+    assert exact(history=20, history_dtype="float32") == exact(history=20)
     assert exact(history=20, steps=7) == exact(history=7)
     assert terms(64, 64).exact + 2 * image == exact(history=1)
 

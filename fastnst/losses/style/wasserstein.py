@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -38,7 +39,7 @@ class Wasserstein(MomentLoss):
     def target(self, mean: Tensor, moment: Tensor) -> Target:
         """Return the mean ``[1, C]``, and the covariance with ridge and its root, both ``[1, C, C]`` in float64."""
         kept = _with_ridge(covariance(mean, moment), self.ridge)
-        values, vectors = torch.linalg.eigh(kept)
+        values, vectors = _eigh(kept)
         root = (vectors * values.clamp_min(self.ridge).sqrt()[:, None, :]) @ vectors.mT
         return mean, kept, root
 
@@ -60,7 +61,7 @@ class Wasserstein(MomentLoss):
             product = root @ own @ root
             # nan in the features must give a nan loss (by the trace below) instead of an error of LAPACK.
             product = torch.nan_to_num(0.5 * (product + product.mT), 0.0, 0.0, 0.0)
-            values, vectors = torch.linalg.eigh(product)
+            values, vectors = _eigh(product)
             roots = values.clamp_min(0).sqrt()
             least = (8 * torch.finfo(k.dtype).eps * roots[:, -1:]).clamp_min(self.ridge)
             roots = roots.maximum(least)
@@ -69,6 +70,24 @@ class Wasserstein(MomentLoss):
             unit = torch.eye(k.shape[1], dtype=own.dtype, device=own.device)
             gradient = unit - (side / roots[:, None, :]) @ side.mT
         return with_gradient(k, trace.to(k), gradient.to(k))
+
+
+def _eigh(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors; with one thread on the CPU where threads that wait sleep.
+
+    LAPACK's threads wait for each other thousands of times. If each time they are put to sleep and woken, two threads
+    take twice as long as one.
+    """
+    threads = torch.get_num_threads()
+    alone = x.device.type == "cpu" and os.environ.get("OMP_WAIT_POLICY", "").strip().lower() == "passive"
+    if alone:
+        torch.set_num_threads(1)
+    try:
+        values, vectors = torch.linalg.eigh(x)
+    finally:
+        if alone:
+            torch.set_num_threads(threads)
+    return values, vectors
 
 
 def _with_ridge(k: Tensor, ridge: float) -> Tensor:

@@ -35,7 +35,7 @@ from fastnst.ops.reference.padding import PADDINGS, fold, joined, pad, sides
 from fastnst.ops.reference.pooling import L2_EPSILON, POOLS, pick, pool, pool_backward
 from fastnst.ops.reference.quantiles import at_ranks, quantile_residual_, resample
 from fastnst.ops.reference.tensors import channels_last, matrix, pool_layout
-from fastnst.ops.reference.vectors import dot
+from fastnst.ops.reference.vectors import dot, lbfgs_direction_
 
 __all__ = [
     "CHUNK",
@@ -61,6 +61,7 @@ __all__ = [
     "gram_backward",
     "joined",
     "layer_backward_",
+    "lbfgs_direction_",
     "matrix",
     "moments",
     "pad",

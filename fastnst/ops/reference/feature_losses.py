@@ -64,18 +64,21 @@ def layer_backward_(
     residual: Tensor | None,
     weight: Tensor | None,
     style: float,
+    shift: Tensor | None,
     target: Tensor | None,
     content: float,
     relu: bool,
 ) -> None:
-    """In place: ``grad = mask(F > 0) * (grad + style R F diag(w) + content (F - P))``."""
+    """In place: ``grad = mask(F > 0) * (grad + style R F diag(w) + shift + content (F - P))``."""
     dtype = accumulate_dtype(x.dtype)
     out = grad.to(dtype)
     if residual is not None:
-        gradient = residual @ matrix(x)
+        gradient = style * (residual @ matrix(x))
         if weight is not None:
             gradient = gradient * weight[:, None, :]
-        out = out + style * gradient.reshape(x.shape)
+        if shift is not None:
+            gradient = gradient + shift[:, :, None]
+        out = out + gradient.reshape(x.shape)
     if target is not None:
         out = out + content * (x.to(dtype) - target.to(dtype))
     if relu:

@@ -14,3 +14,17 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
         raise RuntimeError(f"dot: expected y of shape {tuple(x.shape)} like x, of its dtype, got {tuple(y.shape)}")
     parts = [(a.double() * b.double()).sum() for a, b in zip(x.split(CHUNK), y.split(CHUNK), strict=True)]
     return torch.stack(parts).sum()
+
+
+def lbfgs_direction_(direction: Tensor, pairs: Tensor, slots: Tensor, curvatures: Tensor, scale: float) -> None:
+    """The two-loop recursion, in place; a vector of the history is widened when it is used."""
+    used = list(zip(slots.tolist(), curvatures.tolist(), strict=True))
+    alphas = []
+    for slot, curvature in used:
+        alpha = pairs[slot, 0].to(direction.dtype).dot(direction).div_(curvature)
+        direction.addcmul_(pairs[slot, 1].to(direction.dtype), alpha, value=-1)
+        alphas.append(alpha)
+    direction.mul_(scale if used else 1.0)
+    for slot, curvature in reversed(used):
+        beta = pairs[slot, 1].to(direction.dtype).dot(direction).div_(curvature)
+        direction.addcmul_(pairs[slot, 0].to(direction.dtype), alphas.pop().sub_(beta))
