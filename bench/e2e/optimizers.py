@@ -29,7 +29,7 @@ from fastnst.objective.targets import style_targets
 from fastnst.objective.whole import Objective
 from fastnst.optim.adam import Adam
 from fastnst.optim.conditioning import ConditionedLBFGS, precondition
-from fastnst.optim.lbfgs import LBFGS
+from fastnst.optim.lbfgs import LBFGS, LONG
 from fastnst.run.stylizer import Stylizer
 
 HISTORIES = (20, 100)
@@ -96,7 +96,8 @@ def two_loops(optimizer: LBFGS, gradient: Tensor) -> Tensor:
         alpha[slot] = s.dot(direction) / s.dot(y)
         direction -= alpha[slot] * y
     s, y = optimizer.pairs[optimizer.used[0]].double()
-    direction *= s.dot(y) / y.dot(y)
+    short, long = s.dot(y) / y.dot(y), s.dot(s) / s.dot(y)
+    direction *= short ** (1 - LONG) * long**LONG
     for slot in reversed(optimizer.used):
         s, y = optimizer.pairs[slot].double()
         direction += (alpha[slot] - y.dot(direction) / s.dot(y)) * s

@@ -103,7 +103,7 @@ class Settings:
     betas: tuple[float, float] = _setting((0.9, 0.999), "decay rates of Adam's first and second moments")
     epsilon: float = _setting(1e-8, "term added to the denominator of Adam's update")
     clamp: bool = _setting(False, "clamp pixels to 0..255 after each step")
-    # Each pair takes the memory of two images.
+    # Each pair takes the memory of two images of history_dtype.
     history: int | tuple[int, ...] = _setting(
         20, "pairs that L-BFGS stores: one number, or one per scale; the last applies to all further scales"
     )
