@@ -78,15 +78,15 @@ def _eigh(x: Tensor) -> tuple[Tensor, Tensor]:
     LAPACK's threads wait for each other thousands of times. If each time they are put to sleep and woken, two threads
     take twice as long as one.
     """
+    if x.device.type != "cpu" or os.environ.get("OMP_WAIT_POLICY", "").strip().lower() != "passive":
+        values, vectors = torch.linalg.eigh(x)
+        return values, vectors
     threads = torch.get_num_threads()
-    alone = x.device.type == "cpu" and os.environ.get("OMP_WAIT_POLICY", "").strip().lower() == "passive"
-    if alone:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         values, vectors = torch.linalg.eigh(x)
     finally:
-        if alone:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
     return values, vectors
 
 
