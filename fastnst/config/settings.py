@@ -110,7 +110,9 @@ class Settings:
     first_change: float = _setting(
         FIRST_CHANGE, "mean change of a pixel by the first step of L-BFGS; less for a good start", unit="levels of 255"
     )
-    history_dtype: str = _setting("auto", "dtype of the pairs that L-BFGS stores; auto: the dtype of the image")
+    history_dtype: str = _setting(
+        "auto", "dtype of the pairs that L-BFGS stores; auto: bfloat16 on the CPU if features are, else the image's"
+    )
     steps: int | tuple[int, ...] = _setting(
         100,
         "evaluations of loss and gradient at each scale: one number, or one per scale; the last applies to all "

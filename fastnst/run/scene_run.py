@@ -133,7 +133,7 @@ class SceneRun:
         if hold is not None:
             objective, callback = viewed(objective, hold), _showing(callback, hold)
         context = LoopContext(scale, len(self.sizes), callback, self.clock, capture, writer, self.sizes[-1])
-        self.result = optimize(objective, image, self.setup.settings, context, state=state, overwrite=True)
+        self.result = optimize(objective, image, self.setup.chosen, context, state=state, overwrite=True)
         if hold is not None:
             self.result = dataclasses.replace(self.result, image=hold.image(self.result.image))
         self.trace.append(tuple(self.result.trace))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastnst import images, process, weights
 from fastnst.config.layer_names import BLOCKS
-from fastnst.config.resolve import choose_convolution, choose_device, choose_precision
+from fastnst.config.resolve import choose_convolution, choose_device, choose_history_dtype, choose_precision
 from fastnst.config.settings import Settings
 from fastnst.digests import digest
 from fastnst.distributed import SINGLE, Ranks
@@ -40,7 +40,7 @@ class Setup:
 
     Attributes:
         settings: the settings as given.
-        chosen: the settings with ``convolution`` resolved.
+        chosen: the settings with ``convolution`` and ``history_dtype`` resolved.
         network: the network on its device.
         weights_name: the name of its weights.
         ranks: the processes that share each run.
@@ -72,7 +72,7 @@ class Setup:
             return _set_up_encoder(settings, self.network, self.ranks)
         if isinstance(self.network, ModuleEncoder):
             return _set_up_module(settings, self.network)
-        chosen = settings.replace(convolution=self.chosen.convolution)
+        chosen = _chosen(settings, self.network, self.chosen.convolution)
         return replace(self, settings=settings, chosen=chosen, sizing=Sizing(self.network, chosen, self.ranks))
 
     def pixels(self, picture: Tensor, height: int, width: int) -> Tensor:
@@ -115,11 +115,16 @@ def set_up(settings: Settings, ranks: Ranks = SINGLE, module: ModuleEncoder | No
     process.release_memory()
     dtype = choose_precision(settings.precision, device, settings.convolution)
     winograd = choose_convolution(settings.convolution, device, dtype)
-    chosen = settings.replace(convolution="winograd" if winograd else "direct")
     network, name = _load_network(settings, device, dtype, winograd)
+    chosen = _chosen(settings, network, "winograd" if winograd else "direct")
     warn_of_scale(network, settings)
     sizing = Sizing(network, chosen, ranks)
     return Setup(settings, chosen, network, name, ranks, sizing, capture, TargetCache())
+
+
+def _chosen(settings: Settings, network: VGG, convolution: str) -> Settings:
+    history_dtype = choose_history_dtype(settings.history_dtype, network.device, network.dtype)
+    return settings.replace(convolution=convolution, history_dtype=history_dtype)
 
 
 def _set_up_module(settings: Settings, network: ModuleEncoder) -> Setup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastnst.config.resolve import choose_convolution, choose_device, choose_precision
+from fastnst.config.resolve import choose_convolution, choose_device, choose_history_dtype, choose_precision
 from fastnst.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -30,3 +30,11 @@ def test_a_precision_is_the_dtype_of_its_name(name: str) -> None:
 def test_auto_never_chooses_float64_and_no_winograd_for_it() -> None:
     assert choose_precision("auto", CPU) in (torch.float32, torch.bfloat16)
     assert not choose_convolution("auto", CPU, torch.float64)
+
+
+def test_the_history_follows_features_stored_in_bfloat16_on_the_cpu() -> None:
+    assert choose_history_dtype("auto", CPU, torch.bfloat16) == "bfloat16"
+    assert choose_history_dtype("auto", CPU, torch.float32) == "auto"  # the dtype of the image
+    assert choose_history_dtype("auto", torch.device("cuda"), torch.bfloat16) == "auto"
+    assert choose_history_dtype("float32", CPU, torch.bfloat16) == "float32"
+    assert choose_history_dtype("bfloat16", torch.device("cuda"), torch.float32) == "bfloat16"

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.checkpoints import STEPS, same, seconds, settings_of, stopping, styled
 from support.graphs import Rerun
 from support.toys import Valley, adam, newton, noise
@@ -29,7 +30,7 @@ from fastnst.optim.cuda_graph import StepCapture
 from fastnst.optim.loop import LoopContext, LoopState, ScaleResult
 from fastnst.optim.progress import Step
 from fastnst.optim.stepper import Stepper
-from fastnst.run import checkpoint_file, scene_run
+from fastnst.run import checkpoint_file, scene_run, setup
 from fastnst.run.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.usefixtures("weights_read_once")
@@ -97,6 +98,22 @@ def test_an_interrupted_run_resumes_bit_for_bit(optimizer: str, precision: str, 
         first = styled(settings, callback=stopping(at, KeyboardInterrupt()), checkpoint=file, force=True)
         assert first.stopped == "interrupt"
         assert same(styled(settings, checkpoint=file, resume=True), whole)
+
+
+@pytest.mark.parametrize("there", ["bfloat16", "auto"], ids=["bfloat16", "float32"])
+def test_a_history_stored_on_another_machine_is_read(there: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting ``auto`` stands for another dtype there."""
+    settings = settings_of("lbfgs")
+    with monkeypatch.context() as other:
+        other.setattr(setup, "choose_history_dtype", lambda *_: there)
+        styled(settings, callback=stopping(2 * STEPS - 1, KeyboardInterrupt()), checkpoint=file, force=True)
+    stored = {x.dtype for name, x in load_file(file).items() if "pair" in name}
+    assert stored == {torch.bfloat16 if there == "bfloat16" else torch.float32}
+    here = "auto" if there == "bfloat16" else "bfloat16"
+    monkeypatch.setattr(setup, "choose_history_dtype", lambda *_: here)
+    resumed = styled(settings, checkpoint=file, resume=True)
+    assert [len(scale) for scale in resumed.trace] == [STEPS, STEPS]
+    assert resumed.image.isfinite().all()
 
 
 @OPTIMIZERS
