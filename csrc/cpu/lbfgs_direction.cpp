@@ -57,7 +57,16 @@ void lbfgs_direction(Tensor direction, const Tensor& pairs, const Tensor& slots,
     for (const double part : parts) total += part;
     return total;
   };
-  if (used == 0) return;
+  if (used == 0) {
+    with_accumulate_type(direction, [&](auto zero) {
+      using T = decltype(zero);
+      T* x = static_cast<T*>(direction.data_ptr());
+      for_ranges(n, kElementBlock, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) x[i] *= static_cast<T>(scale);
+      });
+    });
+    return;
+  }
   double sum = pass(1, 0, vector(0, 0), vector(0, 0));
   for (int64_t i = 0; i < used; ++i) {
     alphas[i] = sum / curvature[i];

@@ -58,6 +58,12 @@ def choose_history_dtype(name: str, device: torch.device, features: torch.dtype)
     return "bfloat16" if name == "auto" and device.type == "cpu" and features == torch.bfloat16 else name
 
 
+def history_dtype(name: str, image: torch.dtype) -> torch.dtype:
+    """The dtype of the pairs that L-BFGS stores for an image; ``"auto"`` is the image's."""
+    dtype: torch.dtype = image if name == "auto" else getattr(torch, name)
+    return dtype
+
+
 def choose_convolution(name: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether convolutions use fastnst's Winograd kernel.
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fastnst.config.resolve import history_dtype
 from fastnst.config.settings import Settings
 from fastnst.objective.protocol import Losses, ValueAndGrad
 from fastnst.ops.reference import CHUNK
@@ -38,7 +39,7 @@ def make_optimizer(image: Tensor, settings: Settings, share: float = 1.0) -> Opt
         kind = PyramidAdam if settings.optimizer == "adam_pyramid" else Adam
         return kind(image, settings.learning_rate, settings.betas, settings.epsilon, unit)
     assert isinstance(settings.history, int), "expected the settings of one scale"
-    dtype = image.dtype if settings.history_dtype == "auto" else getattr(torch, settings.history_dtype)
+    dtype = history_dtype(settings.history_dtype, image.dtype)
     rate, first_change = settings.learning_rate, settings.first_change
     return ConditionedLBFGS(image, rate, settings.history, dtype, unit, share, first_change=first_change)
 

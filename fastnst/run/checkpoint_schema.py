@@ -16,6 +16,7 @@ import torch
 
 from fastnst.config.checks import check_number
 from fastnst.config.ranges import RANGES, SIZE, Range
+from fastnst.config.resolve import history_dtype
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError, shown
 from fastnst.objective.joint import is_joint
@@ -185,10 +186,9 @@ def _history_tensors(
     count, history = found["count"], _history(settings)
     slots = {i % history for i in range(max(count - history, 0), count)}
     names = [f"optimizer.pair{slot}" for slot in sorted(slots) if found["curvatures"][slot] > 0]
-    if settings.history_dtype != "auto":
-        dtype: torch.dtype = getattr(torch, settings.history_dtype)
-    else:
-        dtype = torch.bfloat16 if any(kinds[name][1] == torch.bfloat16 for name in names if name in kinds) else wide
+    dtype = history_dtype(settings.history_dtype, wide)
+    if settings.history_dtype == "auto" and any(kinds[name][1] == torch.bfloat16 for name in names if name in kinds):
+        dtype = torch.bfloat16
     expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = dict.fromkeys(names, ((2, values), dtype))
     vectors = {"optimizer.gradient", "optimizer.direction"}
     if slots or vectors & set(kinds):

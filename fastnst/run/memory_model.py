@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fastnst.config.resolve import history_dtype
 from fastnst.config.settings import Settings
 from fastnst.files import ASSETS
 from fastnst.network.fusion import FusionPlan
@@ -104,8 +105,8 @@ class Workload:
             exact += SHARED + WORKSPACE * torch.get_num_threads()
         if settings.optimizer == "lbfgs":
             pairs = min(_most(settings.history), _most(settings.steps))
-            stored = {"bfloat16": 2, "float32": 4}.get(settings.history_dtype, self._width)
-            exact += pairs * 2 * (self._image // self._width) * stored
+            stored = history_dtype(settings.history_dtype, self._wide)
+            exact += pairs * 2 * 3 * self.height * self.width * stored.itemsize
         images = IMAGES[settings.optimizer] + (settings.average > 0) + 2 * self.mirrored
         if is_joint(settings):
             images += 2  # the image that a scale starts from, and the content
@@ -152,14 +153,14 @@ class Workload:
         return (settings.style_scale if settings.style_size is None else settings.style_size / self.longer) ** 2
 
     @property
-    def _width(self) -> int:
-        """Bytes of a value of an image."""
-        return 8 if self.dtype == torch.float64 else 4
+    def _wide(self) -> torch.dtype:
+        """The dtype of an image."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     @property
     def _image(self) -> int:
         """Bytes of an image."""
-        return 3 * self.height * self.width * self._width
+        return 3 * self.height * self.width * self._wide.itemsize
 
 
 def _most(counts: int | tuple[int, ...]) -> int:

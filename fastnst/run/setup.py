@@ -72,7 +72,7 @@ class Setup:
             return _set_up_encoder(settings, self.network, self.ranks)
         if isinstance(self.network, ModuleEncoder):
             return _set_up_module(settings, self.network)
-        chosen = _chosen(settings, self.network, self.chosen.convolution)
+        chosen = _chosen(settings, self.network, convolution=self.chosen.convolution)
         return replace(self, settings=settings, chosen=chosen, sizing=Sizing(self.network, chosen, self.ranks))
 
     def pixels(self, picture: Tensor, height: int, width: int) -> Tensor:
@@ -116,15 +116,15 @@ def set_up(settings: Settings, ranks: Ranks = SINGLE, module: ModuleEncoder | No
     dtype = choose_precision(settings.precision, device, settings.convolution)
     winograd = choose_convolution(settings.convolution, device, dtype)
     network, name = _load_network(settings, device, dtype, winograd)
-    chosen = _chosen(settings, network, "winograd" if winograd else "direct")
+    chosen = _chosen(settings, network, convolution="winograd" if winograd else "direct")
     warn_of_scale(network, settings)
     sizing = Sizing(network, chosen, ranks)
     return Setup(settings, chosen, network, name, ranks, sizing, capture, TargetCache())
 
 
-def _chosen(settings: Settings, network: VGG, convolution: str) -> Settings:
+def _chosen(settings: Settings, network: VGG | ModuleEncoder, **changes: str) -> Settings:
     history_dtype = choose_history_dtype(settings.history_dtype, network.device, network.dtype)
-    return settings.replace(convolution=convolution, history_dtype=history_dtype)
+    return settings.replace(history_dtype=history_dtype, **changes)
 
 
 def _set_up_module(settings: Settings, network: ModuleEncoder) -> Setup:
@@ -136,7 +136,7 @@ def _set_up_module(settings: Settings, network: ModuleEncoder) -> Setup:
         raise UsageError("a module has no strips, since its receptive fields are not known; use tiles 'auto' or 'off'")
     if settings.tileable != "none":
         raise UsageError(f"tileable {settings.tileable!r}: a module pads its inputs itself; use a network by name")
-    chosen = settings.replace(convolution="direct", tiles="off")
+    chosen = _chosen(settings, network, convolution="direct", tiles="off")
     capture, name = StepCapture(None), f"module {type(network.module).__name__}"
     return Setup(settings, chosen, network, name, SINGLE, Sizing(network, chosen), capture, TargetCache())
 
@@ -145,7 +145,7 @@ def _set_up_encoder(settings: Settings, network: RegisteredEncoder, ranks: Ranks
     """Use an encoder of the registry. Each rank computes the whole picture."""
     check_encoder(settings)
     process.release_memory()
-    chosen = settings.replace(convolution="direct", tiles="off")
+    chosen = _chosen(settings, network, convolution="direct", tiles="off")
     sizing, name = Sizing(network, chosen, ranks), network.entry.name
     return Setup(settings, chosen, network, name, ranks, sizing, StepCapture(None), TargetCache())
 

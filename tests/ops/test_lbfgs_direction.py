@@ -74,10 +74,10 @@ def test_the_same_bits_with_any_number_of_threads(size: int, stored: torch.dtype
 @pytest.mark.parametrize(
     "op", [torch.ops.fastnst.lbfgs_direction_, reference.lbfgs_direction_], ids=["op", "reference"]
 )
-def test_without_pairs_nothing_changes(op: Any) -> None:
+def test_without_pairs_the_direction_is_scaled(op: Any) -> None:
     pairs, curvatures = history(5, torch.float32)
     direction = torch.randn(5)
-    assert torch.equal(run(op, direction, pairs, [], curvatures, 0.7), direction)
+    assert torch.equal(run(op, direction, pairs, [], curvatures, 0.7), 0.7 * direction)
 
 
 def test_only_the_direction_is_written_and_other_slots_are_not_read() -> None:

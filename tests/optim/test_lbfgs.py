@@ -137,3 +137,20 @@ def test_a_pair_without_positive_curvature_replaces_the_oldest_and_is_ignored() 
             expected *= min(1.0, lbfgs.MOST_CHANGE / expected.abs().mean().item())
             torch.testing.assert_close(optimizer.direction, expected, rtol=1e-9, atol=1e-9)
         change, before = optimizer.direction.clone(), gradient
+
+
+def test_the_scale_of_earlier_pairs_serves_when_none_is_left() -> None:
+    """The only pair is overwritten by one of negative curvature: the direction is the scaled gradient."""
+    image = torch.zeros(1, 3, 4, 5)
+    optimizer = LBFGS(image, history=1)
+    first = torch.ones_like(image)
+    optimizer.step(image, first)
+    optimizer.step(image, 0.9 * first)
+    assert optimizer.used == [0]
+    scale = optimizer.scale
+    optimizer.step(image, 0.95 * first)  # the image went down and the gradient up
+    assert optimizer.used == []
+    assert optimizer.direction is not None
+    wanted = -scale * 0.95 * first.flatten()
+    wanted *= min(1.0, lbfgs.MOST_CHANGE / wanted.abs().mean().item())
+    torch.testing.assert_close(optimizer.direction, wanted)

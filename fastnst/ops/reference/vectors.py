@@ -24,7 +24,7 @@ def lbfgs_direction_(direction: Tensor, pairs: Tensor, slots: Tensor, curvatures
         alpha = pairs[slot, 0].to(direction.dtype).dot(direction).div_(curvature)
         direction.addcmul_(pairs[slot, 1].to(direction.dtype), alpha, value=-1)
         alphas.append(alpha)
-    direction.mul_(scale if used else 1.0)
+    direction.mul_(scale)
     for slot, curvature in reversed(used):
         beta = pairs[slot, 1].to(direction.dtype).dot(direction).div_(curvature)
         direction.addcmul_(pairs[slot, 0].to(direction.dtype), alphas.pop().sub_(beta))
