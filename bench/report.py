@@ -38,6 +38,7 @@ TABLES: Mapping[str, Tables] = {
     "scaling": scaling_pixels.tables,
     "shared": shared.tables,
     "style_losses": style_losses.tables,
+    "masks": style_losses.tables,
     "tiles": tiles.tables,
     "tiles_memory": tiles.memory_tables,
     "time_to_loss": time_to_loss.tables,

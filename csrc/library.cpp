@@ -13,9 +13,9 @@ std::string cuda_release() { return FASTNST_CUDA; }
 
 STABLE_TORCH_LIBRARY(fastnst, m) {
   m.def("gram(Tensor x, Tensor? weight, float scale) -> Tensor");
-  // The backward of gram, moments and style_loss; `shift` is the gradient of the mean divided by N.
+  // The backward of gram, moments and style_loss; `shift` is the gradient of the mean, divided by N without weights.
   m.def("gram_backward(Tensor grad, Tensor x, Tensor? weight, float scale, Tensor? shift) -> Tensor");
-  m.def("moments(Tensor x, float scale) -> (Tensor, Tensor)");
+  m.def("moments(Tensor x, Tensor? weight, float scale) -> (Tensor, Tensor)");
   m.def("style_loss(Tensor x, Tensor target, Tensor? weight, float scale) -> (Tensor, Tensor)");
   m.def("content_loss(Tensor x, Tensor target) -> Tensor");
   m.def("content_loss_backward(Tensor grad, Tensor x, Tensor target) -> Tensor");

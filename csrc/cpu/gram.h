@@ -9,8 +9,8 @@
 
 namespace fastnst::cpu {
 
-// Rows begin..end of F diag(w) F^T for batch entry b, unscaled, up to the diagonal, in double; and the sums over
-// positions of these channels if requested.
+// Rows begin..end of F diag(w) F^T for batch entry b, unscaled, up to the diagonal, in double; and F w of these
+// channels if requested. Without weights w is 1.
 struct GramRows {
   int64_t b = 0, begin = 0, end = 0, stride = 0;
   const double* gram = nullptr;
@@ -49,9 +49,9 @@ void with_accumulate_type(const Tensor& like, const F& f) {
   }
 }
 
-// out = mask(x > 0) * (above + factor * matrix x diag(w) + shift + content (x - target)), every term except that of the
-// matrix is optional. `symmetrize` replaces the matrix by matrix + matrix^T; without it the matrix must be symmetric.
-// The positions of x have one stride; out, above and target have the layout and dtype of x.
+// out = mask(x > 0) * (above + (factor * matrix x + shift) diag(w) + content (x - target)), every term except that of
+// the matrix is optional. `symmetrize` replaces the matrix by matrix + matrix^T; without it the matrix must be
+// symmetric. The positions of x have one stride; out, above and target have the layout and dtype of x.
 struct Backward {
   double factor = 1, content = 0;
   bool symmetrize = false, relu = false;

@@ -91,12 +91,6 @@ inline void gram_blocks(const GramTask& t) {
   for (int64_t begin = t.first_block * block; begin < t.x.positions; begin += t.block_step * block) {
     const int64_t count = std::min(block, t.x.positions - begin), depth = words<W>(count);
     pack_panels<In, W>(t.x, t.b, begin, count, t.row_end, packed.data);
-    if (t.sum) {
-      for (int64_t c0 = t.row_begin; c0 < t.row_end; c0 += kPanel)
-        for (int64_t k = 0; k < depth; ++k)
-          for (int64_t c = c0; c < std::min(c0 + kPanel, t.row_end); ++c)
-            t.sum[c - t.row_begin] += both(packed.data[c0 * depth + k * kPanel + c - c0]);
-    }
     const W* left = packed.data;
     if constexpr (std::is_same_v<W, T>) {
       if (weight) {
@@ -106,6 +100,12 @@ inline void gram_blocks(const GramTask& t) {
               weighted.data[j] = weight[begin + k] * packed.data[j];
         left = weighted.data;
       }
+    }
+    if (t.sum) {
+      for (int64_t c0 = t.row_begin; c0 < t.row_end; c0 += kPanel)
+        for (int64_t k = 0; k < depth; ++k)
+          for (int64_t c = c0; c < std::min(c0 + kPanel, t.row_end); ++c)
+            t.sum[c - t.row_begin] += both(left[c0 * depth + k * kPanel + c - c0]);
     }
     for (int64_t j0 = 0; j0 < t.row_end; j0 += kPanel) {
       for (int64_t i0 = std::max(t.row_begin, j0); i0 < t.row_end; i0 += kTileRows<W>) {
@@ -222,8 +222,8 @@ struct Strip {
     for (; j < count; ++j) {
       const int64_t at = offset + j * (kUnit ? 1 : stride);
       T y = value[j] * factor;
-      if (w) y *= w[kChannels ? 0 : j];
       if (s) y += s[kChannels ? j : 0];
+      if (w) y *= w[kChannels ? 0 : j];
       if (above) y += widen(above[at]);
       if (target) y += content * (widen(x[at]) - widen(target[at]));
       if (t.relu) y = widen(x[at]) > 0 ? y : T(0);
@@ -235,8 +235,8 @@ struct Strip {
   template <bool kChannels>
   inline void finish_lanes(const T* value, int64_t at, const T* w, const T* s, int64_t j) const {
     Vector<T> y = load_lanes(value) * factor;
-    if (w) y *= kChannels ? Vector<T>{} + *w : load_lanes(w + j);
     if (s) y += kChannels ? load_lanes(s + j) : Vector<T>{} + *s;
+    if (w) y *= kChannels ? Vector<T>{} + *w : load_lanes(w + j);
     if (above) y += load_lanes(above + at);
     if (target || t.relu) {
       const Vector<T> feature = load_lanes(x + at);

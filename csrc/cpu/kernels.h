@@ -21,8 +21,8 @@ inline int64_t strip_length(int64_t channels) { return channels > kWide ? 60 : c
 inline int64_t gram_block(int64_t channels) { return channels > kWide ? kShortBlock : kLongBlock; }
 
 // Adds F[:, block] diag(w) F[:, block]^T for the blocks first_block, first_block + block_step, ... to the lower
-// triangle of rows row_begin..row_end, stored from `gram`; and, if `sum` is not null, the sums over positions of these
-// channels to `sum`. row_begin is a multiple of kRowsPerTask.
+// triangle of rows row_begin..row_end, stored from `gram`; and, if `sum` is not null, F[:, block] w[block] of these
+// channels to `sum`. Without weights w is 1. row_begin is a multiple of kRowsPerTask.
 struct GramTask {
   Features x;
   const void* weight = nullptr;  // compute type, one per position of this batch entry
@@ -40,7 +40,7 @@ struct MatrixTask {
   int64_t channels = 0, row_begin = 0, row_end = 0;
 };
 
-// out = mask(F > 0) * (above + factor M F diag(w) + shift + content (F - P)) on positions begin..end of the channels
+// out = mask(F > 0) * (above + (factor M F + shift) diag(w) + content (F - P)) on positions begin..end of the channels
 // channel_begin..channel_end; every term is optional. channel_begin is a multiple of kRowsPerTask.
 struct BackwardTask {
   Features x;

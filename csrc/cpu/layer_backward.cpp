@@ -1,5 +1,5 @@
 // The backward of a layer with losses on the CPU, in place and in one pass:
-// grad = mask(x > 0) * (grad + style R x diag(w) + shift + content (x - target)).
+// grad = mask(x > 0) * (grad + (style R x + shift) diag(w) + content (x - target)).
 #include "chunks.h"
 #include "gram.h"
 

@@ -13,7 +13,7 @@ struct Terms {
   bool symmetrize = false, relu = false;
 };
 
-// out = mask(F > 0) * (above + factor M F diag(w) + shift + content (F - P)); out, above and target have x's strides.
+// out = mask(F > 0) * (above + (factor M F + shift) diag(w) + content (F - P)); out, above and target have x's strides.
 void matrix_backward(const char* op, const Tensor& x, const Tensor& matrix, const Terms& terms, Tensor& out) {
   if (x.numel() == 0) return;
   const std::optional<Tensor> weight = contiguous(terms.weight), shift = contiguous(terms.shift);

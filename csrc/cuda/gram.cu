@@ -59,12 +59,14 @@ Tensor gram(const Tensor& x_, std::optional<Tensor> weight, double scale) {
   return out;
 }
 
-std::tuple<Tensor, Tensor> moments(const Tensor& x_, double scale) {
+std::tuple<Tensor, Tensor> moments(const Tensor& x_, std::optional<Tensor> weight, double scale) {
   features("moments", "x", x_);
+  check_weight("moments", x_, weight);
   const DeviceGuard guard(x_.get_device_index());
   const Tensor x = with_position_stride(x_);
   Tensor out = new_matrix(x);
   Wanted wanted;
+  wanted.weight = weight;
   wanted.mean = allocate(x, {x.size(0), x.size(1)}, accumulate_type(x));
   if (out.numel() > 0) sums("moments", x, scale, out, wanted);
   return {*wanted.mean, out};

@@ -1,5 +1,5 @@
 // The backward of a layer with losses and of a Gram matrix, in one pass:
-// out = mask(F > 0) * (above + factor M F diag(w) + shift + content (F - P)), each term optional.
+// out = mask(F > 0) * (above + (factor M F + shift) diag(w) + content (F - P)), each term optional.
 #pragma once
 
 #include "backward_simt.cuh"

@@ -22,11 +22,10 @@ struct BackwardTask {
   T* out;
 };
 
-// One value of `out`, given that of factor w M F; the order of the terms is the same on every path.
+// One value of `out`, given that of (factor M F + shift) diag(w); the order of the terms is the same on every path.
 template <typename T>
-__device__ __forceinline__ void finish_value(const BackwardTask<T>& task, ComputeOf<T> value, ComputeOf<T> shift,
-                                             ComputeOf<T> x, ComputeOf<T> above, ComputeOf<T> target, T* out) {
-  value += shift;
+__device__ __forceinline__ void finish_value(const BackwardTask<T>& task, ComputeOf<T> value, ComputeOf<T> x,
+                                             ComputeOf<T> above, ComputeOf<T> target, T* out) {
   if (task.above) value += above;
   if (task.target) value += task.content * (x - target);
   narrow(out, !task.relu || x > 0 ? value : 0);
@@ -70,11 +69,11 @@ __global__ void __launch_bounds__(kSimtThreads, 1) backward_simt(FeatureMap<T> x
       if (c >= x.channels || n >= x.positions) continue;
       const int64_t at = image * x.stride_b + c * x.stride_c + n * x.stride_n;
       A value = task.factor * tile.sums[i][j];
+      if (task.shift) value += task.shift[image * x.channels + c];
       if (task.weight) value *= task.weight[image * x.positions + n];
       const A here = widen(x.data[at]);
-      finish_value<T>(task, value, task.shift ? task.shift[image * x.channels + c] : A(0), here,
-                      task.above ? widen(task.above[at]) : here, task.target ? widen(task.target[at]) : here,
-                      task.out + at);
+      finish_value<T>(task, value, here, task.above ? widen(task.above[at]) : here,
+                      task.target ? widen(task.target[at]) : here, task.out + at);
     }
 }
 

@@ -151,15 +151,15 @@ __global__ void __launch_bounds__(kWarps* kWarp, kBackwardBlocks)
 #pragma unroll
     for (int i = 0; i < kWidth; ++i)
       values[i] = task.factor * products.acc[(group * kWidth / 2 + i / 2) * Tile::kNTiles + nt][2 * (i % 2) + column];
-    if (task.weight) {
-      const float* weight = task.weight + image * x.positions + first + n;
-#pragma unroll
-      for (int i = 0; i < kWidth; ++i) values[i] *= weight[kRowwise ? i : 0];
-    }
     if (task.shift) {
       const float* shift = task.shift + image * x.channels + first_channel + c;
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) values[i] += shift[kRowwise ? 0 : i];
+    }
+    if (task.weight) {
+      const float* weight = task.weight + image * x.positions + first + n;
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) values[i] *= weight[kRowwise ? i : 0];
     }
     if (task.above) {
       uint32_t above[4];

@@ -102,9 +102,9 @@ void launch_gram_partial(const FeatureMap<T>& x, GramPath path, const GramPlan& 
 // read by one block.
 inline bool fuses_bias(GramPath path, int64_t channels) { return path != GramPath::kSimt && channels <= 2 * kUnit; }
 
-// Computes G, or R and the loss, or G and the mean. `plan` is gram_plan's for `path` and gives the size of the
-// workspace. Batch and channels are at least 1. With a bias, where fuses_bias allows it, computes them of
-// y = max(x + bias, 0), which is written to `activated` with the strides of x.
+// Computes G, or R and the loss, or G and the mean, each with or without weights. `plan` is gram_plan's for `path` and
+// gives the size of the workspace. Batch and channels are at least 1. With a bias, where fuses_bias allows it, computes
+// them of y = max(x + bias, 0), which is written to `activated` with the strides of x.
 template <typename T>
 void launch_gram(const FeatureMap<T>& x, GramPath path, const GramPlan& plan, const GramTask<ComputeOf<T>>& task,
                  bool plain_tf32, cudaStream_t stream, const T* bias = nullptr, T* activated = nullptr) {

@@ -85,8 +85,9 @@ __global__ void __launch_bounds__(kSimtThreads, 1)
     __syncthreads();
     tile.multiply(diagonal && !weight ? left : right);
     if (task.mean && diagonal && threadIdx.x < kUnit) {
+      const A* terms = weight ? right : left;
       A part = 0;
-      for (int k = 0; k < kDepth; ++k) part += left[k * Tile::kPitch + threadIdx.x];
+      for (int k = 0; k < kDepth; ++k) part += terms[k * Tile::kPitch + threadIdx.x];
       row_sum += part;
     }
     __syncthreads();

@@ -63,7 +63,10 @@ struct WarpSums {
         for (int r = 0; r < 8; ++r) {
           float part = 0;
 #pragma unroll
-          for (int e = 0; e < kFullWidth<T>; ++e) part += x.value(r, e);
+          for (int e = 0; e < kFullWidth<T>; ++e) {
+            const float w = weight_of(weight, positions, start + chunk * kChunk<T>, e / 2, e % 2);
+            part += kWeighted ? x.value(r, e) * w : x.value(r, e);
+          }
           sums[r] += part;
         }
       }

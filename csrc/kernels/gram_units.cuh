@@ -69,7 +69,7 @@ struct GramTask {
   const A* weight;  // [B, N]
   const A* target;  // [B, C, C]
   A* out;           // [B, C, C]
-  A* mean;          // [B, C]
+  A* mean;          // [B, C]: F w, or F 1 / N without weights
   A* loss;
   A* partial;
   double* losses;
@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(kFinishThreads)
     A sum = 0;
 #pragma unroll 8
     for (int i = 0; i < plan.diagonal_splits; ++i) sum += from[i * plan.slot()];
-    task.mean[image * channels + channel] = positions ? sum / static_cast<A>(positions) : A(0);
+    task.mean[image * channels + channel] = task.weight || !positions ? sum : sum / static_cast<A>(positions);
     return;
   }
 

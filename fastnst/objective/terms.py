@@ -164,13 +164,13 @@ def _add_gradients(
     for one in gradients:
         if one.gradient.direct is not None:
             grad.add_(one.gradient.direct, alpha=one.factor)
-        shift = None if one.gradient.shift is None else one.factor * one.gradient.shift
-        if shift is not None and (one.weight is not None or one.gradient.matrix is None):
-            at_each = shift[..., None, None]
-            grad += (at_each if one.weight is None else at_each * one.weight[:, None]).to(grad.dtype)
-            shift = None
-        if one.gradient.matrix is not None:
-            products.append((one.gradient.matrix, _flat(one.weight), one.factor, shift))
+        matrix, shift = one.gradient.matrix, one.gradient.shift
+        if shift is not None:
+            # A loss of the mean alone has no matrix, and the op no shift without one.
+            matrix = shift.new_zeros(1, *2 * shift.shape[1:]) if matrix is None else matrix
+            shift = one.factor * shift
+        if matrix is not None:
+            products.append((matrix, _flat(one.weight), one.factor, shift))
     # The last product shares one op with the content term and the mask.
     last = products.pop() if products else (None, None, 0.0, None)
     for product in products:

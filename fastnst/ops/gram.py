@@ -76,25 +76,27 @@ def _fake_backward(grad: Tensor, x: Tensor, weight: Tensor | None, scale: float,
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     grad, x, weight, ctx.scale, shift = inputs
-    ctx.shifted = shift is not None
-    ctx.save_for_backward(grad, x, weight)
+    ctx.save_for_backward(grad, x, weight, shift)
 
 
 def _double_backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
-    """For ``s (D + D^T) F W + shift`` and a cotangent H: ``s (H W F^T + F W H^T)`` for D, ``s (D + D^T) H W`` for F."""
-    grad, x, weight = ctx.saved_tensors
+    """Of ``(s (D + D^T) F + shift) W`` with a cotangent H: ``s (H W F^T + F W H^T)`` by D, ``s (D + D^T) H W`` by F."""
+    grad, x, weight, shift = ctx.saved_tensors
     by_grad = by_x = by_w = by_shift = None
     with autocast_disabled(x.device):
         cotangent = reference.matrix(h)
+        weighted = cotangent if weight is None else cotangent * weight[:, None, :]
         if ctx.needs_input_grad[0]:
-            m = (cotangent if weight is None else cotangent * weight[:, None, :]) @ reference.matrix(x).mT
+            m = weighted @ reference.matrix(x).mT
             by_grad = ctx.scale * (m + m.mT)
         if ctx.needs_input_grad[1]:
             by_x = torch.ops.fastnst.gram_backward(grad, h, weight, ctx.scale, None)
         if ctx.needs_input_grad[2]:
             by_w = by_weight(grad, x, h, ctx.scale)
-        if ctx.shifted and ctx.needs_input_grad[4]:
-            by_shift = cotangent.sum(2)
+            if shift is not None:
+                by_w = by_w + (shift[:, :, None] * cotangent).sum(1)
+        if shift is not None and ctx.needs_input_grad[4]:
+            by_shift = weighted.sum(2)
     return by_grad, by_x, by_w, None, by_shift
 
 

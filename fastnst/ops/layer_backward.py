@@ -35,17 +35,18 @@ def layer_backward_(
 ) -> Tensor:
     """Add a layer's style and content gradients to ``grad`` and apply the ReLU's mask, in one pass, in place.
 
-    ``grad = mask(F > 0) * (grad + style R F diag(w) + shift + content (F - P))``: eq. 2 and 6 of Gatys, Ecker and
+    ``grad = mask(F > 0) * (grad + (style R F + shift) diag(w) + content (F - P))``: eq. 2 and 6 of Gatys, Ecker and
     Bethge, CVPR 2016. For a loss ``a * style_loss(F, A, w, scale) + b * content_loss(F, P)`` pass ``style = 4 * a *
-    scale`` and ``content = 2 * b``. A loss of means has a gradient that is the same at every position: ``shift``.
+    scale`` and ``content = 2 * b``. A loss of the mean ``F w`` has a gradient ``shift w^T``.
 
     Args:
         grad: the gradient from the layers above, overwritten; shape, dtype and strides of ``x``.
         x: features F ``[B, C, ...positions]``, the output of the ReLU, contiguous or channels_last.
         residual: R ``[B, C, C]``, symmetric, as :func:`style_loss_and_residual` returns it.
         weight: w, one value per position, broadcastable to ``[B, ...positions]``.
-        style: factor of ``R F diag(w)``.
-        shift: one value per channel, ``[B, C]`` or ``[C]``, added at every position; only together with ``residual``.
+        style: factor of ``R F``.
+        shift: one value per channel, ``[B, C]`` or ``[C]``, added at every position before the weights; only together
+            with ``residual``.
         target: content features P like ``x``.
         content: factor of ``F - P``.
         relu: whether to apply the mask; False if ``x`` is the output of a convolution or a pool.

@@ -26,7 +26,10 @@ class Superseded(UsageError):
 
 
 class Inspector:
-    """One process for untrusted files. A file that ends it, or takes too long, is refused, and a new one is started."""
+    """One process for untrusted files. A file that ends it twice, or takes too long, is refused; a new one is started.
+
+    Twice, because the process may also have been ended before the file came to it.
+    """
 
     def __init__(self, max_pixels: int | None = None, seconds: float = SECONDS) -> None:
         self._max_pixels, self._seconds = max_pixels, seconds
@@ -65,15 +68,20 @@ class Inspector:
         with self._lock:
             if not wanted():
                 raise Superseded("a newer plan has been asked for")
-            if self._pool is None:
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare)
-            future = self._pool.submit(_do, name, *arguments)
             try:
-                return future.result(self._seconds)
-            except (BrokenProcessPool, TooLong):
-                self._end()
-                raise
+                return self._attempt(name, *arguments)
+            except BrokenProcessPool:
+                return self._attempt(name, *arguments)
+
+    def _attempt(self, name: str, *arguments: Any) -> Any:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare)
+        try:
+            return self._pool.submit(_do, name, *arguments).result(self._seconds)
+        except (BrokenProcessPool, TooLong):
+            self._end()
+            raise
 
     def _end(self) -> None:
         pool, self._pool = self._pool, None

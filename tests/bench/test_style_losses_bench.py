@@ -9,14 +9,19 @@ from torch import Tensor
 
 from bench.common.results import Report
 from bench.e2e import style_losses
+from bench.e2e.style_losses import Variant
 from fastnst.objective.whole import Objective
 
 
-@pytest.mark.parametrize("loss", ["gram", "sliced"])
+@pytest.mark.parametrize(
+    "variant",
+    [Variant("gram"), Variant("mean_std", masks=2), Variant("sliced"), Variant("gram", content_mask=True)],
+    ids=str,
+)
 @pytest.mark.sweep(2)
-def test_a_gradient_that_is_wrong_is_not_timed(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_that_is_wrong_is_not_timed(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style_losses, "SIDE", 32)
-    style_losses.check(loss)
+    style_losses.check(variant)
     real = Objective.value_and_grad
 
     def wrong(self: Objective, image: Tensor) -> Any:
@@ -24,8 +29,8 @@ def test_a_gradient_that_is_wrong_is_not_timed(loss: str, monkeypatch: pytest.Mo
         return losses, gradient * 1.03
 
     monkeypatch.setattr(Objective, "value_and_grad", wrong)
-    with pytest.raises(SystemExit, match=f"{loss}: the loss has the derivative"):
-        style_losses.check(loss)
+    with pytest.raises(SystemExit, match=f"{variant}: the loss has the derivative"):
+        style_losses.check(variant)
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -36,5 +41,5 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 
 def test_rounds_take_steps_of_every_loss_and_the_first_are_not_counted() -> None:
-    seconds = style_losses.measure(["gram", "mean_std"], 32, 3)
-    assert {loss: len(taken) for loss, taken in seconds.items()} == {"gram": 3, "mean_std": 3}
+    seconds = style_losses.measure([Variant("gram"), Variant("mean_std", masks=3)], 32, 3)
+    assert {name: len(taken) for name, taken in seconds.items()} == {"gram": 3, "mean_std, 3 masks": 3}

@@ -79,7 +79,7 @@ def test_the_reference_of_every_op_stays_on_the_device(fake: SimpleNamespace, dt
     found = [
         r.gram(x, weight, 1.0),
         r.gram_backward(matrix, x, weight, 1.0, torch.ones(1, 8, device=fake.name)),
-        r.moments(x, 1.0),
+        r.moments(x, weight, 1.0),
         r.style_loss(x, matrix, weight, 1.0),
         r.content_loss(x, x.clone()),
         r.content_loss_backward(scalar, x, x.clone()),

@@ -107,7 +107,7 @@ def test_registrations_are_correct(name: str) -> None:
     bias, weight = torch.rand(4, device=NAME), torch.rand(4, 4, 3, 3, device=NAME)
     arguments: dict[str, tuple[Any, ...]] = {
         "gram": (x, None, 1.0),
-        "moments": (x, 1.0),
+        "moments": (x, None, 1.0),
         "bias_relu_": (x, bias),
         "layer_backward_": (torch.rand_like(x), x, torch.rand(1, 4, 4, device=NAME), None, 1.0, None, None, 0.0, True),
         "pool": (x, "max"),

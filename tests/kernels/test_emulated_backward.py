@@ -45,10 +45,10 @@ def check(device: Device, x: np.ndarray, dtype: str, rng: np.random.Generator, t
     wide = {name: value.astype(np.float64) for name, value in given.items()}
     f, m = x.astype(np.float64), by.astype(np.float64)
     expected = 0.7 * np.einsum("bij,bjn->bin", m + m.transpose(0, 2, 1) if symmetrize else m, f)
-    if "weight" in wide:
-        expected = expected * wide["weight"][:, None]
     if "shift" in wide:
         expected = expected + wide["shift"][:, :, None]
+    if "weight" in wide:
+        expected = expected * wide["weight"][:, None]
     if "above" in wide:
         expected = expected + wide["above"]
     if "target" in wide:

@@ -3,6 +3,7 @@ through losses written from their definitions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from fastnst.config.settings import Settings
 from fastnst.errors import UsageError
+from fastnst.losses.style import MomentLoss, register, registry
 from fastnst.network.vgg import VGG
 from fastnst.objective.engines import FusedEngine, PlainEngine, WinogradEngine, winograd
 from fastnst.objective.targets import Region, blend, resize_mask, style_targets
@@ -108,6 +110,71 @@ def test_other_style_losses_are_their_definitions(name: str, kind: type[PlainEng
     error = {"sliced": 1e-3, "histogram": 1e-3, "wasserstein": 1e-7}.get(name, 1e-9)
     assert losses.total == pytest.approx(total.item(), rel=error)
     close(gradient, wanted, error)
+
+
+class Means(MomentLoss):
+    """Of the mean alone: its gradient has no product with the features."""
+
+    def target(self, mean: Tensor, moment: Tensor) -> tuple[Tensor, ...]:
+        return (mean,)
+
+    def loss(self, mean: Tensor, moment: Tensor, target: tuple[Tensor, ...]) -> Tensor:
+        return (mean - target[0]).square().sum()
+
+
+def weighted_mean(f: Tensor, w: Tensor) -> Tensor:
+    return (f * w).sum(1)
+
+
+def weighted_covariance(f: Tensor, w: Tensor) -> Tensor:
+    centered = f - weighted_mean(f, w)[:, None]
+    return (centered * w) @ centered.T / f.shape[0] ** 2
+
+
+def weighted_mean_std(f: Tensor, w: Tensor) -> Tensor:
+    mean = weighted_mean(f, w)
+    variance = ((f - mean[:, None]).square() * w).sum(1)
+    deviation = torch.where(variance > 0, variance, 1).sqrt() * (variance > 0)
+    return torch.cat((mean, deviation)) / f.shape[0] ** 0.5
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    ("name", "statistic"),
+    [("mean_std", weighted_mean_std), ("covariance", weighted_covariance), ("means", weighted_mean)],
+)
+def test_statistics_of_regions_are_their_definitions(
+    name: str,
+    statistic: Callable[[Tensor, Tensor], Tensor],
+    kind: type[PlainEngine],
+    bundled64: Weights,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """sum_i lambda_i share_i |t(F, T_i) - t(S, T'_i)|^2, each statistic t of positions that weigh T, of sum 1."""
+    monkeypatch.setattr(registry, "_registered", {})
+    register("means", Means)
+    settings = tiny(style_loss=name, style_weight=50.0, content_weight=0.0, content_layers=(("relu1_2", 1.0),))
+    network = exact(bundled64, settings, kind)
+    content, style, image = pixels(*SIZE), pixels(*STYLE_SIZE, seed=1), pixels(*SIZE, seed=2)
+    masks, source, strengths = [painted(*SIZE, seed) for seed in (3, 4)], painted(*STYLE_SIZE, 5), (1.5, 0.5)
+    regions = [
+        Region(style_targets(network, style, settings, source), mask, strength)
+        for mask, strength in zip(masks, strengths, strict=True)
+    ]
+    losses, gradient = Objective(network, content, regions, settings, kind).value_and_grad(image)
+
+    plain = plain_network(bundled64.convs, "vgg19", "relu2_1")
+    image.requires_grad_(True)
+    x, s = plain_features(plain, image, CAFFE_MEAN), plain_features(plain, style, CAFFE_MEAN)
+    total = torch.zeros((), dtype=torch.float64)
+    for mask, strength in zip(masks, strengths, strict=True):
+        for layer, stride in STRIDES.items():
+            w, v = shrunk(mask, stride), shrunk(source, stride)
+            apart = statistic(matrix(x[layer]), w / w.sum()) - statistic(matrix(s[layer]), v / v.sum()).detach()
+            total = total + 50.0 * strength * mask.mean() * apart.square().sum()
+    (wanted,) = torch.autograd.grad(total, image)
+    assert losses.total == pytest.approx(total.item(), rel=1e-9)
+    close(gradient, wanted, 1e-9)
 
 
 @ENGINES

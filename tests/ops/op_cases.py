@@ -108,9 +108,10 @@ def exact_layer_backward(t: Tensors, style: float, content: float, relu: bool) -
     out = t["grad"]
     if "residual" in t:
         pull = torch.einsum("bij,bjn->bin", t["residual"], flat(x)).reshape(x.shape)
-        out = out + style * (pull * t["weight"][:, None] if "weight" in t else pull)
+        pull = style * pull
         if "shift" in t:
-            out = out + t["shift"].reshape(*x.shape[:2], *(1,) * (x.dim() - 2))
+            pull = pull + t["shift"].reshape(*x.shape[:2], *(1,) * (x.dim() - 2))
+        out = out + (pull * t["weight"][:, None] if "weight" in t else pull)
     if "target" in t:
         out = out + content * (x - t["target"])
     return out * (x > 0) if relu else out
@@ -289,6 +290,16 @@ CASES = (
         lambda shape: {"x": features(shape)},
         lambda t: ops.moments(t["x"], scale_for(t["x"])),
         lambda t: (flat(t["x"]).sum(2) * scale_for(t["x"]), exact_gram(t["x"], scale=scale_for(t["x"]))),
+    ),
+    Case(
+        "moments weighted",
+        lambda shape: {"x": features(shape), "weight": _weight(shape)},
+        lambda t: ops.moments(t["x"], scale_for(t["x"]), weight=t["weight"]),
+        lambda t: (
+            torch.einsum("bcn,bn->bc", flat(t["x"]), t["weight"].reshape(flat(t["x"]).shape[::2])),
+            exact_gram(t["x"], t["weight"], scale_for(t["x"])),
+        ),
+        ("x", "weight"),
     ),
     _style_case(False),
     _style_case(True),

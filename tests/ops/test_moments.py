@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from op_cases import DTYPES, Shape, channels_last, contiguous, exact_gram, features, noise, relative_error
@@ -40,8 +41,24 @@ def test_moments_give_the_covariance() -> None:
     assert relative_error(gram - mean[:, :, None] * mean[:, None, :], expected) < 1e-12
 
 
-def test_mean_of_no_positions_is_zero() -> None:
-    mean, gram = ops.moments(torch.empty(2, 3, 0))
+def test_weights_of_sum_1_give_the_weighted_covariance() -> None:
+    """As numpy computes it."""
+    x, weight = noise((2, 5, 40, 41)), noise((2, 40, 41), 1).abs()
+    weight /= weight.sum((1, 2), keepdim=True)
+    mean, gram = ops.moments(x, weight=weight)
+    expected = [np.cov(f, aweights=w, ddof=0) for f, w in zip(x.flatten(2).numpy(), weight.flatten(1), strict=True)]
+    assert relative_error(gram - mean[:, :, None] * mean[:, None, :], torch.from_numpy(np.stack(expected))) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gram_of_weighted_moments_is_gram(dtype: torch.dtype) -> None:
+    x, weight = noise((1, 130, 33, 31)).to(dtype), noise((33, 31), 1).abs()
+    assert torch.equal(ops.moments(x, 0.3, weight=weight)[1], ops.gram(x, weight, 0.3))
+
+
+@pytest.mark.parametrize("weight", [None, torch.empty(0)])
+def test_mean_of_no_positions_is_zero(weight: Tensor | None) -> None:
+    mean, gram = ops.moments(torch.empty(2, 3, 0), weight=weight)
     assert mean.tolist() == [[0, 0, 0]] * 2
     assert not gram.any()
 
@@ -56,13 +73,14 @@ def test_moments_of_half_features_do_not_overflow() -> None:
 @pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
 @pytest.mark.parametrize("shape", [(2, 3, 2, 3), (2, 3), (1, 2, 5)], ids=str)
 def test_moments_gradients_are_right(shape: Shape, layout: Callable[[Tensor], Tensor]) -> None:
-    x = layout(noise(shape)).requires_grad_()
+    x, weight = layout(noise(shape)).requires_grad_(), noise((shape[0], *shape[2:]), 1).abs().requires_grad_()
 
-    def call(x: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.moments(x, 0.3)
+    def call(x: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return ops.moments(x, 0.3, weight=weight)
 
-    assert torch.autograd.gradcheck(call, x)
-    assert torch.autograd.gradgradcheck(call, x)
+    for given in ((x,), (x, weight)):
+        assert torch.autograd.gradcheck(call, given)
+        assert torch.autograd.gradgradcheck(call, given)
 
 
 def test_either_moment_alone_has_its_gradient() -> None:

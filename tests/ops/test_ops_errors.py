@@ -40,6 +40,7 @@ FEATURES: list[tuple[str, Any, type[Exception], str]] = [
         "expected x of dtype float32, float64, bfloat16 or float16, got torch.float8_e4m3fn",
     ),
 ]
+WEIGHTED = ("gram", "moments", "style_loss", "layer_backward_")
 WEIGHTS: list[tuple[str, Any, type[Exception], str]] = [
     ("no tensor", 2.0, TypeError, "expected weight to be a torch.Tensor or None, got float"),
     (
@@ -127,7 +128,7 @@ TABLE = [
     *(row for op in ("bias_relu_", "bias_relu_style_loss") for row in with_argument(op, "bias", BIASES)),
     *with_argument("bias_relu_style_loss", "target", matrices("target")),
     *with_argument("content_loss", "x", [row for row in FEATURES if "axis" not in row[0]]),
-    *(row for op in ("gram", "style_loss", "layer_backward_") for row in with_argument(op, "weight", WEIGHTS)),
+    *(row for op in WEIGHTED for row in with_argument(op, "weight", WEIGHTS)),
     *with_argument("style_loss", "target", matrices("target")),
     *with_argument("layer_backward_", "residual", matrices("residual")),
     *with_argument("content_loss", "target", pairs("target")),
@@ -237,7 +238,7 @@ def _jagged(x: Tensor) -> Tensor:
 W, BIAS = torch.ones(4, 5), torch.ones(3)
 WITH_EVERY_TENSOR: dict[str, dict[str, Tensor]] = {
     "gram": {"x": F, "weight": W},
-    "moments": {"x": F},
+    "moments": {"x": F, "weight": W},
     "style_loss": {"x": F, "target": G, "weight": W},
     "content_loss": {"x": F, "target": F},
     "total_variation": {"x": F},
@@ -325,7 +326,7 @@ P = torch.zeros(2, 3, 2, 2, dtype=torch.uint8)
 RIGHT_RAW: dict[str, tuple[Any, ...]] = {
     "gram": (F, None, 1.0),
     "gram_backward": (G, F, None, 1.0, None),
-    "moments": (F, 1.0),
+    "moments": (F, None, 1.0),
     "style_loss": (F, G, None, 1.0),
     "content_loss": (F, F),
     "content_loss_backward": (torch.tensor(1.0), F, F),
@@ -348,6 +349,7 @@ WRONG_RAW: list[tuple[str, int, Tensor | str | int | None, str]] = [
     ("gram_backward", 4, FEW, "gram_backward: expected shift of shape (2, 3), got (1,)"),
     ("gram_backward", 4, torch.ones(2, 3).double(), "gram_backward: expected shift of dtype"),
     ("moments", 0, FEW, "moments: expected x of shape (B, C, ...), got (1,)"),
+    ("moments", 1, FEW, "moments: expected weight of shape (2, 20)"),
     ("style_loss", 0, FEW, "style_loss: expected x of shape (B, C, ...), got (1,)"),
     ("style_loss", 1, G[0], "style_loss: expected target of shape (2, 3, 3), got (3, 3)"),
     ("style_loss", 1, G.half(), "style_loss: expected target of dtype"),

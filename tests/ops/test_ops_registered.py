@@ -48,7 +48,7 @@ def arguments(x: Tensor, wanted: bool) -> dict[str, Arguments]:
     return {
         "gram": (x, weight, 0.3),
         "gram_backward": (leaf(g), x, weight, 0.3, shift),
-        "moments": (x, 0.3),
+        "moments": (x, weight, 0.3),
         "style_loss": (x, leaf(g), weight, 0.3),
         "content_loss": (x, target),
         "content_loss_backward": (one, x, target),
@@ -142,7 +142,7 @@ def every_op(x: Tensor) -> dict[str, Arguments]:
     found: dict[str, Arguments] = {
         "gram": (x, weight, 0.3),
         "gram_backward": (g, x, weight, 0.3, shift),
-        "moments": (x, 0.3),
+        "moments": (x, weight, 0.3),
         "style_loss": (x, g, weight, 0.3),
         "content_loss": (x, 2 * x),
         "content_loss_backward": (one, x, 2 * x),

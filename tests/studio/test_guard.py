@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.cookies
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,10 @@ from clients import Studio, picture
 
 from fastnst.errors import UsageError
 from fastnst.studio import serve
+
+
+def end_process(*_: object) -> None:
+    os._exit(1)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +196,26 @@ def test_large_bodies_are_refused(shared: Studio, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_file_that_ends_the_decoder_is_refused(shared: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    inspector = shared.app.state.services.inspector
-    inspector.names()
-    for process in inspector._pool._processes.values():
-        process.kill()
-    answer = shared.post("/api/pictures", files={"file": ("a.png", picture())})
+    with monkeypatch.context() as patch:
+        patch.setattr("fastnst.studio.inspector._do", end_process)
+        answer = shared.post("/api/pictures", files={"file": ("a.png", picture())})
     assert answer.status_code == 422
     assert answer.json()["error"] == "a.png: cannot be decoded: it takes more memory or time than there is"
     assert shared.add(picture())
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_decoder_that_ended_before_is_replaced(shared: Studio, noticed: bool) -> None:
+    """Killed by the system while nothing was asked of it, for example: no file is at fault."""
+    inspector = shared.app.state.services.inspector
+    inspector.names()
+    pool = inspector._pool
+    (process,) = pool._processes.values()
+    process.kill()
+    while noticed and not pool._broken:
+        time.sleep(0.01)
+    assert shared.add(picture())
+    assert inspector._pool is not pool
 
 
 def test_another_host_needs_a_token(tmp_path: Path) -> None:

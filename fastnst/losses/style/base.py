@@ -197,19 +197,11 @@ def moments(x: Tensor, weight: Tensor | None, positions: int | None = None) -> t
     ``positions`` replaces N. If ``x`` is a part of a map, pass the map's number of positions; the results of its parts
     then add up to the map's.
     """
-    if weight is None:
-        count = max(x.shape[2:].numel(), 1)
-        mean, moment = ops.moments(x, 1 / (positions or count))
-        return (mean if positions is None else mean * (count / positions)), moment
-    moment = ops.gram(x, weight)
-    f, w = x.flatten(2)[0], weight.flatten()
-    if f.dtype == moment.dtype:
-        return (f @ w)[None], moment
-    mean = moment.new_zeros(f.shape[0])
-    step = max(CHUNK // f.shape[0], 1)
-    for columns, part in zip(f.split(step, 1), w.split(step), strict=True):
-        mean += columns.to(moment.dtype) @ part
-    return mean[None], moment
+    if weight is not None:
+        return ops.moments(x, weight=weight)
+    count = max(x.shape[2:].numel(), 1)
+    mean, moment = ops.moments(x, 1 / (positions or count))
+    return (mean if positions is None else mean * (count / positions)), moment
 
 
 class _KnownGradient(torch.autograd.Function):

@@ -20,20 +20,21 @@ def gram(x: Tensor, weight: Tensor | None, scale: float) -> Tensor:
 
 @without_autocast
 def gram_backward(grad: Tensor, x: Tensor, weight: Tensor | None, scale: float, shift: Tensor | None) -> Tensor:
-    """``scale * (D + D^T) F diag(w) + shift``, with D for ``grad``."""
+    """``(scale * (D + D^T) F + shift) diag(w)``, with D for ``grad``."""
     out = scale * ((grad + grad.mT) @ matrix(x))
-    if weight is not None:
-        out = out * weight[:, None, :]
     if shift is not None:
         out = out + shift[:, :, None]
+    if weight is not None:
+        out = out * weight[:, None, :]
     return gradient_like(x, out)
 
 
 @without_autocast
-def moments(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The mean over positions ``[B, C]`` and ``scale * F F^T``."""
+def moments(x: Tensor, weight: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """The mean ``F w`` ``[B, C]`` and ``scale * F diag(w) F^T``; without w, the mean over positions and ``F F^T``."""
     f = matrix(x)
-    return f.sum(2) / max(f.shape[2], 1), gram(x, None, scale)
+    mean = f.sum(2) / max(f.shape[2], 1) if weight is None else (f * weight[:, None, :]).sum(2)
+    return mean, gram(x, weight, scale)
 
 
 @without_autocast
@@ -69,15 +70,15 @@ def layer_backward_(
     content: float,
     relu: bool,
 ) -> None:
-    """In place: ``grad = mask(F > 0) * (grad + style R F diag(w) + shift + content (F - P))``."""
+    """In place: ``grad = mask(F > 0) * (grad + (style R F + shift) diag(w) + content (F - P))``."""
     dtype = accumulate_dtype(x.dtype)
     out = grad.to(dtype)
     if residual is not None:
         gradient = style * (residual @ matrix(x))
-        if weight is not None:
-            gradient = gradient * weight[:, None, :]
         if shift is not None:
             gradient = gradient + shift[:, :, None]
+        if weight is not None:
+            gradient = gradient * weight[:, None, :]
         out = out + gradient.reshape(x.shape)
     if target is not None:
         out = out + content * (x.to(dtype) - target.to(dtype))
