@@ -4,9 +4,9 @@
 
 A step is an evaluation of loss and gradient and an update of Adam, in float32, with the preset `johnson` on the shipped
 pictures. Every loss has an image of its own, and they take turns. With `--masks N` there are N styles with a mask each,
-and one more contender is Gram with a mask of the content. Before the clock starts, the gradient of each is compared with a
-difference of its loss in float64 at SIDE x SIDE: along the gradient, the derivative is the gradient's length. After the
-last step, each loss must be lower than before the first.
+and Gram with a mask of the content. Before the clock starts, the gradient of each is compared with a difference of its
+loss in float64 at SIDE x SIDE: along the gradient, the derivative is the gradient's length. After the last step, each
+loss must be lower than before the first.
 
 Prints medians, spreads and ratios, round by round, to Gram without masks, and writes style_losses.json and
 style_losses.md, or masks.json and masks.md, to bench/results.
