@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -171,6 +172,36 @@ def signals_held() -> Iterator[None]:
             signal.signal(number, handler)
     for number in caught:
         before[number](number, None)
+
+
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """At the end of the block, give the threads of this process the scheduling policy that they had before it.
+
+    Where it may, as root, SVT-AV1 makes its threads and the one that opens it real-time (SCHED_FIFO, priority 99). They
+    and every process that this one starts would run before all others. Threads that are new get the policy of the one
+    that runs the block. Does nothing where there is no ``/proc``.
+    """
+    before = _policies()
+    try:
+        yield
+    finally:
+        usual = before.get(threading.get_native_id())
+        for thread, found in _policies().items():
+            wanted = before.get(thread, usual)
+            if wanted is not None and found != wanted:
+                with suppress(OSError):  # it has ended
+                    os.sched_setscheduler(thread, wanted[0], os.sched_param(wanted[1]))
+
+
+def _policies() -> dict[int, tuple[int, int]]:
+    """Policy and priority of each thread of this process."""
+    found: dict[int, tuple[int, int]] = {}
+    with suppress(OSError):
+        for thread in [int(path.name) for path in Path("/proc/self/task").iterdir()]:
+            with suppress(OSError):
+                found[thread] = (os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority)
+    return found
 
 
 def _signals() -> list[signal.Signals]:

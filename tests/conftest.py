@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Here, so that each process reads the weights once and not once for each folder; it imports torch.
 from support.networks import bundled, bundled64, vgg16, vgg16_64, weights_read_once  # noqa: F401
 
+SCHEDULING = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else 0
 NOTES = pytest.StashKey[dict[str, list[str]]]()
 
 
@@ -36,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if cases[name] % marker.args[0]:
                 item.add_marker(pytest.mark.slow)
             cases[name] += 1
+
+
+@pytest.fixture(autouse=True)
+def _stays_as_it_was() -> Iterator[None]:
+    """A test that left this process real-time would starve all others and itself."""
+    yield
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == SCHEDULING
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

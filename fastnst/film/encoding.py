@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fastnst.film.film import FilmInfo
 from fastnst.film.pixels import to_frame
 from fastnst.film.sound import Sound
 from fastnst.images.metadata import PREFIX
+from fastnst.process import usual_scheduling
 
 log = logging.getLogger("fastnst")
 
@@ -67,7 +69,7 @@ class ContainerWriter:
         if codec.tag is not None and form in ("mp4", "mov"):
             context.codec_tag = codec.tag
         self._durations: dict[int, int] = {}
-        self._last, self._end = -1, Fraction(0)
+        self._last, self._end, self._open = -1, Fraction(0), False
         self._sound = None if sound is None else Sound(sound, self.container, form)
 
     def add(self, pixels: Tensor, alpha: Tensor | None, time: Fraction, duration: Fraction | None) -> None:
@@ -84,7 +86,10 @@ class ContainerWriter:
         self._end = time + (duration or 1 / self._info.frame_rate)
         if self._sound is not None:
             self._sound.write_until(time)
-        self._mux(self._stream.encode(frame))
+        with nullcontext() if self._open else usual_scheduling():  # the first frame opens the encoder
+            packets = self._stream.encode(frame)
+        self._open = True
+        self._mux(packets)
 
     def _mux(self, packets: Any) -> None:
         for packet in packets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def test_frame_rate_and_durations(tmp_path: Path) -> None:
     assert [packet.duration * packet.time_base for packet in found] == [1 / rate] * 5
     with av.open(str(path)) as container:
         assert container.streams.video[0].average_rate == rate
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs the threads of Linux")
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_no_thread_becomes_real_time(tmp_path: Path, codec: str) -> None:
+    """Where it may, as root, SVT-AV1 makes the thread that opens it real-time, and thereby every later process."""
+
+    def policies() -> set[int]:
+        return {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+
+    before = policies()
+    with FilmWriter(tmp_path / "a.mkv", INFO, codec=codec) as writer:
+        for k in range(5):
+            writer.add(pixels(k), time=Fraction(k, 25), duration=Fraction(1, 25))
+            assert policies() <= before
+    assert policies() <= before
 
 
 def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_a_run_resumes_from_any_step_bit_for_bit(
 
 @OPTIMIZERS
 @pytest.mark.parametrize(("precision", "average"), [("auto", 0.0), ("float32", 0.0), ("float64", 0.9)])
+@pytest.mark.sweep(5)
 def test_an_interrupted_run_resumes_bit_for_bit(optimizer: str, precision: str, average: float, file: Path) -> None:
     settings = settings_of(optimizer, precision=precision, average=average)
     whole = styled(settings)

@@ -88,6 +88,7 @@ def padded_network(given: Weights, pooling: str, rows: bool, columns: bool) -> n
     ("tileable", "size", "rows"),
     [("both", (80, 32), 16), ("both", (32, 80), 24), ("x", (48, 80), 16), ("x", (80, 48), 32), ("y", (80, 48), 16)],
 )
+@pytest.mark.sweep(3)
 def test_whole_and_in_strips_as_by_ordinary_modules(
     bundled64: Weights, tileable: str, size: tuple[int, int], rows: int, winograd: bool, pooling: str
 ) -> None:

@@ -338,6 +338,7 @@ def faults(page: Any) -> list[Any]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.sweep(3)
 def test_accessible_in_each_scheme_and_width(browser: Any, remote: Remote, scheme: str, width: int) -> None:
     """The empty page, one with pictures, and each view of a finished run."""
     options = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme, "has_touch": width < 500}

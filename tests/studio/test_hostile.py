@@ -118,6 +118,7 @@ def request_body(chance: random.Random, known: list[str], names: list[str]) -> b
 
 
 @pytest.mark.parametrize("part", range(4))
+@pytest.mark.sweep(4)
 def test_a_thousand_requests(studio: Studio, part: int) -> None:
     chance = random.Random(part)
     kept = studio.start()

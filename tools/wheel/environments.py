@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import venv
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from tools.wheel.build import ROOT, call
 
-COMPILER = ("cc", "c++", "gcc", "g++", "as", "ld")
+COMPILERS = ("cc", "c++", "gcc", "g++")
+BINARY_TOOLS = ("as", "ld")
 
 # torch warns where there is no NumPy, which fastnst installs and its compilation does not need.
 STRICT = ("-W", "error", "-W", "ignore:Failed to initialize NumPy")
@@ -59,9 +61,15 @@ class Environment:
         venv.create(folder / "venv", with_pip=True)
         for made in (self.elsewhere, self.compiler):
             made.mkdir()
-        for name in COMPILER:
+        for name in BINARY_TOOLS:
             if found := shutil.which(name):
                 (self.compiler / name).symlink_to(found)
+        for name in COMPILERS:
+            if found := shutil.which(name):
+                # The last -O holds. What is compiled here is used for one op; all optimizations take a minute more.
+                script = self.compiler / name
+                script.write_text(f'#!/bin/sh\nexec {shlex.quote(found)} "$@" -O1\n')
+                script.chmod(0o755)
 
     def variables(self, *tools: Path) -> dict[str, str]:
         """The variables of a program: nothing of this process."""
