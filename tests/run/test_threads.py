@@ -15,7 +15,7 @@ from fastnst.run.stylizer import stylize
 @pytest.mark.parametrize("style_loss", ["gram", "mean_std", "covariance"])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 @pytest.mark.parametrize("changes", [{}, {"tiles": 32}, {"tv_kind": "nine_point", "pooling": "average"}])
-@pytest.mark.sweep(5)
+@pytest.mark.sweep(4)
 def test_bits_do_not_depend_on_threads(style_loss: str, optimizer: str, changes: dict[str, Any]) -> None:
     layers: dict[str, Any] = {
         "content_layers": (("relu3_1", 1.0),),

@@ -213,7 +213,9 @@ def test_a_decoder_that_ended_before_is_replaced(shared: Studio, noticed: bool) 
     pool = inspector._pool
     (process,) = pool._processes.values()
     process.kill()
+    end = time.monotonic() + 60
     while noticed and not pool._broken:
+        assert time.monotonic() < end
         time.sleep(0.01)
     assert shared.add(picture())
     assert inspector._pool is not pool

@@ -21,13 +21,12 @@ from tools.wheel.environments import Environment
 def packages(given: Path | None, folder: Path) -> tuple[Path, Path]:
     """Build and check sdist and wheel; leave them, the wheel tagged for its platform, in ``dist/``."""
     print("build")
-    if given is not None and given.is_dir():
-        (given,) = given.glob("*.whl")
-    sdist, built = isolated(folder, with_wheel=given is None)
+    sdist, wheel = isolated(folder)
     check_sdist(sdist)
-    wheel = given or built
-    assert wheel is not None
     check_wheel(wheel)
+    if given is not None:
+        (wheel,) = given.glob("*.whl") if given.is_dir() else [given]
+        check_wheel(wheel)
     print("audit")
     audit(wheel)
     tagged = folder / "tagged"

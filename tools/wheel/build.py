@@ -33,8 +33,8 @@ def call(*command: str | Path, **options: object) -> None:
     print(f"    {time.monotonic() - start:.0f} s")
 
 
-def isolated(folder: Path, with_wheel: bool) -> tuple[Path, Path | None]:
-    """Build an sdist, and from it a wheel for the CPU if asked, with build isolation, which checks the requirements.
+def isolated(folder: Path) -> tuple[Path, Path]:
+    """Build an sdist, and from it a wheel for the CPU with build isolation, which checks the build requirements.
 
     A constraint keeps pip from downloading another torch than the installed one.
     """
@@ -47,14 +47,13 @@ def isolated(folder: Path, with_wheel: bool) -> tuple[Path, Path | None]:
         "-m",
         "build",
         "--quiet",
-        *([] if with_wheel else ["--sdist"]),
         "--outdir",
         folder,
         ROOT,
         env={**os.environ, **constraints, "USE_CUDA": "0"},
     )
-    (sdist,) = folder.glob("*.tar.gz")
-    return sdist, next(folder.glob("*.whl"), None)
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return sdist, wheel
 
 
 def check_sdist(sdist: Path) -> None:
